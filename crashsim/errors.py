@@ -1,0 +1,73 @@
+"""Every exception that crashsim raises on purpose.
+
+CrashsimError
+├── ExperimentError   a wrong or contradictory experiment     exit 2
+├── TraceError        a missing, truncated or corrupt trace   exit 2
+├── UsageError        a wrong argument or run folder          exit 2
+├── OutputError       results cannot be written               exit 2
+├── ReplayMismatch    two computations of a loss disagree     exit 3
+└── NothingExplored   zero writes or zero cuts: never green   exit 5
+
+A fault that the simulation injects (an EIO that the guest sees) is data in the History, never one of these and never an
+`OSError`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+class CrashsimError(Exception):
+    """Base of all: its text is meant for the user, `exit_code` for the shell."""
+
+    exit_code = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One mistake in an experiment file; `line` and `column` count from 1, 0 means the whole file."""
+
+    file: str
+    line: int
+    column: int
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}:{self.column}: {self.message}"
+
+
+class ExperimentError(CrashsimError):
+    """All mistakes of an experiment at once."""
+
+    exit_code = 2
+
+    def __init__(self, problems: list[Problem]) -> None:
+        super().__init__("\n".join(str(problem) for problem in problems))
+        self.problems = problems
+
+
+class TraceError(CrashsimError):
+    """A trace that cannot be read; `offset` is the byte at which it went wrong."""
+
+    exit_code = 2
+
+    def __init__(self, file: str, offset: int, message: str) -> None:
+        super().__init__(f"{file}: byte {offset}: {message}")
+        self.file = file
+        self.offset = offset
+
+
+class UsageError(CrashsimError):
+    exit_code = 2
+
+
+class OutputError(CrashsimError):
+    exit_code = 2
+
+
+class ReplayMismatch(CrashsimError):
+    exit_code = 3
+
+
+class NothingExplored(CrashsimError):
+    exit_code = 5

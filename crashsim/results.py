@@ -1,0 +1,149 @@
+"""What one case of an experiment came to: the content of `results.json` (documented in `docs/results.md`).
+
+Plain data, computed in `crashsim/measure.py`, read by everything under `crashsim/report/`. Nothing here depends on the wall
+clock or the machine: the same experiment and seed give the same bytes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """A quantity over the instants of a run: its maximum and two time-weighted percentiles."""
+
+    max: int
+    p50: int
+    p99: int
+
+
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """A step function: `values[i]` holds from `instants[i]` (ns) up to `instants[i + 1]`; 0 before.
+
+    `exact` is False when it was thinned for the file (then each value is the largest of its interval)."""
+
+    instants: list[int]
+    values: list[int]
+    exact: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One finding, told: `kind` is broken-promise | hole | torn | uncovered | at-risk-peak."""
+
+    kind: str
+    text: str
+    t_ns: int
+    write: int
+    offset: int
+    length: int
+    layer: str
+    device: str
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """One chosen cut: what the calculation says is lost, and what two real files say.
+
+    `lost_bytes` is the calculation, `compared_bytes` the bytes in which the two files differ by version (the two are equal or the
+    run fails), `differing_bytes` those that would also read differently."""
+
+    t_ns: int
+    domain: str
+    lost_bytes: int
+    compared_bytes: int
+    differing_bytes: int
+    unsaved_writes: int
+    uncovered_acknowledgements: int
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Expectation:
+    """One line of an `expect:` block, judged."""
+
+    metric: str
+    condition: str
+    actual: int
+    unit: str
+    holds: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Marks:
+    """Instants for the plots, ns: acknowledged flushes, flusher passes (and other host writeback), acknowledgements."""
+
+    flush_acks: list[int]
+    flusher_passes: list[int]
+    other_writeback: list[int]
+    acknowledgements: list[int]
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceResult:
+    """The figures of one device when an experiment has several."""
+
+    name: str
+    at_risk_bytes: Spread
+    recovery_point_ns: Spread
+    uncovered_acknowledgements: Spread
+    broken_promises: int
+    flushes: int
+
+
+@dataclass(frozen=True, slots=True)
+class CaseResult:
+    """One case. Times ns, sizes bytes; losses are those of a host power cut unless a name says otherwise."""
+
+    name: str
+    parameters: dict[str, str]  # what the sweep set, as written
+    seed: int
+    end_ns: int
+    writes: int
+    bytes_stored: int
+    at_risk_bytes: Spread
+    unsaved_writes: Spread
+    recovery_point_ns: Spread
+    acknowledged: int
+    uncovered_acknowledgements: Spread
+    broken_promises: int
+    holes: int
+    torn: int
+    failed_syncs: int
+    flushes: int
+    bytes_written: int
+    guest_wait_ns: int
+    loss: Steps  # bytes at risk of a power cut
+    recovery_point: Steps  # value at each instant = age of the oldest unsaved write at that instant
+    layers: dict[str, Steps]  # "L1".."L4" -> bytes whose latest version has got no further than that layer
+    domains: dict[str, Spread]  # failure domain -> bytes lost over crash time
+    devices: list[DeviceResult]
+    cuts: list[Cut]
+    examples: list[Example]
+    marks: Marks
+    expectations: list[Expectation] = field(default_factory=list)
+    notices: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Results:
+    """A run of an experiment: every case, in the sweep's order."""
+
+    experiment: str
+    description: str
+    version: str  # of crashsim
+    seed: int
+    cases: list[CaseResult]
+    interrupted: bool = False
+
+
+def to_json(results: Results) -> dict[str, Any]:
+    """The document written to `results.json`: the dataclasses above, field for field, plus `schema`."""
+    from dataclasses import asdict
+
+    return {"schema": SCHEMA_VERSION, **asdict(results)}
