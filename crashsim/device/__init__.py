@@ -1,0 +1,1 @@
+"""The virtio-pmem device: its flush queue and what the virtual machine monitor does with it."""

@@ -1,0 +1,1 @@
+"""The disk: a write pipe, a volatile cache, and FLUSH."""

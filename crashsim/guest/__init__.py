@@ -1,0 +1,1 @@
+"""The guest: its programs, its vCPUs, its kernel's part in a sync, and recordings of real ones."""

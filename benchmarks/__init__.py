@@ -1,0 +1,1 @@
+"""Speed of crashsim, measured: `python -m benchmarks`. Needs the development dependencies."""

@@ -1,0 +1,52 @@
+"""The event loop: a heap of `(t_ns, rank, sequence)`.
+
+Contract: events run in order of time, then rank, then the order in which they were scheduled; nothing is ever scheduled
+in the past. An event cannot be cancelled: a handler that may be outdated carries a token and looks at it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import IntEnum
+from heapq import heappop, heappush
+from typing import Any
+
+
+class Rank(IntEnum):
+    """Who goes first among events of one instant."""
+
+    DISK = 0
+    HOST = 1
+    FLUSHER = 2
+    GUEST = 3
+
+
+class Clock:
+    """Integer-nanosecond discrete-event loop."""
+
+    __slots__ = ("_heap", "_sequence", "now")
+
+    def __init__(self) -> None:
+        self.now = 0
+        self._heap: list[tuple[int, int, int, Callable[[Any], None], Any]] = []
+        self._sequence = 0
+
+    def at(self, t_ns: int, rank: int, call: Callable[[Any], None], argument: Any = None) -> None:
+        """Run `call(argument)` at `t_ns`."""
+        self._sequence += 1
+        heappush(self._heap, (t_ns, rank, self._sequence, call, argument))
+
+    def run(self, until_ns: int | None, finished: Callable[[], bool]) -> None:
+        """Run up to and including `until_ns`, or without one until `finished()`."""
+        heap = self._heap
+        while heap:
+            if until_ns is None:
+                if finished():
+                    return
+            elif heap[0][0] > until_ns:
+                break
+            t_ns, _rank, _sequence, call, argument = heappop(heap)
+            self.now = t_ns
+            call(argument)
+        if until_ns is not None:
+            self.now = until_ns

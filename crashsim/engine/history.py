@@ -1,0 +1,115 @@
+"""The History: everything that happened in one run, as columns. All analysis is a pure function of it.
+
+Contract: rows of a table are in order of time (stores by begin, batches and flush requests by submission, FLUSHes by
+issue). Addresses are *global*: the devices lie one behind another, so page numbers and byte offsets are unique over all
+of them; `DeviceSpan` gives each device's place. Times are int64 ns; an instant that had not come when the run
+ended is `NEVER`.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, fields
+from enum import IntEnum
+from typing import Any
+
+import numpy as np
+
+from crashsim.engine.pages import PAGE_SHIFT
+from crashsim.engine.streams import I64
+
+NEVER = (1 << 63) - 1
+
+
+class Reason(IntEnum):
+    """Why the host wrote pages back."""
+
+    FSYNC = 0
+    FLUSHER = 1
+    BACKGROUND = 2
+    EARLY = 3
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceSpan:
+    """A device's place in the global address space."""
+
+    name: str
+    first_page: int
+    pages: int
+
+    @property
+    def first_byte(self) -> int:
+        return self.first_page << PAGE_SHIFT
+
+    @property
+    def end_byte(self) -> int:
+        return (self.first_page + self.pages) << PAGE_SHIFT
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """Columns of one run (n stores, b batches, i disk writes of pages, d FLUSHes, f flush requests, a acknowledgements)."""
+
+    devices: tuple[DeviceSpan, ...]
+    facts: dict[str, Any]  # scalars: end_ns, dax, plp, ignores_flush, recorded, seed, waits, metadata bytes ...
+    store_t_ns: I64  # [n] begin: the first word lands
+    store_offset: I64  # [n] global byte address
+    store_length: I64  # [n] bytes
+    store_write: I64  # [n] number of the program's write it belongs to
+    copy_t_ns: I64  # [c] guest writeback, L1 -> L2, guests without DAX
+    copy_page: I64  # [c] global page
+    batch_t_ns: I64  # [b] the snapshot: the pages' content of this instant is what is written
+    batch_reason: I64  # [b] Reason
+    batch_device: I64  # [b]
+    io_batch: I64  # [i] ascending
+    io_first_page: I64  # [i] global page, ascending within a batch
+    io_pages: I64  # [i]
+    io_complete_ns: I64  # [i] in the disk's cache (L4) from here on
+    flush_disk_issue_ns: I64  # [d]
+    flush_disk_end_ns: I64  # [d]
+    flush_device: I64  # [f] virtio flush requests
+    flush_vcpu: I64  # [f] global vCPU number, -1: the guest kernel's journal commit
+    flush_asked_ns: I64  # [f] the guest wanted it
+    flush_submit_ns: I64  # [f] it was put on the queue
+    flush_begin_ns: I64  # [f] the host's fsync began
+    flush_ack_ns: I64  # [f] NEVER while outstanding
+    flush_result: I64  # [f] 0 success, 1 failure, -1 outstanding
+    ack_t_ns: I64  # [a]
+    ack_device: I64  # [a]
+    ack_low: I64  # [a] the writes [low, high) it stands for
+    ack_high: I64  # [a]
+    ack_label: np.ndarray[tuple[int], np.dtype[np.str_]]  # [a] '' or a recording's mark
+
+    @property
+    def end_ns(self) -> int:
+        """The run covers the instants [0, end_ns)."""
+        return int(self.facts["end_ns"])
+
+    def columns(self) -> dict[str, np.ndarray[Any, Any]]:
+        """Name -> array, ready for `np.savez`; `facts` and `devices` travel as one JSON string."""
+        out = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in _NOT_COLUMNS}
+        head = {"facts": self.facts, "devices": [[d.name, d.first_page, d.pages] for d in self.devices]}
+        out["head"] = np.array(json.dumps(head, sort_keys=True))
+        return out
+
+    @classmethod
+    def from_columns(cls, columns: dict[str, np.ndarray[Any, Any]]) -> History:
+        """The inverse of `columns`. KeyError when one is missing."""
+        head = json.loads(str(columns["head"]))
+        return cls(
+            devices=tuple(DeviceSpan(*entry) for entry in head["devices"]),
+            facts=head["facts"],
+            **{f.name: columns[f.name] for f in fields(cls) if f.name not in _NOT_COLUMNS},
+        )
+
+    def _check(self) -> None:
+        for name in ("store_t_ns", "copy_t_ns", "batch_t_ns", "io_batch", "flush_disk_issue_ns"):
+            column = getattr(self, name)
+            assert bool(np.all(column[1:] >= column[:-1])), f"{name} is not ascending"
+        assert bool(np.all(self.store_length > 0)), "empty store"
+        assert bool(np.all(self.io_complete_ns >= self.batch_t_ns[self.io_batch])), "I/O before its batch"
+        assert bool(np.all(self.flush_begin_ns >= self.flush_submit_ns)), "fsync before its request"
+
+
+_NOT_COLUMNS = ("devices", "facts")

@@ -1,0 +1,194 @@
+"""What an experiment expects of its results, and whether it came true.
+
+Contract: a condition is a comparison (`==` when only a value is written) with a quantity of the
+metric's own kind: bytes, a duration or a count. `judge` is pure: conditions and figures in,
+verdicts out, in the order of `METRICS`.
+"""
+
+from __future__ import annotations
+
+import operator
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, PlainSerializer, ValidationInfo, WithJsonSchema
+
+from crashsim.experiment import units
+from crashsim.experiment.part import Part
+from crashsim.experiment.quantities import refused, units_required
+from crashsim.results import Expectation
+
+Kind = Literal["bytes", "duration", "count"]
+
+_COMPARISONS: dict[str, Callable[[int, int], bool]] = {
+    "==": operator.eq,
+    "<=": operator.le,
+    ">=": operator.ge,
+    "<": operator.lt,
+    ">": operator.gt,
+}
+_CONDITION = re.compile(r"\s*(==|<=|>=|<|>)?\s*(.*?)\s*\Z", re.DOTALL)
+_COUNT = re.compile(r"[0-9]{1,18}\Z")
+_UNIT = {"bytes": "bytes", "duration": "ns", "count": ""}
+_EXAMPLES: dict[Kind, str] = {"bytes": "<= 1MiB", "duration": "<= 6s", "count": "== 0"}
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """A comparison with `value` (bytes, ns or a plain count, as `kind` says)."""
+
+    comparison: str
+    value: int
+    kind: Kind
+
+    def __str__(self) -> str:
+        return f"{self.comparison} {_exact(self.value, self.kind)}"
+
+    def holds(self, actual: int) -> bool:
+        """Whether a figure satisfies the condition."""
+        return _COMPARISONS[self.comparison](actual, self.value)
+
+
+def _exact(value: int, kind: Kind) -> str:
+    if kind == "bytes":
+        return units.exact_bytes(value)
+    return units.exact_duration(value) if kind == "duration" else str(value)
+
+
+def _quantity(text: str, kind: Kind) -> int | None:
+    try:
+        if kind == "bytes":
+            return units.parse_bytes(text)
+        if kind == "duration":
+            return units.parse_duration(text)
+    except units.UnitError:
+        return None
+    return int(text) if _COUNT.match(text) else None
+
+
+def _reader(kind: Kind) -> Callable[[Any, ValidationInfo], Condition]:
+    wanted = {"bytes": "size", "duration": "duration", "count": "count"}[kind]
+    expected = f"expected a comparison with a {wanted} such as '{_EXAMPLES[kind]}'"
+
+    def read(value: Any, info: ValidationInfo) -> Condition:
+        if isinstance(value, Condition) and value.kind == kind:
+            return value
+        if isinstance(value, int) and not isinstance(value, bool):
+            # 0 is the same in every unit, and the commonest expectation of all.
+            if value >= 0 and (kind == "count" or value == 0 or not units_required(info)):
+                return Condition("==", value, kind)
+        elif isinstance(value, str):
+            match = _CONDITION.match(value)
+            number = None
+            if match is not None:
+                number = 0 if match[2] == "0" else _quantity(match[2], kind)
+            if match is not None and number is not None:
+                return Condition(match[1] or "==", number, kind)
+        raise refused(f"{expected}, got {units.shown(value)}")
+
+    return read
+
+
+_COMPARISON_PATTERN = r"^\s*(==|<=|>=|<|>)?\s*"
+
+
+def _schema(pattern: str, kind: Kind) -> WithJsonSchema:
+    number = {"type": "integer", "minimum": 0}
+    if kind != "count":
+        number["maximum"] = 0
+    text = {"type": "string", "pattern": _COMPARISON_PATTERN + f"(0|{pattern})" + r"\s*$"}
+    return WithJsonSchema({"anyOf": [number, text], "examples": [_EXAMPLES[kind]]})
+
+
+_text = PlainSerializer(str, when_used="json")
+BytesCondition = Annotated[
+    Condition,
+    BeforeValidator(_reader("bytes")),
+    _text,
+    _schema(units.SIZE_PATTERN.strip("^$"), "bytes"),
+]
+DurationCondition = Annotated[
+    Condition,
+    BeforeValidator(_reader("duration")),
+    _text,
+    _schema(units.DURATION_PATTERN.strip("^$"), "duration"),
+]
+CountCondition = Annotated[
+    Condition, BeforeValidator(_reader("count")), _text, _schema("[0-9]{1,18}", "count")
+]
+
+
+class Expect(Part):
+    """Conditions on a case's figures; losses are those of a host power cut."""
+
+    broken_promises: CountCondition | None = Field(
+        default=None, description="Stores lost although a flush that covers them had succeeded."
+    )
+    holes: CountCondition | None = Field(
+        default=None, description="Writes that can be lost while a later one survives."
+    )
+    torn: CountCondition | None = Field(
+        default=None, description="Writes of which a part can survive without the rest."
+    )
+    flushes: CountCondition | None = Field(default=None, description="Flushes the guest asked for.")
+    bytes_written: BytesCondition | None = Field(
+        default=None, description="Bytes the host wrote to the disk."
+    )
+    acknowledged: CountCondition | None = Field(
+        default=None, description="Records the program said were done."
+    )
+    guest_wait: DurationCondition | None = Field(
+        default=None, description="Time the vCPUs spent waiting for flushes."
+    )
+    at_risk_max: BytesCondition | None = Field(
+        default=None, description="Bytes at risk at the worst instant."
+    )
+    at_risk_p50: BytesCondition | None = Field(
+        default=None, description="Bytes at risk: at most this for half of the time."
+    )
+    at_risk_p99: BytesCondition | None = Field(
+        default=None, description="Bytes at risk: at most this for 99 % of the time."
+    )
+    recovery_point_max: DurationCondition | None = Field(
+        default=None, description="Age of the oldest unsaved write at the worst instant."
+    )
+    recovery_point_p50: DurationCondition | None = Field(
+        default=None,
+        description="Age of the oldest unsaved write: at most this for half of the time.",
+    )
+    recovery_point_p99: DurationCondition | None = Field(
+        default=None,
+        description="Age of the oldest unsaved write: at most this for 99 % of the time.",
+    )
+    uncovered_acknowledgements: CountCondition | None = Field(
+        default=None, description="Acknowledged records not wholly saved, at the worst instant."
+    )
+    failed_syncs: CountCondition | None = Field(
+        default=None, description="Sync calls that returned an error."
+    )
+
+    def conditions(self) -> dict[str, Condition]:
+        """The metrics that something is expected of."""
+        return {name: value for name, value in self if isinstance(value, Condition)}
+
+
+METRICS: tuple[str, ...] = tuple(Expect.model_fields)
+
+
+def judge(expectations: Expect, metrics: Mapping[str, int]) -> list[Expectation]:
+    """Each expectation with the figure found, in bytes, nanoseconds or counts.
+
+    KeyError when `metrics` lacks one that is expected.
+    """
+    return [
+        Expectation(
+            metric=name,
+            condition=str(condition),
+            actual=metrics[name],
+            unit=_UNIT[condition.kind],
+            holds=condition.holds(metrics[name]),
+        )
+        for name, condition in expectations.conditions().items()
+    ]

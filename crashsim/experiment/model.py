@@ -1,0 +1,354 @@
+"""The experiment: everything that a run depends on, typed, checked and complete.
+
+Contract: frozen pydantic models. Durations are integer nanoseconds, sizes integer bytes, byte rates
+bytes per second; Python code may pass such integers, a file must write units (`quantities`). All
+defaults are filled in, the disk profile's too: two equal experiments run alike. Contradictions are
+found here (`Part.contradictions`), so that no `Experiment` exists that makes no sense.
+`resolved_devices()` gives one device and several devices the same form.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Literal, cast
+
+from pydantic import Field, field_validator
+
+from crashsim.experiment import units
+from crashsim.experiment.disk import Disk
+from crashsim.experiment.expect import Condition, Expect
+from crashsim.experiment.part import Contradiction, Part
+from crashsim.experiment.quantities import Duration, PositiveDuration, Ratio, Size, refused
+from crashsim.experiment.workload import (
+    AppendLog,
+    Call,
+    DoubleBuffer,
+    EveryRecords,
+    EveryTime,
+    Fill,
+    KeyValue,
+    Recording,
+    SizeRange,
+    Sync,
+    Synthetic,
+    Workload,
+    WriteAheadLog,
+)
+
+__all__ = [
+    "AppendLog",
+    "Call",
+    "CaseBlock",
+    "Condition",
+    "Device",
+    "Disk",
+    "Domain",
+    "DoubleBuffer",
+    "EarlyWriteback",
+    "EveryRecords",
+    "EveryTime",
+    "Expect",
+    "Experiment",
+    "Fill",
+    "Guest",
+    "Host",
+    "HostCrash",
+    "KeyValue",
+    "Power",
+    "Recording",
+    "SizeRange",
+    "Sweep",
+    "Sync",
+    "Synthetic",
+    "Workload",
+    "WriteAheadLog",
+    "structure",
+]
+
+PAGE_BYTES = 4096
+LARGEST_DEVICE_BYTES = 16 << 40
+NAME = r"^[a-z0-9][a-z0-9-]*$"
+
+Domain = Literal["program-kill", "guest-crash", "vmm-kill", "host-crash", "power-cut"]
+
+
+class Device(Part):
+    """A virtio-pmem device: one backing file on the host."""
+
+    name: str = Field(
+        default="pmem0", pattern=NAME, max_length=64, description="What reports call it."
+    )
+    size: Size = Field(description="Size of the device, whole pages of 4KiB, at most 16TiB.")
+    workload: Workload | None = Field(
+        default=None,
+        description="Under devices: what is written here. Default: the top-level workload.",
+    )
+    sync: Sync | None = Field(
+        default=None,
+        description="Under devices: the sync policy here. Default: the top-level sync.",
+    )
+
+    @field_validator("size")
+    @classmethod
+    def _whole_pages(cls, size: int) -> int:
+        if size % PAGE_BYTES or size > LARGEST_DEVICE_BYTES:
+            got = units.exact_bytes(size)
+            raise refused(f"expected a multiple of 4KiB up to 16TiB, got {got}")
+        return size
+
+
+class Guest(Part):
+    """The guest's kernel."""
+
+    driver: Literal["concurrent", "serialized", "ordered"] = Field(
+        default="concurrent",
+        description="The virtio-pmem driver: many flushes in flight (Linux 5.3 on), one at a "
+        "time, or one at a time with the preflush before the data (2026).",
+    )
+    dax: bool = Field(
+        default=True,
+        description="Stores go straight to the device; false: through a guest page cache.",
+    )
+    file_system: Literal["ext4", "none"] = Field(
+        default="ext4",
+        description="ext4 flushes 5 s after a store when it commits; none never does.",
+    )
+
+
+class EarlyWriteback(Part):
+    """Writeback of some dirty pages ahead of the flusher (reclaim, somebody else's sync)."""
+
+    every: PositiveDuration = Field(description="How often pages are taken.")
+    share: Ratio = Field(description="Chance of each dirty page to be taken, such as 1/8.")
+
+
+class Host(Part):
+    """The host's page cache; names follow /proc/sys/vm."""
+
+    memory: Size = Field(
+        default=16 << 30, description="Dirtyable memory, the base of the two ratios."
+    )
+    dirty_background_ratio: int = Field(
+        default=10,
+        ge=0,
+        le=100,
+        description="Percent of memory at which background writeback starts.",
+    )
+    dirty_ratio: int = Field(
+        default=20, ge=1, le=100, description="Percent of memory at which writers are stopped."
+    )
+    dirty_writeback: Duration = Field(
+        default=5_000_000_000, description="How often the flusher wakes; 0s: never."
+    )
+    dirty_expire: Duration = Field(
+        default=30_000_000_000,
+        description="Age of a file's oldest change at which all of it is written.",
+    )
+    fault: Duration = Field(
+        default=2_400, description="What the first store to a clean page costs the guest."
+    )
+    early_writeback: EarlyWriteback | None = Field(
+        default=None, description="Pages written ahead of the flusher. Default: none."
+    )
+    fsync_errors: tuple[Duration, ...] = Field(
+        default=(),
+        strict=False,
+        description="Instants; the first fsync that ends at or after each one fails.",
+    )
+
+    def contradictions(self) -> Iterator[Contradiction]:
+        if self.dirty_background_ratio >= self.dirty_ratio:
+            blamed = "dirty_background_ratio"
+            if blamed not in self.model_fields_set:
+                blamed = "dirty_ratio"
+            yield Contradiction(
+                (blamed,),
+                f"dirty_background_ratio ({self.dirty_background_ratio}) must be below "
+                f"dirty_ratio ({self.dirty_ratio})",
+            )
+
+
+class HostCrash(Part):
+    """What a crash of the host leaves undecided."""
+
+    in_flight: Literal["lost", "kept"] = Field(
+        default="lost", description="Writes submitted to the disk but not completed."
+    )
+    disk_cache: Literal["kept", "lost"] = Field(
+        default="kept", description="Completed writes in the disk's volatile cache."
+    )
+
+
+class Power(Part):
+    """Which cuts are told byte by byte. The loss at every instant is known without any."""
+
+    domains: tuple[Domain, ...] = Field(
+        default=("power-cut",), strict=False, min_length=1, description="What fails."
+    )
+    at: tuple[Duration, ...] = Field(default=(), strict=False, description="Cut at these instants.")
+    random: int = Field(
+        default=0, ge=0, le=100_000, description="Cut at this many random instants."
+    )
+    every_durability_event: bool = Field(
+        default=False, description="Cut at each instant at which something became durable."
+    )
+    host_crash: HostCrash = Field(
+        default=HostCrash(), description="What a host crash leaves undecided."
+    )
+
+    def contradictions(self) -> Iterator[Contradiction]:
+        for index, domain in enumerate(self.domains):
+            if domain in self.domains[:index]:
+                yield Contradiction(("domains", index), f"{domain} is listed twice")
+
+
+SweepValues = Annotated[
+    dict[str, Annotated[tuple[Any, ...], Field(strict=False, min_length=1)]], Field(min_length=1)
+]
+
+
+class Sweep(Part):
+    """One case for each combination of values. Keys are dotted paths such as `sync.call`."""
+
+    product: SweepValues | None = Field(default=None, description="Every value with every other.")
+    zip: SweepValues | None = Field(
+        default=None, description="The first values together, the second together, and so on."
+    )
+
+    def contradictions(self) -> Iterator[Contradiction]:
+        if self.product is None and self.zip is None:
+            yield Contradiction((), "expected product or zip, with the values of some keys")
+        first = next(iter(self.zip or {}), "")
+        for key, values in (self.zip or {}).items():
+            if len(values) != len((self.zip or {})[first]):
+                yield Contradiction(
+                    ("zip", key),
+                    f"{key} has {len(values)} values, {first} has {len((self.zip or {})[first])}: "
+                    "zip needs as many of each",
+                )
+
+
+class CaseBlock(Part):
+    """What holds for the cases whose name matches."""
+
+    expect: Expect = Field(description="Conditions, over those of the whole experiment.")
+
+
+class Experiment(Part):
+    """A crashsim experiment."""
+
+    name: str = Field(
+        default="experiment",
+        pattern=NAME,
+        max_length=64,
+        description="Lower-case letters, digits and dashes. Default: the file's name.",
+    )
+    description: str = Field(default="", description="One or two sentences for the report.")
+    seed: int = Field(default=1, ge=0, lt=1 << 64, description="Seed of every random choice.")
+    duration: PositiveDuration | None = Field(
+        default=None, description="Run exactly this long. Default: until the guest is done."
+    )
+    device: Device | None = Field(default=None, description="The device. Either this or devices.")
+    devices: tuple[Device, ...] | None = Field(
+        default=None,
+        strict=False,
+        min_length=1,
+        description="Several devices. Either this or device.",
+    )
+    workload: Workload | None = Field(default=None, description="What the guest's program writes.")
+    sync: Sync = Field(default=Sync(), description="When the program asks for durability.")
+    guest: Guest = Field(default=Guest(), description="The guest's kernel.")
+    host: Host = Field(default=Host(), description="The host's page cache.")
+    disk: Disk = Field(default=Disk(), description="The host's disk.")
+    power: Power = Field(default=Power(), description="What fails, and when.")
+    sweep: Sweep | None = Field(
+        default=None, description="Values to try; one case for each combination."
+    )
+    expect: Expect = Field(default=Expect(), description="Conditions that every case must meet.")
+    cases: dict[str, CaseBlock] = Field(
+        default={}, description="Per case name (`*` and `?` match): conditions of their own."
+    )
+
+    def resolved_devices(self) -> tuple[tuple[Device, Workload, Sync], ...]:
+        """Each device with what is written to it and its sync policy."""
+        devices = (self.device,) if self.device is not None else self.devices or ()
+        return tuple(
+            (
+                device,
+                # An experiment without one is refused by `structure`.
+                cast(Workload, device.workload or self.workload),
+                device.sync or self.sync,
+            )
+            for device in devices
+        )
+
+    def contradictions(self) -> Iterator[Contradiction]:
+        missing = list(structure(dict(self)))
+        yield from missing
+        if not missing:
+            yield from self._device_contradictions()
+            yield from self._recording_contradictions()
+        for index, at in enumerate(self.power.at):
+            if self.duration is not None and at > self.duration:
+                yield Contradiction(
+                    ("power", "at", index),
+                    f"a cut at {units.exact_duration(at)} is after the end "
+                    f"(duration: {units.exact_duration(self.duration)})",
+                )
+
+    def _device_contradictions(self) -> Iterator[Contradiction]:
+        seen: set[str] = set()
+        for index, (device, workload, _) in enumerate(self.resolved_devices()):
+            path = ("device",) if self.device is not None else ("devices", index)
+            if device.name in seen:
+                blamed = (*path, "name") if "name" in device.model_fields_set else path
+                yield Contradiction(blamed, f"another device is called {device.name} already")
+            seen.add(device.name)
+            if not isinstance(workload, Recording) and workload.least_bytes() > device.size:
+                yield Contradiction(
+                    (*path, "size"),
+                    f"the workload needs at least {units.exact_bytes(workload.least_bytes())}, "
+                    f"{device.name} has {units.exact_bytes(device.size)}",
+                )
+
+    def _recording_contradictions(self) -> Iterator[Contradiction]:
+        resolved = self.resolved_devices()
+        recordings = [isinstance(workload, Recording) for _, workload, _ in resolved]
+        why = "does not apply to a recording: its flushes are in the log"
+        for index, (device, _, _) in enumerate(resolved):
+            if recordings[index] and device.sync is not None:
+                yield Contradiction(("devices", index, "sync"), f"sync {why}")
+        if all(recordings) and "sync" in self.model_fields_set:
+            yield Contradiction(("sync",), f"sync {why}")
+        if any(recordings) and not self.guest.dax:
+            yield Contradiction(
+                ("guest", "dax"),
+                "a recording is what left the guest's page cache: dax: false does not apply",
+            )
+
+
+def structure(top: Mapping[str, Any]) -> Iterator[Contradiction]:
+    """What is missing or too much among the top-level keys, judged by their presence alone.
+
+    `top` has the values, validated or not: a file with other mistakes is told these too.
+    """
+    device, devices = top.get("device"), top.get("devices")
+    if device is not None and devices is not None:
+        yield Contradiction(("devices",), "there is a device already: use either device or devices")
+    if device is None and devices is None:
+        yield Contradiction((), "missing key 'device' (or 'devices'): what is written to")
+    if device is not None:
+        for key in ("workload", "sync"):
+            if _key(device, key) is not None:
+                yield Contradiction(("device", key), f"{key} of the only device belongs top-level")
+    listed = devices if isinstance(devices, list | tuple) else []
+    without = [i for i, entry in enumerate(listed) if _key(entry, "workload") is None]
+    if top.get("workload") is None and (without or device is not None):
+        where: tuple[str | int, ...] = ("devices", without[0]) if without else ()
+        yield Contradiction(where, "missing key 'workload': what the guest writes")
+    if top.get("workload") is not None and listed and not without:
+        yield Contradiction(("workload",), "every device has a workload of its own: unused")
+
+
+def _key(block: Any, key: str) -> Any:
+    return block.get(key) if isinstance(block, Mapping) else getattr(block, key, None)

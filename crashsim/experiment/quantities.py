@@ -1,0 +1,135 @@
+"""The field types of the experiment's models: integers that a file writes with a unit.
+
+Contract: in Python code a plain integer (ns, bytes, bytes/s, 1/s) is accepted, and so is text with
+a unit. While a file is validated (`context` is `FROM_FILE`) a bare number is refused, because
+nobody can tell whether `5` was meant as seconds. Each type also knows its exact text
+(`model_dump(mode="json")`) and its JSON Schema.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from decimal import Decimal, InvalidOperation
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field, PlainSerializer, ValidationInfo, WithJsonSchema
+from pydantic_core import PydanticCustomError
+
+from crashsim.experiment import units
+
+FROM_FILE: dict[str, object] = {"units_required": True}
+
+
+def refused(message: str) -> PydanticCustomError:
+    """A value error whose text is shown as it is."""
+    return PydanticCustomError("refused", "{message}", {"message": message})
+
+
+def units_required(info: ValidationInfo) -> bool:
+    """Whether a file is being validated, rather than values given by Python code."""
+    return bool(info.context and info.context.get("units_required"))
+
+
+def _reader(
+    parse: Callable[[str], int], expected: str, smallest: int
+) -> Callable[[Any, ValidationInfo], int]:
+    def read(value: Any, info: ValidationInfo) -> int:
+        if isinstance(value, str):
+            try:
+                number = parse(value)
+            except units.UnitError as error:
+                raise refused(str(error)) from None
+        elif isinstance(value, int) and not isinstance(value, bool) and not units_required(info):
+            number = value
+        else:
+            raise refused(f"expected {expected}, got {units.shown(value)}")
+        if number < smallest:
+            raise refused(f"expected more than {smallest - 1}, got {units.shown(value)}")
+        if number > units.LARGEST:
+            raise refused(f"{units.shown(value)} is too large")
+        return number
+
+    return read
+
+
+def _ratio(value: Any) -> tuple[int, int]:
+    if isinstance(value, tuple):
+        value = "/".join(str(part) for part in value)
+    if not isinstance(value, str):
+        raise refused(f"expected {units.EXPECTED_RATIO}, got {units.shown(value)}")
+    try:
+        return units.parse_ratio(value)
+    except units.UnitError as error:
+        raise refused(str(error)) from None
+
+
+def _theta(value: Any) -> Decimal:
+    try:
+        if isinstance(value, bool | float):
+            raise InvalidOperation
+        number = Decimal(value)
+        if not 0 <= number <= 4:
+            raise InvalidOperation
+    except (InvalidOperation, TypeError, ValueError):
+        message = f"expected a number from 0 to 4 such as 0.99, got {units.shown(value)}"
+        raise refused(message) from None
+    return number
+
+
+def _text(pattern: str, example: str) -> WithJsonSchema:
+    return WithJsonSchema({"type": "string", "pattern": pattern, "examples": [example]})
+
+
+_exact_duration = PlainSerializer(units.exact_duration, when_used="json")
+_duration_schema = _text(units.DURATION_PATTERN, "5s")
+
+Duration = Annotated[
+    int,
+    BeforeValidator(_reader(units.parse_duration, units.EXPECTED_DURATION, 0)),
+    _exact_duration,
+    _duration_schema,
+]
+PositiveDuration = Annotated[
+    int,
+    BeforeValidator(_reader(units.parse_duration, units.EXPECTED_DURATION, 1)),
+    _exact_duration,
+    _duration_schema,
+]
+Size = Annotated[
+    int,
+    BeforeValidator(_reader(units.parse_bytes, units.EXPECTED_SIZE, 1)),
+    PlainSerializer(units.exact_bytes, when_used="json"),
+    _text(units.SIZE_PATTERN, "64MiB"),
+]
+ByteRate = Annotated[
+    int,
+    BeforeValidator(_reader(units.parse_byte_rate, units.EXPECTED_BYTE_RATE, 1)),
+    PlainSerializer(units.exact_byte_rate, when_used="json"),
+    _text(units.BYTE_RATE_PATTERN, "1.2GB/s"),
+]
+Rate = Annotated[
+    int,
+    BeforeValidator(_reader(units.parse_rate, units.EXPECTED_RATE, 1)),
+    PlainSerializer(units.exact_rate, when_used="json"),
+    _text(units.RATE_PATTERN, "2000/s"),
+]
+Ratio = Annotated[
+    tuple[int, int],
+    BeforeValidator(_ratio),
+    PlainSerializer(units.exact_ratio, when_used="json"),
+    _text(units.RATIO_PATTERN, "1/8"),
+]
+Theta = Annotated[
+    Decimal,
+    BeforeValidator(_theta),
+    PlainSerializer(str, when_used="json"),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "number", "minimum": 0, "maximum": 4},
+                {"type": "string", "pattern": r"^[0-4](\.[0-9]+)?$"},
+            ]
+        }
+    ),
+]
+Count = Annotated[int, Field(ge=1, le=10**12)]

@@ -1,0 +1,323 @@
+"""What the guest's program writes, and when it asks for durability.
+
+Contract: `Workload` is one of the kinds below, told apart by `kind`. Sizes are bytes, durations
+nanoseconds. `Recording` is a recorded block log: its times and flushes come from the file, so it
+has neither rate nor sync policy.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BeforeValidator,
+    Field,
+    PlainSerializer,
+    WithJsonSchema,
+    model_validator,
+)
+
+from crashsim.experiment import units
+from crashsim.experiment.part import Contradiction, Part
+from crashsim.experiment.quantities import (
+    Count,
+    Duration,
+    PositiveDuration,
+    Rate,
+    Size,
+    Theta,
+    refused,
+)
+
+Call = Literal["none", "msync-async", "msync", "fdatasync", "fsync"]
+
+KIB = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class EveryRecords:
+    """A sync after every `records`-th record of a vCPU."""
+
+    records: int
+
+
+@dataclass(frozen=True, slots=True)
+class EveryTime:
+    """A sync after the first record that ends `ns` or more after the last sync returned."""
+
+    ns: int
+
+
+_RECORDS = re.compile(r"\s*([0-9]{1,12})\s?records?\s*\Z")
+_EVERY_EXPECTED = "expected a number of records such as 100 records, or a duration such as 1s"
+
+
+def _every(value: Any) -> EveryRecords | EveryTime:
+    if isinstance(value, EveryRecords | EveryTime):
+        return value
+    if isinstance(value, str):
+        counted = _RECORDS.match(value)
+        if counted is not None and int(counted[1]) > 0:
+            return EveryRecords(int(counted[1]))
+        try:
+            ns = units.parse_duration(value)
+        except units.UnitError:
+            ns = 0
+        if counted is None and ns > 0:
+            return EveryTime(ns)
+    raise refused(f"{_EVERY_EXPECTED}, got {units.shown(value)}")
+
+
+def _every_text(every: EveryRecords | EveryTime) -> str:
+    if isinstance(every, EveryTime):
+        return units.exact_duration(every.ns)
+    return f"{every.records} record{'' if every.records == 1 else 's'}"
+
+
+Every = Annotated[
+    EveryRecords | EveryTime,
+    BeforeValidator(_every),
+    PlainSerializer(_every_text, when_used="json"),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string", "pattern": r"^\s*[0-9]{1,12}\s?records?\s*$"},
+                {"type": "string", "pattern": units.DURATION_PATTERN},
+            ],
+            "examples": ["100 records", "1s"],
+        }
+    ),
+]
+
+
+class Sync(Part):
+    """When the program asks for durability, and with which call."""
+
+    call: Call = Field(
+        default="none", description="The call that asks for durability; none for never."
+    )
+    every: Every | None = Field(
+        default=None, description="How often: `100 records` or `1s`. Default: after every record."
+    )
+    group: bool = Field(
+        default=False, description="Group commit: one vCPU syncs for all that wait at that moment."
+    )
+    delay: Duration = Field(
+        default=0, description="How long the leader of a group waits for others before it syncs."
+    )
+
+    @property
+    def every_records(self) -> int | None:
+        """Records between syncs; None without syncs or when they are timed."""
+        if isinstance(self.every, EveryRecords):
+            return self.every.records
+        return 1 if self.every is None and self.call != "none" else None
+
+    @property
+    def every_ns(self) -> int | None:
+        """Time between syncs; None when they are counted in records."""
+        return self.every.ns if isinstance(self.every, EveryTime) else None
+
+    def contradictions(self) -> Iterator[Contradiction]:
+        if self.call == "none" and self.every is not None:
+            yield Contradiction(("every",), "call is none, so there is nothing to do every time")
+        if self.group and self.call in ("none", "msync-async"):
+            yield Contradiction(
+                ("group",), f"a group commit needs a call that waits for the disk, not {self.call}"
+            )
+        if self.group and self.every is not None:
+            yield Contradiction(
+                ("every",), "a group commit syncs after each record: every does not apply"
+            )
+        if self.delay and not self.group:
+            yield Contradiction(("delay",), "delay applies to group commits only (group: true)")
+
+
+class Synthetic(Part):
+    """What all workloads but recordings have."""
+
+    vcpus: int = Field(
+        default=1, ge=1, le=128, description="How many vCPUs run the program at once."
+    )
+    rate: Rate | None = Field(
+        default=None, description="Records per second of each vCPU. Default: as fast as it can."
+    )
+    acknowledge: Literal["after-sync", "before-sync"] = Field(
+        default="after-sync",
+        description="When the program says that a record is done. Without syncs: at once.",
+    )
+
+    def least_bytes(self) -> int:
+        """The smallest device on which the workload has room."""
+        return 1
+
+
+class AppendLog(Synthetic):
+    """Checksummed records, one after the other."""
+
+    kind: Literal["append-log"] = Field(
+        default="append-log", description="Records appended to a log."
+    )
+    records: Count = Field(description="How many records are written.")
+    record_size: Size = Field(default=256, description="Size of a record with its checksum.")
+
+    def least_bytes(self) -> int:
+        return self.record_size
+
+
+class SizeRange(Part):
+    """Sizes drawn at random, both ends included."""
+
+    min: Size = Field(description="The smallest size.")
+    max: Size = Field(description="The largest size.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_size(cls, value: Any) -> Any:
+        return value if isinstance(value, dict | SizeRange) else {"min": value, "max": value}
+
+    def contradictions(self) -> Iterator[Contradiction]:
+        if self.min > self.max:
+            yield Contradiction(("min",), "min is larger than max")
+
+
+class KeyValue(Synthetic):
+    """Slots of a table, overwritten in place at random."""
+
+    kind: Literal["key-value"] = Field(default="key-value", description="Slots updated at random.")
+    records: Count = Field(description="How many updates are made.")
+    slots: Count = Field(description="How many slots the table has.")
+    value_size: SizeRange = Field(
+        default=SizeRange(min=KIB, max=KIB), description="Size of a value, or {min, max}."
+    )
+    slot_size: Size | None = Field(
+        default=None,
+        description="Distance between slots. Default: the largest value, rounded up to 8.",
+    )
+    distribution: Literal["uniform", "zipf"] = Field(
+        default="uniform", description="How slots are chosen: all alike, or a few much more often."
+    )
+    theta: Theta = Field(
+        default=Decimal("0.99"),
+        description="Skew of zipf: 0 is uniform, 0.99 strong; rounded to 1/64.",
+    )
+
+    @property
+    def slot_bytes(self) -> int:
+        """Distance between slots, bytes."""
+        return self.slot_size or -(-self.value_size.max // 8) * 8
+
+    @property
+    def theta_64ths(self) -> int:
+        """The skew in 64ths."""
+        return round(self.theta * 64)
+
+    def least_bytes(self) -> int:
+        return self.slots * self.slot_bytes
+
+    def contradictions(self) -> Iterator[Contradiction]:
+        if self.slot_size is not None and self.slot_size < self.value_size.max:
+            yield Contradiction(("slot_size",), "a slot is smaller than the largest value")
+        if "theta" in self.model_fields_set and self.distribution != "zipf":
+            yield Contradiction(("theta",), "theta applies to distribution: zipf only")
+
+
+class DoubleBuffer(Synthetic):
+    """Two copies of a body, and a header that says which is valid."""
+
+    kind: Literal["double-buffer"] = Field(
+        default="double-buffer", description="Body written to A or B in turn, then a header."
+    )
+    records: Count = Field(description="How many times the body is replaced.")
+    body_size: Size = Field(description="Size of one copy of the body.")
+    header_size: Size = Field(
+        default=512, description="Size of the header that names the valid copy."
+    )
+
+    def least_bytes(self) -> int:
+        return 2 * (self.body_size + self.header_size)
+
+
+class WriteAheadLog(Synthetic):
+    """Records to a log first; pages of a table at checkpoints."""
+
+    kind: Literal["write-ahead-log"] = Field(
+        default="write-ahead-log",
+        description="A log, and a table brought up to date at checkpoints.",
+    )
+    records: Count = Field(description="How many records are written.")
+    record_size: Size = Field(default=256, description="Size of a log record.")
+    table_size: Size = Field(description="Size of the table, a multiple of page_size.")
+    page_size: Size = Field(default=4 * KIB, description="Size of a page of the table.")
+    checkpoint_every: Count = Field(default=100, description="Records between checkpoints.")
+
+    def least_bytes(self) -> int:
+        return self.table_size + self.checkpoint_every * self.record_size
+
+    def contradictions(self) -> Iterator[Contradiction]:
+        if self.table_size % self.page_size:
+            yield Contradiction(
+                ("table_size",),
+                f"expected a multiple of page_size ({units.exact_bytes(self.page_size)}), "
+                f"got {units.exact_bytes(self.table_size)}",
+            )
+
+
+class Fill(Synthetic):
+    """The device written once from its beginning."""
+
+    kind: Literal["fill"] = Field(
+        default="fill", description="Sequential writes from the beginning."
+    )
+    size: Size | None = Field(
+        default=None, description="How much is written. Default: the whole device."
+    )
+    write_size: Size = Field(default=1024 * KIB, description="Size of one write.")
+
+    def least_bytes(self) -> int:
+        return self.size or 1
+
+
+class Recording(Part):
+    """A recorded block log (dm-log-writes)."""
+
+    kind: Literal["recording"] = Field(default="recording", description="A recorded block log.")
+    log: str = Field(
+        min_length=1,
+        description="The dm-log-writes log, relative to this file; .gz is accepted.",
+    )
+    times: str | None = Field(
+        default=None,
+        min_length=1,
+        description="When each entry arrived (u64 ns each), relative to this file.",
+    )
+    image: str | None = Field(
+        default=None,
+        min_length=1,
+        description="What the device held before, relative to this file.",
+    )
+    clock: PositiveDuration = Field(
+        default=100_000, description="Time between two entries of a log without times."
+    )
+
+    def contradictions(self) -> Iterator[Contradiction]:
+        if self.times is not None and "clock" in self.model_fields_set:
+            yield Contradiction(("clock",), "clock applies to recordings without times")
+
+
+Workload = Annotated[
+    AppendLog | KeyValue | DoubleBuffer | WriteAheadLog | Fill | Recording,
+    Field(discriminator="kind"),
+]
+KINDS: dict[str, type[Part]] = {
+    "append-log": AppendLog,
+    "key-value": KeyValue,
+    "double-buffer": DoubleBuffer,
+    "write-ahead-log": WriteAheadLog,
+    "fill": Fill,
+    "recording": Recording,
+}

@@ -1,0 +1,58 @@
+"""The guest's virtio-pmem driver (Rule G7).
+
+`concurrent` (Linux 5.3 on): a flush goes to the queue when it is asked for. `serialized` and `ordered`: one flush of the device
+is outstanding, the others wait in order of asking, and none is merged with another. How data and preflush of one block request are
+ordered is decided where the request becomes operations (`crashsim/guest/recording.py`).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Protocol
+
+
+class QueuePort(Protocol):
+    """The device's virtqueue: submit a flush asked for at `asked_ns`."""
+
+    def submit(self, vcpu: int, asked_ns: int, done: Callable[[int], None]) -> None: ...
+
+
+class NowPort(Protocol):
+    @property
+    def now(self) -> int: ...
+
+
+class Driver:
+    """Flush requests of one device."""
+
+    __slots__ = ("_clock", "_one_at_a_time", "_outstanding", "_queue", "_waiting")
+
+    def __init__(self, clock: NowPort, queue: QueuePort, generation: str) -> None:
+        self._clock = clock
+        self._queue = queue
+        self._one_at_a_time = generation != "concurrent"
+        self._outstanding = False
+        self._waiting: deque[tuple[int, int, Callable[[int], None]]] = deque()
+
+    def flush(self, vcpu: int, done: Callable[[int], None]) -> None:
+        """Ask for a device flush; `done(result)` at its acknowledgement."""
+        now = self._clock.now
+        if not self._one_at_a_time:
+            self._queue.submit(vcpu, now, done)
+        elif self._outstanding:
+            self._waiting.append((vcpu, now, done))
+        else:
+            self._submit(vcpu, now, done)
+
+    def _submit(self, vcpu: int, asked_ns: int, done: Callable[[int], None]) -> None:
+        self._outstanding = True
+
+        def acknowledged(result: int) -> None:
+            if self._waiting:
+                self._submit(*self._waiting.popleft())
+            else:
+                self._outstanding = False
+            done(result)
+
+        self._queue.submit(vcpu, asked_ns, acknowledged)

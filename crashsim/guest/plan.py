@@ -1,0 +1,89 @@
+"""Planning a stretch of a vCPU's program in bulk: when each write begins, if nothing interferes.
+
+Every per-store cost of the simulation is in here, in numpy. What can interfere is a snapshot of the host; then what lies behind it is
+planned again. Assumption: after an operation that certainly cleans (a sync that flushes), every page is clean for this
+vCPU; what was touched before the stretch is given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from crashsim.engine.pages import pages_touched, words
+from crashsim.engine.streams import I64
+
+Contains = Callable[[I64], np.ndarray[tuple[int], np.dtype[np.bool_]]]
+
+
+@dataclass(slots=True)
+class Plan:
+    """Rows are the writes of the stretch. Times are relative: row r begins `begin[r]` after the stretch's start.
+
+    `free[r]` is when the vCPU is free for row r (so `free[n]` is the end), `new[r]` how many pages rows before r find clean."""
+
+    offset: I64
+    length: I64
+    words: I64
+    begin: I64  # [n]
+    free: I64  # [n + 1]
+    new: I64  # [n + 1]
+    first_write: int  # within the program; of row `head` on
+    head: int  # 1 if row 0 is the rest of a divided write, else 0
+
+
+def first_touch(offset: I64, length: I64, stretch: I64 | None, touched: Contains | None) -> I64:
+    """Pages that each write is the first to touch, int64[n] (Rule H1).
+
+    `stretch`: for each write the ascending number of its clean stretch, None when there is one; `touched` says which pages
+    were touched before in stretch 0, None when none was."""
+    page, row = pages_touched(offset, length)
+    n = page.size
+    bits = max(1, (n - 1).bit_length())
+    key = page << bits
+    key |= np.arange(n, dtype=np.int64)
+    key.sort()
+    index = key & ((1 << bits) - 1)
+    key >>= bits
+    first = np.empty(n, dtype=bool)
+    first[0] = True
+    np.not_equal(key[1:], key[:-1], out=first[1:])
+    if stretch is not None:
+        of_piece = (stretch if row is None else stretch[row])[index]
+        first[1:] |= of_piece[1:] != of_piece[:-1]
+    if touched is not None:
+        known = touched(key)
+        if stretch is not None:
+            known &= of_piece == 0
+        first &= ~known
+    flag = np.empty(n, dtype=np.int64)
+    flag[index] = first
+    if row is None:
+        return flag
+    return np.bincount(row, weights=flag, minlength=offset.size).astype(np.int64)
+
+
+def make_plan(
+    offset: I64,
+    length: I64,
+    think_ns: I64,
+    fault_ns: int,
+    stretch: I64 | None,
+    touched: Contains | None,
+    first_write: int,
+    head: int,
+) -> Plan:
+    """Plan the writes given; see `Plan`."""
+    n = offset.size
+    new = np.zeros(n + 1, dtype=np.int64)
+    fresh = first_touch(offset, length, stretch, touched) if n else new[:0]
+    np.cumsum(fresh, out=new[1:])
+    word = words(offset, length)
+    lead = fresh * fault_ns
+    lead += think_ns
+    free = np.zeros(n + 1, dtype=np.int64)
+    np.cumsum(lead + word, out=free[1:])
+    lead += free[:-1]
+    return Plan(offset, length, word, lead, free, new, first_write, head)

@@ -1,0 +1,426 @@
+"""A vCPU at work: stores in bulk between operations, brought up to date whenever the host looks (Rules G10, H1, H7).
+
+The vCPU is either in a *window* (writes up to the next operation, one event for all of them), at an operation, or blocked in
+one. A snapshot of the host inside a window first accounts for the stores that have begun (`settle`), then splits the store in
+progress at its last landed word and plans what follows again (`divide`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+
+from crashsim.engine.clock import Clock, Rank
+from crashsim.engine.pageset import PageSet
+from crashsim.engine.streams import I64
+from crashsim.guest.plan import Plan, make_plan
+from crashsim.guest.program import Call, Op, Program
+
+CHUNK_ROWS_MAX = 1 << 16
+CHUNK_ROWS_MIN = 64
+
+
+class Memory(Protocol):
+    """What a vCPU asks of the memory it stores to: host pages with DAX, the guest's own page cache without."""
+
+    @property
+    def fault_ns(self) -> int: ...
+    def dirtied(self, t_ns: int) -> None: ...
+    def reserve(self, pages: int) -> None: ...
+    def room(self) -> int: ...
+    def dirtied_many(self) -> None: ...
+    def pause_ns(self, dirtied_pages: int) -> int: ...
+
+
+class Kernel(Protocol):
+    """What a vCPU asks of its guest's kernel; `done(ok)` comes when the call returns."""
+
+    def will_store(self, t_ns: int) -> None: ...
+    def stored(self, t_ns: int) -> None: ...
+    def sync(self, vcpu: int, call: Call, done: Callable[[bool], None]) -> None: ...
+    def group_sync(self, vcpu: int, program: Program, done: Callable[[bool], None]) -> None: ...
+    def flush(self, vcpu: int, count: int, done: Callable[[bool], None]) -> None: ...
+
+
+@dataclass(slots=True)
+class _Log:
+    """Rows of one plan that have happened: [low[i], high[i]) began `shift[i]` later than planned."""
+
+    plan: Plan
+    low: list[int] = field(default_factory=list)
+    high: list[int] = field(default_factory=list)
+    shift: list[int] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class StoreLog:
+    """Columns of a vCPU's stores, in pieces to be joined after the run; times of last words are begin + words - 1."""
+
+    t_ns: list[I64] = field(default_factory=list)
+    offset: list[I64] = field(default_factory=list)
+    length: list[I64] = field(default_factory=list)
+    write: list[I64] = field(default_factory=list)
+
+
+class VCpu:
+    """One virtual CPU. `number` is global; `dirty` is the set of pages it touched since they were cleaned."""
+
+    __slots__ = (
+        "_asked_ns", "_bound", "_chunk_rows", "_clean_wait", "_clock", "_dirty_row", "_finished", "_free_ns", "_in_window", "_kernel",
+        "_last_sync_ns", "_log", "_memory", "_next_op", "_op_rows", "_ops", "_pause_ns", "_plan", "_program", "_record",
+        "_rel_free", "_rel_new", "_rest", "_reserved", "_row", "_shift", "_stale", "_token", "acknowledged", "dirty", "done",
+        "failed_syncs", "marks", "number", "stores", "throttle_ns", "wait_ns",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        clock: Clock,
+        number: int,
+        program: Program,
+        dirty: PageSet,
+        memory: Memory,
+        kernel: Kernel,
+        finished: Callable[[], None],
+    ) -> None:
+        self.number = number
+        self.dirty = dirty
+        self.done = False
+        self.stores = StoreLog()
+        self.acknowledged: list[tuple[int, int, int]] = []  # instant, records [low, high)
+        self.marks: list[tuple[int, int, int]] = []  # instant, writes so far, label
+        self.wait_ns = 0
+        self.throttle_ns = 0
+        self.failed_syncs = 0
+        self._clock = clock
+        self._program = program
+        self._memory = memory
+        self._kernel = kernel
+        self._finished = finished
+        self._chunk_rows = CHUNK_ROWS_MAX
+        self._last_sync_ns = 0
+        self._record = 0  # records before this one are acknowledged or given up
+        self._token = 0
+        self._in_window = False
+        self._clean_wait = False
+        self._pause_ns = 0
+        self._free_ns = 0
+        self._next_op = 0  # in the program
+        self._rest: tuple[int, int] | None = None  # (offset, length) left of a divided write
+        self._ops: list[tuple[int, int, int, int, int, int, int]] = []
+        self._make_plan(0)
+
+    def start(self) -> None:
+        """Begin at the clock's now."""
+        self._clock.at(self._clock.now, Rank.GUEST, self._resume, self._token)
+
+    # planning
+
+    def _make_plan(self, position: int) -> None:
+        """Plan from write `position` on (the rest of a divided write first)."""
+        program, rest = self._program, self._rest
+        head = 0 if rest is None else 1
+        end = min(position + self._chunk_rows, program.offset.size)
+        offset, length = program.offset[position:end], program.length[position:end]
+        think = program.think_ns[position:end]
+        if rest is not None:
+            offset = np.concatenate([np.array([rest[0]], dtype=np.int64), offset])
+            length = np.concatenate([np.array([rest[1]], dtype=np.int64), length])
+            think = np.concatenate([np.array([1], dtype=np.int64), think])
+            self._rest = None
+        side = "right" if end == program.offset.size else "left"
+        op = self._next_op
+        op_end = int(np.searchsorted(program.op_at, end, side))
+        rows = program.op_at[op:op_end] - (position - head)
+        kind = program.op_kind[op:op_end]
+        clean = rows[self._cleans(kind)]
+        n = offset.size
+        stretch = np.cumsum(np.bincount(clean, minlength=n + 1)[:n]) if clean.size else None
+        touched = self.dirty.contains if self.dirty.count else None
+        plan = make_plan(
+            offset, length, think, self._memory.fault_ns, stretch, touched, position, head
+        )
+        self._plan = plan
+        self._log = _Log(plan)
+        records = np.searchsorted(program.record_high, program.op_at[op:op_end], "right")
+        self._ops = list(
+            zip(
+                rows.tolist(),
+                kind.tolist(),
+                program.op_delay_ns[op:op_end].tolist(),
+                program.op_argument[op:op_end].tolist(),
+                plan.free[rows].tolist(),
+                plan.new[rows].tolist(),
+                records.tolist(),
+                strict=True,
+            )
+        )
+        self._ops.reverse()  # taken from the end
+        self._row = self._dirty_row = 0
+        self._rel_free = self._rel_new = 0
+        self._stale = False
+
+    def _cleans(self, kind: I64) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+        """Operations after which every page is clean for certain."""
+        if self._program.call == Call.MSYNC_ASYNC:
+            return kind == Op.FLUSH
+        return (kind == Op.SYNC) | (kind == Op.GROUP_SYNC) | (kind == Op.FLUSH)
+
+    def _retire(self) -> None:
+        """Put the rows that happened into the columns, and forget the plan."""
+        log = self._log
+        if log.low:
+            plan, low, high = log.plan, log.low[0], log.high[-1]
+            begin = plan.begin[low:high]
+            begin += np.repeat(
+                np.array(log.shift, dtype=np.int64),
+                np.array(log.high, dtype=np.int64) - np.array(log.low, dtype=np.int64),
+            )
+            first = self._program.first_write + plan.first_write - plan.head
+            self._store(
+                begin,
+                plan.offset[low:high],
+                plan.length[low:high],
+                np.arange(first + low, first + high, dtype=np.int64),
+            )
+            log.low = []
+
+    def _store(self, t_ns: I64, offset: I64, length: I64, write: I64) -> None:
+        self.stores.t_ns.append(t_ns)
+        self.stores.offset.append(offset)
+        self.stores.length.append(length)
+        self.stores.write.append(write)
+
+    # windows
+
+    def _resume(self, token: int) -> None:
+        if token == self._token:
+            self._proceed()
+
+    def _proceed(self) -> None:
+        """The vCPU is free now (or was, at `_free_ns`): do operations until it stores or blocks."""
+        while True:
+            ops = self._ops
+            if ops and ops[-1][0] == self._row:
+                if self._operate(ops.pop()):
+                    return
+                continue
+            if self._stale or self._row == self._plan.offset.size:
+                self._replan()
+                ops = self._ops
+                if ops and ops[-1][0] == self._row:
+                    continue
+                if self._row == self._plan.offset.size:
+                    self._retire()
+                    self.done = True
+                    self._finished()
+                    return
+            self._start_window()
+            return
+
+    def _replan(self) -> None:
+        plan = self._plan
+        if self._stale:
+            self._chunk_rows = min(max(CHUNK_ROWS_MIN, 2 * self._row), CHUNK_ROWS_MAX)
+        else:
+            self._chunk_rows = min(2 * self._chunk_rows, CHUNK_ROWS_MAX)
+        self._retire()
+        head = self._rest is not None
+        position = plan.first_write - plan.head + self._row + (1 if head else 0)
+        self._make_plan(position)
+
+    def _start_window(self) -> None:
+        plan, row = self._plan, self._row
+        if self._ops:
+            bound, free, new = self._ops[-1][0], self._ops[-1][4], self._ops[-1][5]
+        else:
+            bound = plan.offset.size
+            free, new = int(plan.free[bound]), int(plan.new[bound])
+        shift = self._free_ns - self._rel_free
+        first = shift + int(plan.begin[row])
+        careful = False
+        room = self._memory.room()
+        if new - self._rel_new > room or self._pause_ns:
+            limit = self._rel_new + max(room, 0)
+            bound = row + int(np.searchsorted(plan.new[row + 1 : bound + 1], limit, "right"))
+            if bound == row or self._pause_ns:
+                bound, careful = row + 1, True
+            free, new = int(plan.free[bound]), int(plan.new[bound])
+        self._reserved = new - self._rel_new
+        self._memory.reserve(self._reserved)
+        self._bound = bound
+        self._shift = shift
+        self._in_window = True
+        self._kernel.will_store(first)
+        if careful:
+            self._clock.at(first, Rank.GUEST, self._look, self._token)
+        self._clock.at(shift + free, Rank.GUEST, self._end_window, self._token)
+
+    def _look(self, token: int) -> None:
+        """The write that may cross a threshold has begun (Rule H7)."""
+        if token == self._token:
+            self.settle()
+            plan, row = self._plan, self._bound - 1
+            dirtied = int(plan.new[row + 1] - plan.new[row])
+            if dirtied:
+                self._pause_ns = max(self._pause_ns, self._memory.pause_ns(dirtied))
+                self._memory.dirtied_many()
+
+    def _end_window(self, token: int) -> None:
+        if token != self._token:
+            return
+        bound = self._bound
+        self._began(bound, self._reserved)
+        self._landed(bound)
+        self._in_window = False
+        self._free_ns = self._clock.now
+        if self._pause_ns:
+            pause, self._pause_ns = self._pause_ns, 0
+            self.throttle_ns += pause
+            self._free_ns += pause
+            self._clock.at(self._free_ns, Rank.GUEST, self._resume, self._token)
+        else:
+            self._proceed()
+
+    def _began(self, row: int, new: int) -> None:
+        """Rows before `row` have begun: their pages are dirty, `new` of them since the last call."""
+        low = self._dirty_row
+        if row > low:
+            plan = self._plan
+            begin = self._shift + int(plan.begin[low])
+            self.dirty.add_range(plan.offset, plan.length, low, row, new)
+            if new:
+                self._reserved -= new
+                self._memory.reserve(-new)
+                skip = 0
+                if plan.new[low + 1] == plan.new[low]:
+                    skip = int(np.searchsorted(plan.new[low + 1 : row + 1], plan.new[low], "right"))
+                self._memory.dirtied(
+                    begin if skip == 0 else self._shift + int(plan.begin[low + skip])
+                )
+            self._kernel.stored(begin)
+            self._dirty_row = row
+
+    def _landed(self, row: int) -> None:
+        """Rows before `row` have landed whole."""
+        if row > self._row:
+            log = self._log
+            log.low.append(self._row)
+            log.high.append(row)
+            log.shift.append(self._shift)
+            self._row = row
+            self._rel_free = int(self._plan.free[row])
+            self._rel_new = int(self._plan.new[row])
+
+    def settle(self) -> None:
+        """Account for every store that has begun by now."""
+        if not self._in_window:
+            return
+        plan, row = self._plan, self._row
+        elapsed = self._clock.now - self._shift
+        begun = row + int(np.searchsorted(plan.begin[row : self._bound], elapsed, "right"))
+        if begun > row:
+            self._began(begun, int(plan.new[begun]) - int(plan.new[self._dirty_row]))
+            last = begun - 1
+            whole = int(plan.begin[last]) + int(plan.words[last]) - 1 <= elapsed
+            self._landed(begun if whole else last)
+
+    def divide(self) -> None:
+        """A snapshot is taken now (Rule G10): what has landed is in it, what follows is planned again."""
+        if self._clean_wait:
+            return  # afterwards everything is clean, as planned
+        self._stale = True
+        if not self._in_window:
+            return
+        now = self._clock.now
+        self._token += 1  # the window's events are void
+        self._in_window = False
+        self._memory.reserve(-self._reserved)
+        self._reserved = 0
+        self._free_ns = self._shift + self._rel_free
+        if self._dirty_row > self._row:
+            plan, row = self._plan, self._row
+            begin = self._shift + int(plan.begin[row])
+            offset, length = int(plan.offset[row]), int(plan.length[row])
+            cut = ((offset >> 3) + now - begin + 1) << 3
+            self._retire()
+            write = self._program.first_write + plan.first_write - plan.head + row
+            one = np.array([begin, offset, cut - offset, write], dtype=np.int64)
+            self._store(one[0:1], one[1:2], one[2:3], one[3:4])
+            self._rest = (cut, offset + length - cut)
+            self._free_ns = now
+        self._clock.at(now, Rank.GUEST, self._resume, self._token)
+
+    def next_begin_ns(self) -> int | None:
+        """When the next planned store begins, None outside of a window."""
+        if not self._in_window or self._dirty_row >= self._bound:
+            return None
+        return self._shift + int(self._plan.begin[self._dirty_row])
+
+    # operations
+
+    def _operate(self, op: tuple[int, int, int, int, int, int, int]) -> bool:
+        """Do one operation; True if the vCPU is to wait."""
+        delay_ns = op[2]
+        self._next_op += 1
+        if delay_ns:
+            self._free_ns = self._clock.now + delay_ns
+            self._clock.at(self._free_ns, Rank.GUEST, self._delayed, op)
+            return True
+        return self._call(op)
+
+    def _delayed(self, op: tuple[int, int, int, int, int, int, int]) -> None:
+        if not self._call(op):
+            self._proceed()
+
+    def _call(self, op: tuple[int, int, int, int, int, int, int]) -> bool:
+        _row, kind, _delay, argument, _free, _new, record = op
+        now = self._clock.now
+        program = self._program
+        if kind == Op.MARK:
+            plan = self._plan
+            self.marks.append((now, plan.first_write - plan.head + self._row, argument))
+            return False
+        if kind == Op.SYNC_IF_DUE and now - self._last_sync_ns < argument:
+            return False
+        if program.call == Call.MSYNC_ASYNC and kind != Op.FLUSH:
+            self._returned(now, record, True)
+            return False
+
+        def done(ok: bool) -> None:
+            self._clean_wait = False
+            self._free_ns = self._clock.now
+            self.wait_ns += self._clock.now - now
+            self._returned(self._clock.now, record, ok)
+            self._proceed()
+
+        if kind == Op.SYNC_IF_DUE:
+            self._stale = True
+        self._clean_wait = True
+        self._asked_ns = now
+        if kind == Op.FLUSH:
+            self._kernel.flush(self.number, argument, done)
+        elif kind == Op.GROUP_SYNC:
+            self._kernel.group_sync(self.number, program, done)
+        else:
+            self._kernel.sync(self.number, program.call, done)
+        return True
+
+    def _returned(self, now: int, record: int, ok: bool) -> None:
+        self._last_sync_ns = now
+        if not ok:
+            self.failed_syncs += 1
+        elif record > self._record and not self._program.acknowledge_at_once:
+            self.acknowledged.append((now, self._record, record))
+        self._record = max(self._record, record)
+
+    def stop(self) -> None:
+        """The run ends now: account for what was stored, and for a wait that is not over."""
+        if not self.done:
+            self.settle()
+            self._landed(max(self._row, self._dirty_row))
+            self._retire()
+            if self._clean_wait:
+                self.wait_ns += self._clock.now - self._asked_ns

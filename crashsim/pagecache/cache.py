@@ -1,0 +1,209 @@
+"""The host: its flusher, background writeback, throttling of writers, and early writeback (Rules H6, H7, H8).
+
+H6: the age is the inode's, not the page's; a pass takes all its dirty pages, and only a pass ends the age: an fsync cleans pages but
+does not (Linux 6.6 `fs/fs-writeback.c`: `__mark_inode_dirty` sets `dirtied_when` only on an inode that was not dirty,
+and only the flusher clears that state). H8: any dirty page may be written at any time; here at stated times and with a stated
+probability.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+import numpy as np
+
+from crashsim.engine.clock import Clock, Rank
+from crashsim.engine.history import DeviceSpan, Reason
+from crashsim.engine.pages import PAGE_BYTES
+from crashsim.engine.streams import I64, Stream
+from crashsim.pagecache.sync import Fsync
+from crashsim.pagecache.writeback import BackingFile, Batch, DiskPort
+
+BACKGROUND_CHUNK_PAGES = 1024
+PAUSE_MAX_NS = 200_000_000
+
+
+class HostSettings(Protocol):
+    """What of the experiment's host the model needs; times in ns, `early_writeback` as plain numbers."""
+
+    @property
+    def memory(self) -> int: ...
+    @property
+    def dirty_background_ratio(self) -> int: ...
+    @property
+    def dirty_ratio(self) -> int: ...
+    @property
+    def dirty_writeback(self) -> int: ...
+    @property
+    def dirty_expire(self) -> int: ...
+
+
+class PageCache:
+    """All backing files of the host."""
+
+    __slots__ = (
+        "_background_running", "_clock", "_complete", "_cursor", "_disk", "_early", "_early_count", "_errors", "_settings",
+        "background_pages", "batches", "errors_fired", "files", "freerun_pages", "limit_pages", "metadata_bytes",
+        "planned_pages",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        clock: Clock,
+        disk: DiskPort,
+        settings: HostSettings,
+        early: tuple[int, int, int, Stream] | None,
+        errors_at_ns: list[int],
+        complete: Callable[[Batch], None],
+    ) -> None:
+        self._clock = clock
+        self._disk = disk
+        self._settings = settings
+        self._early = early  # every (ns), share (numerator, denominator), stream
+        self._early_count = 0
+        self._errors = sorted(errors_at_ns)
+        self._complete = complete
+        self._background_running = False
+        self._cursor = 0
+        self.files: list[BackingFile] = []
+        self.batches: list[Batch] = []
+        self.metadata_bytes = 0
+        self.errors_fired: list[int] = []
+        self.planned_pages = 0  # new pages of windows under way, not in any set yet
+        self.background_pages = settings.memory * settings.dirty_background_ratio // 100 // PAGE_BYTES
+        self.limit_pages = settings.memory * settings.dirty_ratio // 100 // PAGE_BYTES
+        self.freerun_pages = (self.background_pages + self.limit_pages) // 2
+
+    def open(self, device: int, span: DeviceSpan) -> BackingFile:
+        """Add a device's backing file."""
+        file = BackingFile(self._clock, self._disk, device, span, self.batches, self._complete)
+        self.files.append(file)
+        return file
+
+    def now_ns(self) -> int:
+        """The clock's instant."""
+        return self._clock.now
+
+    def start(self) -> None:
+        """Arm the timers."""
+        if self._settings.dirty_writeback:
+            self._clock.at(self._settings.dirty_writeback, Rank.FLUSHER, self._wake)
+        if self._early:
+            self._clock.at(self._early[0], Rank.FLUSHER, self._write_early)
+
+    # fsync
+
+    def fsync(self, device: int, done: Callable[[int], None]) -> None:
+        """Begin the host's fsync; `done(result)` at its return, 0 or 1 (Rule G9)."""
+
+        def returned() -> None:
+            result = 0
+            if self._errors and self._errors[0] <= self._clock.now:
+                self.errors_fired.append(self._errors.pop(0))
+                result = 1
+            done(result)
+
+        Fsync(self._clock, self._disk, self.files[device], self._wrote_metadata, returned)
+
+    def _wrote_metadata(self, size_bytes: int) -> None:
+        self.metadata_bytes += size_bytes
+
+    @property
+    def errors_left(self) -> list[int]:
+        """Configured fsync errors that have not fired."""
+        return self._errors
+
+    # Rule H6
+
+    def _wake(self, _: None) -> None:
+        now = self._clock.now
+        for file in self.files:
+            file.settle()
+            age_start = file.age_start_ns
+            if age_start is None or now - age_start < self._settings.dirty_expire:
+                continue
+            if file.idle():
+                file.write_back_all(Reason.FLUSHER)
+            else:
+                file.write_back(self._free_pages(file), Reason.FLUSHER)
+            if file.dirty_count() == 0:
+                file.age_start_ns = None
+        self._clock.at(now + self._settings.dirty_writeback, Rank.FLUSHER, self._wake)
+
+    @staticmethod
+    def _free_pages(file: BackingFile) -> I64:
+        """Dirty pages that are not under writeback."""
+        if file.idle():
+            return file.dirty_pages()
+        return np.setdiff1d(file.dirty_pages(), file.under_writeback(), assume_unique=True)
+
+    # Rule H8
+
+    def _write_early(self, _: None) -> None:
+        assert self._early is not None
+        every, numerator, denominator, stream = self._early
+        self._early_count += 1
+        for file in self.files:
+            file.settle()
+            pages = self._free_pages(file)
+            draws = stream.draws((self._early_count << 32) + pages)
+            bar = min((numerator << 64) // denominator, (1 << 64) - 1)
+            file.write_back(pages[draws < np.uint64(bar)], Reason.EARLY)
+        self._clock.at(self._clock.now + every, Rank.FLUSHER, self._write_early)
+
+    # Rule H7
+
+    def room(self) -> int:
+        """How many more pages may be dirtied before a threshold has to be looked at (never too many)."""
+        dirty = self.planned_pages
+        for file in self.files:
+            for source in file.sources:
+                dirty += source.count
+        if not self._background_running:
+            return self.background_pages - dirty
+        for file in self.files:
+            dirty += int(file.under_writeback().size)
+        return self.freerun_pages - dirty
+
+    def dirtied_many(self) -> None:
+        """A store has just begun that may have crossed a threshold."""
+        if not self._background_running and self._dirty_pages() > self.background_pages:
+            self._background_running = True
+            self._write_background(None)
+
+    def pause_ns(self, dirtied_pages: int) -> int:
+        """How long a writer that has just dirtied that many pages is held up."""
+        pages = self._dirty_pages() + sum(int(file.under_writeback().size) for file in self.files)
+        if pages <= self.freerun_pages:
+            return 0
+        if pages >= self.limit_pages:
+            return PAUSE_MAX_NS
+        work = dirtied_pages * PAGE_BYTES * 1_000_000_000 * (self.limit_pages - self.freerun_pages)
+        return min(PAUSE_MAX_NS, -(-work // (self._disk.bandwidth * (self.limit_pages - pages))))
+
+    def _dirty_pages(self) -> int:
+        for file in self.files:
+            file.settle()
+        return sum(file.dirty_count() for file in self.files)
+
+    def _write_background(self, _: None) -> None:
+        if self._dirty_pages() <= self.background_pages:
+            self._background_running = False
+            return
+        if self._write_chunk():
+            again = self.batches[-1].end_ns
+        else:
+            again = max(file.writeback_end_ns() for file in self.files)
+        self._clock.at(again, Rank.FLUSHER, self._write_background)
+
+    def _write_chunk(self) -> bool:
+        free = [self._free_pages(file) for file in self.files]
+        for start in (self._cursor, 0):
+            for file, pages in zip(self.files, free, strict=True):
+                chunk = pages[np.searchsorted(pages, start) :][:BACKGROUND_CHUNK_PAGES]
+                if chunk.size:
+                    file.write_back(chunk, Reason.BACKGROUND)
+                    self._cursor = int(chunk[-1]) + 1
+                    return True
+        return False

@@ -1,0 +1,170 @@
+"""One backing file in the host's page cache: its dirty pages, and what of them is under writeback (Rules H1, H3, H5, H9).
+
+A snapshot (`write_back`) makes pages clean and submits their content of that instant as one batch. A page under
+writeback is never in a second batch: writeback of a page that is dirty again waits until the first has completed (H3).
+What completed rests in the disk's cache until somebody flushes it (H9); nothing here issues a FLUSH.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from crashsim.engine.clock import Clock
+from crashsim.engine.history import DeviceSpan, Reason
+from crashsim.engine.pages import PAGE_BYTES, unique_sorted
+from crashsim.engine.pageset import PageSet, Taken
+from crashsim.engine.streams import I64
+
+NO_PAGES: I64 = np.empty(0, dtype=np.int64)
+
+
+class DiskPort(Protocol):
+    """What the page cache asks of the layer below."""
+
+    @property
+    def bandwidth(self) -> int: ...
+    @property
+    def flush_ns(self) -> int: ...
+    @property
+    def fua(self) -> bool: ...
+    def write(self, size_bytes: int) -> tuple[int, int]: ...
+    def flush(self, done: Callable[[], None]) -> None: ...
+
+
+class Guest(Protocol):
+    """What the page cache asks of whoever stores to the file's pages (a vCPU)."""
+
+    def settle(self) -> None:
+        """Account for every store that has begun by now."""
+
+    def divide(self) -> None:
+        """A snapshot is being taken: split the store in progress, and plan what follows again."""
+
+
+@dataclass(slots=True)
+class Batch:
+    """Pages submitted together. `pages` are worked out when somebody needs them, at the latest after the run."""
+
+    number: int
+    device: int
+    t_ns: int
+    start_ns: int
+    end_ns: int
+    reason: Reason
+    taken: list[Taken]
+    _pages: I64 | None = None
+    complete_ns: I64 | None = None  # of each page
+
+    def pages(self) -> I64:
+        """Ascending distinct pages of the batch."""
+        if self._pages is None:
+            parts = [taken.pages() for taken in self.taken]
+            self._pages = unique_sorted(np.concatenate(parts) if len(parts) > 1 else parts[0])
+        return self._pages
+
+
+class BackingFile:
+    """One inode. `sources` are the sets of dirty pages of those that store to it."""
+
+    __slots__ = (
+        "_batches", "_clock", "_complete", "_disk", "age_start_ns", "device", "guests", "in_flight",
+        "mtime_dirty", "sources", "span",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        clock: Clock,
+        disk: DiskPort,
+        device: int,
+        span: DeviceSpan,
+        batches: list[Batch],
+        complete: Callable[[Batch], None],
+    ) -> None:
+        self._clock = clock
+        self._disk = disk
+        self._batches = batches
+        self._complete = complete  # fills in `Batch.complete_ns`
+        self.device = device
+        self.span = span
+        self.sources: list[PageSet] = []
+        self.guests: list[Guest] = []
+        self.in_flight: list[Batch] = []
+        self.age_start_ns: int | None = None  # the inode is dirty since (Rule H6); None: not dirty
+        self.mtime_dirty = False
+
+    def dirtied(self, t_ns: int) -> None:
+        """A store that began at `t_ns` dirtied a page (Rule H1)."""
+        self.mtime_dirty = True
+        if self.age_start_ns is None or t_ns < self.age_start_ns:
+            self.age_start_ns = t_ns
+
+    def settle(self) -> None:
+        for guest in self.guests:
+            guest.settle()
+
+    def dirty_count(self) -> int:
+        """Dirty pages, exactly."""
+        if len(self.sources) == 1:
+            return self.sources[0].count
+        return int(self.dirty_pages().size)
+
+    def dirty_pages(self) -> I64:
+        """Dirty pages, ascending."""
+        if len(self.sources) == 1:
+            return self.sources[0].pages()
+        return unique_sorted(np.concatenate([source.pages() for source in self.sources]))
+
+    def under_writeback(self) -> I64:
+        """Pages submitted and not completed, ascending. Forgets batches that are done."""
+        now = self._clock.now
+        self.in_flight = [batch for batch in self.in_flight if batch.end_ns > now]
+        parts = []
+        for batch in self.in_flight:
+            if batch.complete_ns is None:
+                self._complete(batch)
+            assert batch.complete_ns is not None
+            parts.append(batch.pages()[batch.complete_ns > now])
+        return np.sort(np.concatenate(parts)) if parts else NO_PAGES
+
+    def writeback_end_ns(self) -> int:
+        """When everything in flight will have completed; now if nothing is."""
+        now = self._clock.now
+        return max((batch.end_ns for batch in self.in_flight), default=now)
+
+    def idle(self) -> bool:
+        """Nothing under writeback."""
+        now = self._clock.now
+        if self.in_flight:
+            self.in_flight = [batch for batch in self.in_flight if batch.end_ns > now]
+        return not self.in_flight
+
+    def write_back_all(self, reason: Reason) -> None:
+        """Snapshot every dirty page; for a file with nothing under writeback."""
+        if len(self.sources) == 1:
+            count = self.sources[0].count
+        else:
+            count = int(self.dirty_pages().size)
+        if count:
+            for guest in self.guests:
+                guest.divide()
+            self._submit([source.take_all() for source in self.sources], count, reason)
+
+    def write_back(self, pages: I64, reason: Reason) -> None:
+        """Snapshot `pages`: ascending, dirty, none of them under writeback."""
+        if pages.size:
+            for guest in self.guests:
+                guest.divide()
+            for source in self.sources:
+                source.discard(pages)
+            self._submit([Taken(known=[pages])], int(pages.size), reason)
+
+    def _submit(self, taken: list[Taken], count: int, reason: Reason) -> None:
+        start, end = self._disk.write(count * PAGE_BYTES)
+        now = self._clock.now
+        batch = Batch(len(self._batches), self.device, now, start, end, reason, taken)
+        self._batches.append(batch)
+        self.in_flight.append(batch)

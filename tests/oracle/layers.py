@@ -1,0 +1,60 @@
+"""Which version of every byte each layer holds: a dict for each layer, and the journal of every change to them.
+
+A version is (begin of the store, vCPU, write), so versions compare in the order of stores. L0 is what the program stored, wherever
+it lies; L1 the guest's page cache (empty with DAX); L2 the host's; L3 what was last submitted to the disk; L4 its cache;
+L5 the media. A store enters the journal at its begin, although its extent is known only when it ends or is divided.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from tests.oracle.inputs import PAGE_BYTES
+
+Version = tuple[int, int, int]
+NOTHING: Version = (-1, -1, -1)
+NAMES = ("L0", "L1", "L2", "L3", "L4", "L5")
+
+
+class Change(NamedTuple):
+    instant: int
+    layer: str
+    address: int
+    version: Version
+
+
+class Layers:
+    """`content[layer][page][address]` is the version that the layer holds now."""
+
+    def __init__(self) -> None:
+        self.content: dict[str, dict[int, dict[int, Version]]] = {name: {} for name in NAMES}
+        self.changes: list[Change] = []
+
+    def store(self, layer: str, first: int, length: int, version: Version) -> None:
+        """The bytes of one store, at its begin. Late stores of an earlier begin do not hide later ones."""
+        for address in range(first, first + length):
+            self.changes.append(Change(version[0], layer, address, version))
+            held = self.content[layer].setdefault(address // PAGE_BYTES, {})
+            held[address] = max(version, held.get(address, NOTHING))
+
+    def page(self, layer: str, page: int) -> dict[int, Version]:
+        """A copy of one page's versions."""
+        return dict(self.content[layer].get(page, {}))
+
+    def move(self, instant: int, layer: str, content: dict[int, Version]) -> None:
+        """Bytes that came from the layer above. No layer may go back to an earlier version."""
+        for address, version in content.items():
+            held = self.content[layer].setdefault(address // PAGE_BYTES, {})
+            assert version >= held.get(address, NOTHING), "a layer went back in time"
+            if held.get(address) != version:
+                held[address] = version
+                self.changes.append(Change(instant, layer, address, version))
+
+    def view(self, instant: int, layer: str) -> dict[int, int]:
+        """The write that each byte of the layer came from, with everything up to and including the instant."""
+        latest: dict[int, Version] = {}
+        for change in self.changes:
+            if change.instant <= instant and change.layer == layer:
+                before = latest.get(change.address, NOTHING)
+                latest[change.address] = max(before, change.version)
+        return {address: version[2] for address, version in sorted(latest.items())}
