@@ -182,6 +182,7 @@ class Stack:
             batch_t_ns=_column([b.t_ns for b in batches]),
             batch_reason=_column([int(b.reason) for b in batches]),
             batch_device=_column([b.device for b in batches]),
+            batch_whole=_column([int(b.whole) for b in batches]),
             io_batch=io[0],
             io_first_page=io[1],
             io_pages=io[2],
@@ -207,6 +208,7 @@ class Stack:
         return {
             "end_ns": self.clock.now,
             "seed": self.experiment.seed,
+            "dax": not self.guest_caches,
             "plp": disk.plp,
             "ignores_flush": disk.ignores_flush,
             "sector_bytes": disk.sector,

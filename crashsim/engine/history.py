@@ -62,6 +62,7 @@ class History:
     batch_t_ns: I64  # [b] the snapshot: the pages' content of this instant is what is written
     batch_reason: I64  # [b] Reason
     batch_device: I64  # [b]
+    batch_whole: I64  # [b] 1: it took every page of its device that was dirty, 0: some
     io_batch: I64  # [i] ascending
     io_first_page: I64  # [i] global page, ascending within a batch
     io_pages: I64  # [i]

@@ -1,9 +1,10 @@
 """YAML text as a tree in which every value knows where it was written.
 
-Contract: `read` gives a tree of `Node`s and every mistake of the text (syntax, duplicate keys, keys that are not text, tags,
-merge keys), with line and column. Scalars are plain Python values: text, int, bool, None, and Decimal (never float, so that
-no digit is lost). Nodes are values: `with_value` returns a new tree. Aliases are followed, but a document that grows beyond
-`MOST_VALUES` or is nested deeper than `DEEPEST` is refused, so that no few lines can fill the memory.
+Contract: `read` gives a tree of `Node`s and every mistake of the text (syntax, duplicate keys, keys
+that are not text, tags, merge keys), with line and column. Scalars are plain Python values: text,
+int, bool, None, and Decimal (never float, so that no digit is lost). Nodes are values: `with_value`
+returns a new tree. Aliases are followed, but a document that grows beyond `MOST_VALUES` or is
+nested deeper than `DEEPEST` is refused, so that no few lines can fill the memory.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ Scalar = str | int | bool | Decimal | None
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a value comes from: a position in a file (counted from 1), or in `source` itself (0)."""
+    """Where a value comes from: a position in a file, counted from 1, or (0) `source` itself."""
 
     source: str
     line: int = 0
@@ -56,6 +57,8 @@ class Mistake:
 
     place: Place
     message: str
+    # About how keys go together: a sweep that sets one of them may put it right.
+    relation: bool = False
 
 
 _TAG = "tag:yaml.org,2002:"
@@ -64,7 +67,7 @@ _TRUE = ("true", "yes", "on", "y")  # the last three in YAML 1.1 only
 
 
 def read(text: str, source: str) -> tuple[Node | None, list[Mistake]]:
-    """The tree of a YAML document and its mistakes; no tree when its syntax is wrong or it is empty."""
+    """The tree of a YAML document, None when it is empty or no YAML, and its mistakes."""
     try:
         with warnings.catch_warnings():
             # Anchors defined twice are legal; ruamel.yaml warns of them on standard error.
@@ -79,12 +82,12 @@ def read(text: str, source: str) -> tuple[Node | None, list[Mistake]]:
     builder = _Builder(source)
     try:
         node = builder.build(root, None, 0)
-    except _Stop as stop:
+    except _TooMuchError as stop:
         return None, [*builder.mistakes, stop.mistake]
     return node, builder.mistakes
 
 
-class _Stop(Exception):
+class _TooMuchError(Exception):
     def __init__(self, mistake: Mistake) -> None:
         super().__init__(mistake.message)
         self.mistake = mistake
@@ -103,9 +106,9 @@ class _Builder:
         self.built += 1
         if self.built > MOST_VALUES:
             message = f"more than {MOST_VALUES} values (aliases count as often as they are used)"
-            raise _Stop(Mistake(place, message))
+            raise _TooMuchError(Mistake(place, message))
         if depth > DEEPEST:
-            raise _Stop(Mistake(place, f"nested more than {DEEPEST} deep"))
+            raise _TooMuchError(Mistake(place, f"nested more than {DEEPEST} deep"))
         value: Scalar | Mapping[str, Node] | Sequence[Node]
         if isinstance(node, MappingNode):
             value = self.mapping(node, depth)
@@ -140,6 +143,9 @@ class _Builder:
         tag = str(node.tag)
         kind = tag.removeprefix(_TAG)
         text: str = node.value
+        if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
+            message = "half of a surrogate pair is not a character"
+            self.mistakes.append(Mistake(self.place(node), message))
         if kind == "null":
             return None
         if kind == "bool":
@@ -236,14 +242,14 @@ def walk(node: Node, path: Path = ()) -> Iterator[tuple[Path, Node]]:
             yield from walk(below, (*path, index))
 
 
-class NoSuchPath(ValueError):
+class NoSuchPathError(ValueError):
     """A path through something that is neither a mapping nor a list with that index."""
 
 
 def with_value(node: Node, path: Sequence[str], new: Node) -> Node:
     """The tree with `new` at a dotted path; missing mappings on the way are made, in `new`'s name.
 
-    Raises NoSuchPath when the way leads through a scalar or beyond a list's end.
+    Raises NoSuchPathError when the way leads through a scalar or beyond a list's end.
     """
     if not path:
         return new
@@ -258,11 +264,11 @@ def with_value(node: Node, path: Sequence[str], new: Node) -> Node:
     if isinstance(node.value, Sequence) and not isinstance(node.value, str):
         at = child(node, part)
         if at is None:
-            raise NoSuchPath(f"{shown(part)} is not an index of a list of {len(node.value)}")
+            raise NoSuchPathError(f"{shown(part)} is not an index of a list of {len(node.value)}")
         items = list(node.value)
         items[int(part)] = with_value(at, rest, new)
         return replace(node, value=items)
-    raise NoSuchPath(f"{shown(part)} leads into {shown(node.value)}, which has no keys")
+    raise NoSuchPathError(f"{shown(part)} leads into {shown(node.value)}, which has no keys")
 
 
 def without(node: Node, keys: Sequence[str]) -> Node:

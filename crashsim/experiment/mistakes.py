@@ -1,7 +1,8 @@
 """What is wrong with a document, in words and at the right line.
 
-Contract: `validate` gives an `Experiment`, or every mistake found in the tree: each with the place of the key or value to
-blame, what was expected there, and for an unknown key or word the nearest known one.
+Contract: `validate` gives an `Experiment`, or every mistake found in the tree: each with the place
+of the key or value to blame, what was expected there, and for an unknown key or word the nearest
+known one.
 """
 
 from __future__ import annotations
@@ -38,7 +39,12 @@ def validate(tree: Node) -> tuple[Experiment | None, list[Mistake]]:
 
 
 def _blame(tree: Node, contradiction: Contradiction, below: Path = ()) -> Mistake:
-    return Mistake(_key_place(tree, (*below, *contradiction.path)), contradiction.message)
+    path = (*below, *contradiction.path)
+    return Mistake(_key_place(tree, path), contradiction.message, _is_relation(path))
+
+
+def _is_relation(path: Path) -> bool:
+    return path[:1] not in (("sweep",), ("cases",))
 
 
 def _mistakes(tree: Node, entry: ErrorDetails) -> Iterator[Mistake]:
@@ -52,7 +58,8 @@ def _mistakes(tree: Node, entry: ErrorDetails) -> Iterator[Mistake]:
         text = f"unknown key {shown(name)}" + nearest(name, known_keys(location[:-1]))
         yield Mistake(_key_place(tree, location), text)
     elif kind in ("missing", "union_tag_not_found"):
-        yield Mistake(_key_place(tree, location), _missing(location, kind))
+        where = _key_place(tree, location)
+        yield Mistake(where, _missing(location, kind), _is_relation(location))
     else:
         if kind == "union_tag_invalid":
             location = (*location, "kind")
@@ -155,10 +162,11 @@ def part_at(location: Path) -> type[Part] | None:
     for step in location:
         if isinstance(step, int):
             continue
-        if step in KINDS:
+        if step in KINDS and part in KINDS.values():
             part = KINDS[step]
         elif part is not None and step in part.model_fields:
-            part = _part_of(part.model_fields[step].annotation)
+            annotation: Any = part.model_fields[step].annotation
+            part = _part_of(annotation)
         # Anything else is a key of a mapping of blocks (`cases:`), whose model is found already.
     return part
 

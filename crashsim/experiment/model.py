@@ -20,6 +20,7 @@ from crashsim.experiment.expect import Condition, Expect
 from crashsim.experiment.part import Contradiction, Part
 from crashsim.experiment.quantities import Duration, PositiveDuration, Ratio, Size, refused
 from crashsim.experiment.workload import (
+    PAGE_BYTES,
     AppendLog,
     Call,
     DoubleBuffer,
@@ -65,7 +66,6 @@ __all__ = [
     "structure",
 ]
 
-PAGE_BYTES = 4096
 LARGEST_DEVICE_BYTES = 16 << 40
 NAME = r"^[a-z0-9][a-z0-9-]*$"
 
@@ -282,6 +282,11 @@ class Experiment(Part):
             for device in devices
         )
 
+    def inapplicable(self) -> frozenset[str]:
+        workloads = [workload for _, workload, _ in self.resolved_devices()]
+        only_recordings = all(isinstance(workload, Recording) for workload in workloads)
+        return frozenset({"sync"}) if only_recordings else frozenset()
+
     def contradictions(self) -> Iterator[Contradiction]:
         missing = list(structure(dict(self)))
         yield from missing
@@ -318,7 +323,7 @@ class Experiment(Part):
         for index, (device, _, _) in enumerate(resolved):
             if recordings[index] and device.sync is not None:
                 yield Contradiction(("devices", index, "sync"), f"sync {why}")
-        if all(recordings) and "sync" in self.model_fields_set:
+        if self.model_fields_set & self.inapplicable():
             yield Contradiction(("sync",), f"sync {why}")
         if any(recordings) and not self.guest.dax:
             yield Contradiction(

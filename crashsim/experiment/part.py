@@ -26,6 +26,10 @@ class Part(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
+    def inapplicable(self) -> frozenset[str]:
+        """Keys that mean nothing beside the values of the others."""
+        return frozenset()
+
     def contradictions(self) -> Iterator[Contradiction]:
         """Rules between the block's keys that do not hold."""
         return iter(())

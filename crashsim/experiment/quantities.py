@@ -132,4 +132,4 @@ Theta = Annotated[
         }
     ),
 ]
-Count = Annotated[int, Field(ge=1, le=10**12)]
+Count = Annotated[int, Field(ge=1, le=10**9)]

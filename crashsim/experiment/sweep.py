@@ -1,8 +1,9 @@
 """One document, many cases.
 
-Contract: `expand` gives the cases of a document in the order written: the product's last key varies fastest, the zip's rows
-fastest of all. A case's name is made of what is varied in it (`call=none,profile=hdd`), with as much of each key as tells the
-keys apart. `with_case_expectations` adds what `cases:` says about a name. Mistakes are returned, never raised.
+Contract: `expand` gives the cases of a document in the order written: the product's last key varies
+fastest, the zip's rows fastest of all. A case's name is made of what is varied in it
+(`call=none,profile=hdd`), with as much of each key as tells the keys apart.
+`with_case_expectations` adds what `cases:` says about a name. Mistakes are returned, never raised.
 """
 
 from __future__ import annotations
@@ -11,11 +12,12 @@ import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+from typing import Any
 
 from crashsim.experiment.document import (
     Mistake,
-    NoSuchPath,
     Node,
+    NoSuchPathError,
     child,
     find,
     plain,
@@ -59,17 +61,17 @@ def expand(tree: Node, name: str) -> tuple[list[RawCase], list[Mistake]]:
     if mistakes or not keys:
         return [], mistakes
     short = short_names(keys)
-    cases: list[RawCase] = []
+    cases: dict[str, RawCase] = {}
     for choices in _combinations(columns, rows):
         case = _case(base, choices, short)
         if isinstance(case, Mistake):
             mistakes.append(case)
-        elif any(case.name == other.name for other in cases):
+        elif case.name in cases:
             last = choices[-1][1]
             mistakes.append(Mistake(last.place, f"two cases are called {shown(case.name)}"))
         else:
-            cases.append(case)
-    return cases, list(dict.fromkeys(mistakes))
+            cases[case.name] = case
+    return list(cases.values()), list(dict.fromkeys(mistakes))
 
 
 def _columns(sweep: Node, block: str) -> dict[str, list[Node]]:
@@ -87,10 +89,11 @@ def _columns(sweep: Node, block: str) -> dict[str, list[Node]]:
 def _combinations(
     columns: Mapping[str, Sequence[Node]], rows: Mapping[str, Sequence[Node]]
 ) -> Iterable[list[Choice]]:
-    zipped = list(zip(*rows.values(), strict=False)) or [()]
-    for values in itertools.product(*columns.values(), zipped):
-        *chosen, row = values
-        yield [*zip(columns, chosen, strict=True), *zip(rows, row, strict=True)]
+    # Columns of unequal length are refused by the model; here they only must not fail.
+    zipped = [list(zip(rows, row, strict=True)) for row in zip(*rows.values(), strict=False)]
+    for chosen in itertools.product(*columns.values()):
+        for row in zipped or [[]]:
+            yield [*zip(columns, chosen, strict=True), *row]
 
 
 def _key_mistakes(keys: Sequence[str], sweep: Node) -> list[Mistake]:
@@ -116,7 +119,7 @@ def _case(base: Node, choices: Sequence[Choice], short: Mapping[str, str]) -> Ra
     for key, value in choices:
         try:
             tree = with_value(tree, key.split("."), replace(value, by_sweep=True))
-        except NoSuchPath as error:
+        except NoSuchPathError as error:
             return Mistake(value.place, f"{key}: {error}")
     parameters = {key: written(value) for key, value in choices}
     name = ",".join(f"{short[key]}={text}" for key, text in parameters.items())
@@ -139,14 +142,17 @@ def short_names(keys: Sequence[str]) -> dict[str, str]:
 
 def written(node: Node) -> str:
     """A value as it stands in a case's name: `hdd`, `call:fdatasync+every:10 records`."""
-    value = node.value
-    if isinstance(value, Mapping):
-        return "+".join(f"{key}:{written(below)}" for key, below in value.items()) or "{}"
+    return _written(plain(node))
+
+
+def _written(value: Any) -> str:
+    if isinstance(value, dict):
+        return "+".join(f"{key}:{_written(below)}" for key, below in value.items()) or "{}"
+    if isinstance(value, list):
+        return "+".join(_written(below) for below in value) or "[]"
     if isinstance(value, str):
         return " ".join(value.split())
-    if isinstance(value, Sequence):
-        return "+".join(written(below) for below in value) or "[]"
-    return "none" if value is None else shown(value)
+    return "null" if value is None else shown(value)
 
 
 def with_case_expectations(
@@ -185,11 +191,3 @@ def _expecting(case: RawCase, blocks: Mapping[str, Node]) -> RawCase:
                 if isinstance((find(tree, ("expect",)) or expect).value, Mapping | None):
                     tree = with_value(tree, ("expect", metric), condition)
     return replace(case, tree=tree)
-
-
-def parameters_of(tree: Node) -> list[str]:
-    """The dotted keys that a document's sweep sets."""
-    sweep = child(tree, "sweep")
-    if sweep is None or not isinstance(plain(sweep), dict):
-        return []
-    return [*_columns(sweep, "product"), *_columns(sweep, "zip")]

@@ -36,6 +36,8 @@ from crashsim.experiment.quantities import (
 Call = Literal["none", "msync-async", "msync", "fdatasync", "fsync"]
 
 KIB = 1024
+PAGE_BYTES = 4096
+MOST_WRITES = 10**9
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,18 +157,24 @@ class Synthetic(Part):
         """The smallest device on which the workload has room."""
         return 1
 
+    def _in_parts(self, part_bytes: int) -> int:
+        """Room for a part for each vCPU; parts of several begin at page boundaries."""
+        if self.vcpus == 1:
+            return part_bytes
+        return self.vcpus * -(-part_bytes // PAGE_BYTES) * PAGE_BYTES
+
 
 class AppendLog(Synthetic):
-    """Checksummed records, one after the other."""
+    """Checksummed records, one after the other; a full log starts again at its beginning."""
 
     kind: Literal["append-log"] = Field(
         default="append-log", description="Records appended to a log."
     )
-    records: Count = Field(description="How many records are written.")
+    records: Count = Field(description="How many records are written, by all vCPUs together.")
     record_size: Size = Field(default=256, description="Size of a record with its checksum.")
 
     def least_bytes(self) -> int:
-        return self.record_size
+        return self._in_parts(self.record_size)
 
 
 class SizeRange(Part):
@@ -189,7 +197,7 @@ class KeyValue(Synthetic):
     """Slots of a table, overwritten in place at random."""
 
     kind: Literal["key-value"] = Field(default="key-value", description="Slots updated at random.")
-    records: Count = Field(description="How many updates are made.")
+    records: Count = Field(description="How many updates are made, by all vCPUs together.")
     slots: Count = Field(description="How many slots the table has.")
     value_size: SizeRange = Field(
         default=SizeRange(min=KIB, max=KIB), description="Size of a value, or {min, max}."
@@ -219,10 +227,13 @@ class KeyValue(Synthetic):
     def least_bytes(self) -> int:
         return self.slots * self.slot_bytes
 
+    def inapplicable(self) -> frozenset[str]:
+        return frozenset() if self.distribution == "zipf" else frozenset({"theta"})
+
     def contradictions(self) -> Iterator[Contradiction]:
         if self.slot_size is not None and self.slot_size < self.value_size.max:
             yield Contradiction(("slot_size",), "a slot is smaller than the largest value")
-        if "theta" in self.model_fields_set and self.distribution != "zipf":
+        if self.model_fields_set & self.inapplicable():
             yield Contradiction(("theta",), "theta applies to distribution: zipf only")
 
 
@@ -232,14 +243,14 @@ class DoubleBuffer(Synthetic):
     kind: Literal["double-buffer"] = Field(
         default="double-buffer", description="Body written to A or B in turn, then a header."
     )
-    records: Count = Field(description="How many times the body is replaced.")
+    records: Count = Field(description="How often the body is replaced, by all vCPUs together.")
     body_size: Size = Field(description="Size of one copy of the body.")
     header_size: Size = Field(
         default=512, description="Size of the header that names the valid copy."
     )
 
     def least_bytes(self) -> int:
-        return 2 * (self.body_size + self.header_size)
+        return self._in_parts(2 * (self.body_size + self.header_size))
 
 
 class WriteAheadLog(Synthetic):
@@ -249,14 +260,14 @@ class WriteAheadLog(Synthetic):
         default="write-ahead-log",
         description="A log, and a table brought up to date at checkpoints.",
     )
-    records: Count = Field(description="How many records are written.")
+    records: Count = Field(description="How many records are written, by all vCPUs together.")
     record_size: Size = Field(default=256, description="Size of a log record.")
     table_size: Size = Field(description="Size of the table, a multiple of page_size.")
     page_size: Size = Field(default=4 * KIB, description="Size of a page of the table.")
     checkpoint_every: Count = Field(default=100, description="Records between checkpoints.")
 
     def least_bytes(self) -> int:
-        return self.table_size + self.checkpoint_every * self.record_size
+        return self.table_size + self._in_parts(self.checkpoint_every * self.record_size)
 
     def contradictions(self) -> Iterator[Contradiction]:
         if self.table_size % self.page_size:
@@ -281,6 +292,10 @@ class Fill(Synthetic):
     def least_bytes(self) -> int:
         return self.size or 1
 
+    def contradictions(self) -> Iterator[Contradiction]:
+        if self.size is not None and self.size > self.write_size * MOST_WRITES:
+            yield Contradiction(("write_size",), f"more than {MOST_WRITES} writes")
+
 
 class Recording(Part):
     """A recorded block log (dm-log-writes)."""
@@ -304,8 +319,11 @@ class Recording(Part):
         default=100_000, description="Time between two entries of a log without times."
     )
 
+    def inapplicable(self) -> frozenset[str]:
+        return frozenset() if self.times is None else frozenset({"clock"})
+
     def contradictions(self) -> Iterator[Contradiction]:
-        if self.times is not None and "clock" in self.model_fields_set:
+        if self.model_fields_set & self.inapplicable():
             yield Contradiction(("clock",), "clock applies to recordings without times")
 
 

@@ -55,6 +55,7 @@ class Batch:
     start_ns: int
     end_ns: int
     reason: Reason
+    whole: bool  # every page that was dirty
     taken: list[Taken]
     _pages: I64 | None = None
     complete_ns: I64 | None = None  # of each page
@@ -151,7 +152,8 @@ class BackingFile:
         if count:
             for guest in self.guests:
                 guest.divide()
-            self._submit([source.take_all() for source in self.sources], count, reason)
+            taken = [source.take_all() for source in self.sources]
+            self._submit(taken, count, reason, whole=True)
 
     def write_back(self, pages: I64, reason: Reason) -> None:
         """Snapshot `pages`: ascending, dirty, none of them under writeback."""
@@ -160,11 +162,11 @@ class BackingFile:
                 guest.divide()
             for source in self.sources:
                 source.discard(pages)
-            self._submit([Taken(known=[pages])], int(pages.size), reason)
+            self._submit([Taken(known=[pages])], int(pages.size), reason, whole=False)
 
-    def _submit(self, taken: list[Taken], count: int, reason: Reason) -> None:
+    def _submit(self, taken: list[Taken], count: int, reason: Reason, whole: bool) -> None:
         start, end = self._disk.write(count * PAGE_BYTES)
         now = self._clock.now
-        batch = Batch(len(self._batches), self.device, now, start, end, reason, taken)
+        batch = Batch(len(self._batches), self.device, now, start, end, reason, whole, taken)
         self._batches.append(batch)
         self.in_flight.append(batch)

@@ -1,8 +1,8 @@
 """A small, slow, obviously right model of the whole stack, written from `docs/model.md` alone.
 
-It imports nothing of the simulator, so that the two can disagree. `run(world)` gives an `Outcome`; `loss.power_cut(outcome)` and
-its relatives say what a failure takes, byte by byte. Where the page leaves something open, a comment that begins with
-`Reading:` says what was taken.
+It imports nothing of the simulator, so that the two can disagree. `run(world)` gives an `Outcome`;
+`loss.loss(outcome)` and its relatives say what a failure takes, byte by byte. Where the page
+leaves something open, a comment that begins with `Reading:` says what was taken.
 """
 
 from tests.oracle.inputs import (

@@ -1,9 +1,10 @@
 """One event at a time, and the random draws of `docs/model.md`.
 
-Reading: the order "in which they were scheduled" depends on how a program is built, so ties inside a rank are settled by
-name, in the order in which the page lists them: rank 0 writes, then FLUSH; rank 1 by the order in which the fsyncs began; rank 2
-the periodic flusher, background, early, each by device; rank 3 vCPUs by number, then journal commits, then the flushers
-of guests without DAX, each by device.
+Reading: the order "in which they were scheduled" depends on how a program is built, so ties inside
+a rank are settled by name, in the order in which the page lists them: rank 0 writes, then FLUSH;
+rank 1 by the order in which the fsyncs began; rank 2 the periodic flusher, background, early, each
+by device; rank 3 vCPUs by number, then journal commits, then the flushers of guests without DAX,
+each by device.
 """
 
 from __future__ import annotations

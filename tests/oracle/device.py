@@ -1,9 +1,10 @@
-"""The way of a flush: the guest's driver, the virtio queue, the VMM's 64 threads, the host's fsync (G1, G7, V1)."""
+"""The way of a flush: guest driver, virtio queue, the VMM's 64 threads, host fsync (G1, G7, V1)."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 
 from tests.oracle.clock import Clock
 from tests.oracle.host import Host
@@ -45,11 +46,9 @@ class Flushes:
             request, done = self.queue.popleft()
             self.busy_threads += 1
             request.fsync_begun = self.clock.now
-            self.host.fsync(
-                request.device, lambda ok, r=request, d=done: self.acknowledge(r, ok, d)
-            )
+            self.host.fsync(request.device, partial(self.acknowledge, request, done))
 
-    def acknowledge(self, request: FlushRequest, success: bool, done: Done) -> None:
+    def acknowledge(self, request: FlushRequest, done: Done, success: bool) -> None:
         request.acknowledged = self.clock.now
         request.result = 0 if success else 1
         self.busy_threads -= 1
@@ -60,7 +59,7 @@ class Flushes:
         done(success)
 
     def one_after_another(self, device: int, vcpu: int, count: int, done: Done) -> None:
-        """Each is asked for when the one before is acknowledged; a failure does not stop the rest."""
+        """Each is asked for when the last is acknowledged; a failure does not stop the rest."""
         self._chain(device, vcpu, count, True, done)
 
     def _chain(self, device: int, vcpu: int, count: int, success: bool, done: Done) -> None:

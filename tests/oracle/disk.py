@@ -1,12 +1,14 @@
 """The disk: one pipe for writes, one FLUSH at a time, a volatile cache (L4) and media (L5).
 
-A completed write is in L4. A FLUSH that ends puts into L5 what L4 held when it was issued (D1), unless the disk ignores FLUSH.
+A completed write is in L4. A FLUSH that ends puts into L5 what L4 held when it was issued (D1),
+unless the disk ignores FLUSH.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 from tests.oracle.clock import Clock, Rank, draw
 from tests.oracle.inputs import PAGE_BYTES, OracleDisk, ceil_div
@@ -66,9 +68,7 @@ class Disk:
             served += len(run) * PAGE_BYTES
             instant = start + self.write_time(served)
             self.outcome.ios.append(Io(batch.number, run[0], len(run), instant))
-            self.clock.at(
-                instant, Rank.DISK, (WRITE,), lambda run=run: self.completed(batch, run, done)
-            )
+            self.clock.at(instant, Rank.DISK, (WRITE,), partial(self.completed, batch, run, done))
 
     def completed(
         self, batch: Submitted, run: list[int], done: Callable[[list[int]], None]
@@ -78,7 +78,7 @@ class Disk:
         done(run)
 
     def write_block(self, size_bytes: int, fua: bool, done: Callable[[], None]) -> None:
-        """A journal or commit block. Reading: a FUA write holds the pipe for its write time only."""
+        """A journal or commit block. Reading: FUA holds the pipe for its write time only."""
         self.outcome.journal_bytes += size_bytes
         instant = self.occupy(size_bytes) + self.write_time(size_bytes)
         instant += self.spec.flush_ns if fua else 0
@@ -99,9 +99,7 @@ class Disk:
         self.outcome.disk_flushes.append(DiskFlush(self.clock.now, ended))
         self.clock.at(ended, Rank.DISK, (FLUSH,), lambda: self.flushed(covered, sharing))
 
-    def flushed(
-        self, covered: list[dict[int, Version]], sharing: list[Callable[[], None]]
-    ) -> None:
+    def flushed(self, covered: list[dict[int, Version]], sharing: list[Callable[[], None]]) -> None:
         if not self.spec.ignores_flush:
             for content in covered:
                 self.outcome.layers.move(self.clock.now, "L5", content)

@@ -1,7 +1,8 @@
-"""The host's page cache: dirty pages, fsync, the flusher, background and early writeback, throttling.
+"""The host's page cache: dirty pages, fsync, flusher, background and early writeback, throttling.
 
-One file (inode) for each device; pages are numbered over all files. Only a snapshot cleans pages: it takes their content as of
-the end of its instant and gives it to the disk as one batch. Cleaning never waits and never orders anything (H8, H9).
+One file (inode) for each device; pages are numbered over all files. Only a snapshot cleans pages:
+it takes their content as of the end of its instant and gives it to the disk as one batch. Cleaning
+never waits and never orders anything (H8, H9).
 """
 
 from __future__ import annotations
@@ -92,9 +93,7 @@ class Host:
         # Reading: every store that dirties a page while the writer is stopped makes the check.
         if len(self.dirty) > self.background and self.background_batch is None:
             self.background_batch = set()
-            self.clock.at(
-                self.clock.now, Rank.FLUSHER, (BACKGROUND,), self.background_pass
-            )
+            self.clock.at(self.clock.now, Rank.FLUSHER, (BACKGROUND,), self.background_pass)
         return len(new)
 
     def pause(self, dirtied: int) -> int:
@@ -147,9 +146,7 @@ class Host:
         if self.background_batch:
             self.background_batch -= set(pages)
             if not self.background_batch:
-                self.clock.at(
-                    self.clock.now, Rank.FLUSHER, (BACKGROUND,), self.background_pass
-                )
+                self.clock.at(self.clock.now, Rank.FLUSHER, (BACKGROUND,), self.background_pass)
 
     def idle_dirty(self, file: File) -> set[int]:
         """Its dirty pages that are not under writeback."""
@@ -247,8 +244,8 @@ class Host:
         self.schedule_flusher(file)
 
     def background_pass(self) -> None:
-        """Rule H7. Reading: one turn takes 1024 pages over all files, as one batch for each file in the
-        order met, and has completed when all of them have."""
+        """Rule H7. Reading: one turn takes 1024 pages over all files, as one batch for each file
+        in the order met, and has completed when all of them have."""
         for file in self.files:
             self.guest.start_due_writes(file.device)
         round_trip = [*range(self.cursor, self.total_pages), *range(self.cursor)]
@@ -279,5 +276,5 @@ class Host:
                 < numerator * 2**64
             }
             self.snapshot(file, taken, "early")
-        next_pass = lambda: self.early_pass(k + 1)  # noqa: E731
-        self.clock.at((k + 1) * every_ns, Rank.FLUSHER, (EARLY,), next_pass)
+        next_ns = (k + 1) * every_ns
+        self.clock.at(next_ns, Rank.FLUSHER, (EARLY,), lambda: self.early_pass(k + 1))

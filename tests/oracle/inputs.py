@@ -1,7 +1,8 @@
 """What the oracle is given: a world of devices, vCPU programs, a host, a disk and a guest.
 
-Instants and durations are integer nanoseconds, offsets and lengths integer bytes relative to the device. Writes are numbered
-from 0 device by device, vCPU by vCPU, in program order; vCPUs are numbered the same way.
+Instants and durations are integer nanoseconds, offsets and lengths integer bytes relative to the
+device. Writes are numbered from 0 device by device, vCPU by vCPU, in program order; vCPUs are
+numbered the same way.
 """
 
 from __future__ import annotations
@@ -122,7 +123,7 @@ def check(world: OracleWorld) -> None:
     for device in world.devices:
         for item in (item for program in device.vcpus for item in program):
             if isinstance(item, Write | FlushedWrite):
-                inside = 0 <= item.offset and item.offset + item.length <= device.pages * PAGE_BYTES
+                inside = item.offset >= 0 and item.offset + item.length <= device.pages * PAGE_BYTES
                 if item.length < 1 or not inside:
                     raise ValueError(f"{item} is not inside the device")
             elif not isinstance(item, Mark) and item.call not in CALLS:

@@ -1,8 +1,9 @@
-"""Which version of every byte each layer holds: a dict for each layer, and the journal of every change to them.
+"""Which version of every byte each layer holds: one dict each, and the journal of all changes.
 
-A version is (begin of the store, vCPU, write), so versions compare in the order of stores. L0 is what the program stored, wherever
-it lies; L1 the guest's page cache (empty with DAX); L2 the host's; L3 what was last submitted to the disk; L4 its cache;
-L5 the media. A store enters the journal at its begin, although its extent is known only when it ends or is divided.
+A version is (begin of the store, vCPU, write), so versions compare in the order of stores. L0 is
+what the program stored, wherever it lies; L1 the guest's page cache (empty with DAX); L2 the
+host's; L3 what was last submitted to the disk; L4 its cache; L5 the media. A store enters the
+journal at its begin, although its extent is known only when it ends or is divided.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ class Layers:
         self.changes: list[Change] = []
 
     def store(self, layer: str, first: int, length: int, version: Version) -> None:
-        """The bytes of one store, at its begin. Late stores of an earlier begin do not hide later ones."""
+        """The bytes of one store, at its begin. One told late does not hide a later store."""
         for address in range(first, first + length):
             self.changes.append(Change(version[0], layer, address, version))
             held = self.content[layer].setdefault(address // PAGE_BYTES, {})
@@ -51,7 +52,7 @@ class Layers:
                 self.changes.append(Change(instant, layer, address, version))
 
     def view(self, instant: int, layer: str) -> dict[int, int]:
-        """The write that each byte of the layer came from, with everything up to and including the instant."""
+        """The write that each byte of the layer came from, with all that happened up to then."""
         latest: dict[int, Version] = {}
         for change in self.changes:
             if change.instant <= instant and change.layer == layer:

@@ -1,8 +1,9 @@
 """What the oracle answers: plain lists of everything that happened, and the journal of the layers.
 
-Pages are numbered over all devices (device 0's pages, then device 1's), and so are the byte addresses of the layers; the
-offsets of stores are relative to their device. An instant that lies after the end of the run is None, except for
-`Io.completed` and `DiskFlush.ended`, which are settled when the disk takes the request.
+Pages are numbered over all devices (device 0's pages, then device 1's), and so are the byte
+addresses of the layers; the offsets of stores are relative to their device. An instant that lies
+after the end of the run is None, except for `Io.completed` and `DiskFlush.ended`, which are
+settled when the disk takes the request.
 """
 
 from __future__ import annotations
@@ -114,7 +115,7 @@ class Outcome:
     flush_requests: list[FlushRequest] = field(default_factory=list)
     acknowledgements: list[Acknowledgement] = field(default_factory=list)
     pauses: list[Pause] = field(default_factory=list)
-    fired_errors: list[tuple[int, int]] = field(default_factory=list)  # (instant set, instant fired)
+    fired_errors: list[tuple[int, int]] = field(default_factory=list)  # (set, fired)
     unfired_errors: list[int] = field(default_factory=list)
     failed_syncs: int = 0
     journal_bytes: int = 0

@@ -1,0 +1,238 @@
+"""The guest's vCPUs going through their programs, and the operations between their writes.
+
+A vCPU is always in one of these states: waiting for an event of its own (`pending`), with a write
+planned or begun, or blocked until a flush or a group's sync calls it back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+from tests.oracle.clock import Clock
+from tests.oracle.device import Done, Flushes
+from tests.oracle.host import Host
+from tests.oracle.inputs import (
+    FlushedWrite,
+    GroupSync,
+    Item,
+    Mark,
+    OracleGuest,
+    Program,
+    Sync,
+    SyncIfDue,
+    Write,
+)
+from tests.oracle.kernel import Kernel
+from tests.oracle.outcome import Acknowledgement, Outcome
+from tests.oracle.writes import Vcpu, Writes
+
+
+@dataclass(eq=False, slots=True)
+class Group:
+    leader: Vcpu
+    call: str
+    members: list[Vcpu]
+    began: bool = False
+
+
+class Guest(Writes):
+    def __init__(
+        self,
+        spec: OracleGuest,
+        programs: list[tuple[int, Program]],
+        kernel: Kernel,
+        host: Host,
+        flushes: Flushes,
+        clock: Clock,
+        outcome: Outcome,
+    ) -> None:
+        super().__init__(spec, programs, kernel, host, clock, outcome)
+        self.flushes = flushes
+        self.groups: list[Group | None] = [None] * len(host.files)
+        self.group_waits: list[list[tuple[Vcpu, GroupSync]]] = [[] for _ in host.files]
+        for vcpu in self.vcpus:
+            self.wake(vcpu, 0, self.go_on)
+        if not self.vcpus and clock.end is None:
+            clock.end = 0
+
+    # --- going through the program --------------------------------------------------------------
+
+    def go_on(self, vcpu: Vcpu) -> None:
+        """The vCPU is free."""
+        vcpu.pending = None
+        self.end_write(vcpu)
+        if vcpu.then is not None:
+            then, vcpu.then = vcpu.then, None
+            then()
+        elif vcpu.position == len(vcpu.program):
+            vcpu.done = True
+            if self.clock.end is None and all(other.done for other in self.vcpus):
+                self.clock.end = self.clock.now
+        else:
+            vcpu.position += 1
+            self.start_item(vcpu, vcpu.program[vcpu.position - 1])
+
+    def start_item(self, vcpu: Vcpu, item: Item) -> None:
+        match item:
+            case Write():
+                self.plan_write(vcpu, item, self.clock.now + item.think_ns)
+            case FlushedWrite():
+                self.flushed_write(vcpu, item)
+            case Sync():
+                self.after(vcpu, item.delay_ns, lambda: self.sync(vcpu, item.call))
+            case SyncIfDue() if self.clock.now - vcpu.last_sync >= item.t_ns:
+                self.sync(vcpu, item.call)
+            case SyncIfDue():
+                self.go_on(vcpu)
+            case GroupSync():
+                self.group_sync(vcpu, item)
+            case Mark():
+                self.after(vcpu, item.delay_ns, lambda: self.mark(vcpu, item.label))
+
+    def after(self, vcpu: Vcpu, delay_ns: int, action: Callable[[], None]) -> None:
+        """Reading: a delay of 0 is no wait, so the operation happens in the same event."""
+        if delay_ns == 0:
+            action()
+            return
+
+        def resume(vcpu: Vcpu) -> None:
+            vcpu.pending = None
+            action()
+
+        self.wake(vcpu, self.clock.now + delay_ns, resume)
+
+    def mark(self, vcpu: Vcpu, label: str) -> None:
+        self.outcome.acknowledgements.append(
+            Acknowledgement(self.clock.now, vcpu.device, vcpu.number, label=label)
+        )
+        self.go_on(vcpu)
+
+    # --- operations -----------------------------------------------------------------------------
+
+    def block(self, vcpu: Vcpu) -> None:
+        if vcpu.blocked_since is None:
+            vcpu.blocked_since = self.clock.now
+
+    def release(self, vcpu: Vcpu) -> None:
+        if vcpu.blocked_since is not None:
+            self.outcome.guest_wait_ns += self.clock.now - vcpu.blocked_since
+            vcpu.blocked_since = None
+        self.wake(vcpu, self.clock.now, self.go_on)
+
+    def sync(self, vcpu: Vcpu, call: str) -> None:
+        self.block(vcpu)
+        self.call_sync([vcpu], vcpu, call, lambda: self.release(vcpu))
+
+    def call_sync(
+        self, served: list[Vcpu], caller: Vcpu, call: str, then: Callable[[], None]
+    ) -> None:
+        """One sync that serves some vCPUs. Reading: it acknowledges the records of those only."""
+        covered = [(vcpu, vcpu.finished) for vcpu in served]
+        for vcpu in served:
+            vcpu.finished = []
+
+        def done(success: bool) -> None:
+            for vcpu, records in covered:
+                vcpu.last_sync = self.clock.now
+                if success:
+                    self.acknowledge(vcpu, records, self.clock.now)
+            self.outcome.failed_syncs += not success
+            then()
+
+        if call == "msync-async":
+            done(True)
+        else:
+            device, number = caller.device, caller.number
+            count = self.kernel.flush_count(device, call)
+            copying_ns = self.kernel.write_back(device)
+            make = partial(self.flushes.one_after_another, device, number, count, done)
+            self.after(caller, copying_ns, make)
+
+    def group_sync(self, vcpu: Vcpu, item: GroupSync) -> None:
+        self.block(vcpu)
+        group = self.groups[vcpu.device]
+        if group is None:
+            self.lead(vcpu, item, [vcpu])
+        elif group.began:
+            self.group_waits[vcpu.device].append((vcpu, item))
+        else:
+            group.members.append(vcpu)
+
+    def lead(self, vcpu: Vcpu, item: GroupSync, members: list[Vcpu]) -> None:
+        group = Group(vcpu, item.call, members)
+        self.groups[vcpu.device] = group
+        self.after(vcpu, item.delay_ns, lambda: self.begin_group(group))
+
+    def begin_group(self, group: Group) -> None:
+        group.began = True
+        device = group.leader.device
+
+        def then() -> None:
+            self.groups[device] = None
+            waiting, self.group_waits[device] = self.group_waits[device], []
+            if waiting:
+                self.lead(*waiting[0], [vcpu for vcpu, _ in waiting])
+            for vcpu in group.members:
+                self.release(vcpu)
+
+        self.call_sync(group.members, group.leader, group.call, then)
+
+    # --- recorded writes ------------------------------------------------------------------------
+
+    def flushed_write(self, vcpu: Vcpu, item: FlushedWrite) -> None:
+        """Rule G7: the order of data, preflush and FUA flush is the driver's."""
+        driver, device, number = self.spec.driver, vcpu.device, vcpu.number
+        due = self.clock.now + item.think_ns
+        if driver == "ordered" and item.preflush:
+            self.after(vcpu, item.think_ns, lambda: self.preflush(vcpu, item))
+            return
+        count = int(item.preflush) + int(item.fua)
+        flush = self.flushes.together if driver == "concurrent" else self.flushes.one_after_another
+        if count:
+            vcpu.then = partial(self.flush_recorded, vcpu, partial(flush, device, number, count))
+        self.plan_write(vcpu, item, due)
+
+    def preflush(self, vcpu: Vcpu, item: FlushedWrite) -> None:
+        """`ordered`: a failed preflush fails the request before its data is copied (G7)."""
+        self.block(vcpu)
+
+        def done(success: bool) -> None:
+            if not success:
+                self.outcome.failed_syncs += 1
+                vcpu.next_write += 1
+            else:
+                vcpu.then = lambda: self.copy_recorded(vcpu, item)
+            self.release(vcpu)
+
+        self.flushes.ask(vcpu.device, vcpu.number, done)
+
+    def copy_recorded(self, vcpu: Vcpu, item: FlushedWrite) -> None:
+        if item.fua:
+            ask = partial(self.flushes.ask, vcpu.device, vcpu.number)
+            vcpu.then = partial(self.flush_recorded, vcpu, ask)
+        self.plan_write(vcpu, item, self.clock.now)
+
+    def flush_recorded(self, vcpu: Vcpu, flush: Callable[[Done], None]) -> None:
+        self.block(vcpu)
+
+        def done(success: bool) -> None:
+            self.outcome.failed_syncs += not success
+            self.release(vcpu)
+
+        flush(done)
+
+    # --- the end --------------------------------------------------------------------------------
+
+    def finish(self) -> None:
+        """The run is over: a store in progress counts whole, a wait up to here."""
+        end = self.clock.now
+        for vcpu in self.vcpus:
+            begun = vcpu.begun
+            if begun is not None:
+                self.landed(vcpu)
+                if begun.pause_ns:
+                    self.outcome.guest_wait_ns += max(0, end - begun.last_word - 1)
+            if vcpu.blocked_since is not None:
+                self.outcome.guest_wait_ns += end - vcpu.blocked_since

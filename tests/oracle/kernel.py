@@ -1,0 +1,114 @@
+"""The guest's kernel: ext4's journal commit (G6) and the page cache of a guest without DAX (G2)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from tests.oracle.clock import Clock, Event, Rank
+from tests.oracle.device import Flushes
+from tests.oracle.host import Host
+from tests.oracle.inputs import OracleGuest, ceil_div
+from tests.oracle.outcome import Copy, Outcome
+
+COMMIT_NS = 5_000_000_000
+COPY_NS = 512
+COMMIT, CACHE_FLUSHER = 1, 2  # the order of rank 3, after the vCPUs
+
+
+class VcpuPort(Protocol):
+    def start_due_writes(self, device: int) -> None: ...
+
+    def cleaned(self, device: int, cleaned: list[int]) -> None: ...
+
+
+@dataclass(eq=False, slots=True)
+class Filesystem:
+    """One device's: its uncommitted stores, and its dirty pages in the guest's cache (L1)."""
+
+    timer: Event | None = None  # set while a store is not committed
+    dirty: set[int] = field(default_factory=set)
+    age_start: int | None = None
+
+
+class Kernel:
+    vcpus: VcpuPort
+
+    def __init__(
+        self, spec: OracleGuest, host: Host, flushes: Flushes, clock: Clock, outcome: Outcome
+    ) -> None:
+        self.spec, self.host, self.flushes = spec, host, flushes
+        self.clock, self.outcome = clock, outcome
+        self.filesystems = [Filesystem() for _ in host.files]
+        self.copied_now: list[Copy] = []
+
+    # --- journal commit -------------------------------------------------------------------------
+
+    def stored(self, device: int) -> None:
+        """Rule G6: the first store after a commit starts the timer."""
+        filesystem = self.filesystems[device]
+        if self.spec.ext4 and filesystem.timer is None:
+            instant = self.clock.now + COMMIT_NS
+            filesystem.timer = self.clock.at(
+                instant, Rank.GUEST, (COMMIT, device), lambda: self.commit(device)
+            )
+
+    def commit(self, device: int) -> None:
+        self.filesystems[device].timer = None
+        self.flushes.ask(device, -1, lambda success: None)
+
+    def flush_count(self, device: int, call: str) -> int:
+        """Rule G4: the device flushes of a call; an fsync commits."""
+        filesystem = self.filesystems[device]
+        if call != "fsync" or filesystem.timer is None:
+            return 1
+        filesystem.timer.cancelled = True
+        filesystem.timer = None
+        return 2
+
+    # --- the guest's page cache -----------------------------------------------------------------
+
+    def cache_dirty(self, device: int, pages: list[int]) -> None:
+        filesystem = self.filesystems[device]
+        filesystem.dirty |= set(pages)
+        if filesystem.age_start is None:
+            filesystem.age_start = self.clock.now
+            interval = self.host.spec.writeback_ns
+            if interval:
+                old_enough = filesystem.age_start + self.host.spec.expire_ns
+                self.clock.at(
+                    ceil_div(old_enough, interval) * interval,
+                    Rank.GUEST,
+                    (CACHE_FLUSHER, device),
+                    lambda: self.cache_flusher(device),
+                )
+
+    def cache_flusher(self, device: int) -> None:
+        """The first wake-up that finds the age expired; it takes no vCPU's time."""
+        self.write_back(device)
+        self.filesystems[device].age_start = None
+
+    def write_back(self, device: int) -> int:
+        """Rule G2: all dirty pages of L1 are copied to L2; returns how long a sync is held up."""
+        if self.spec.dax:
+            return 0
+        self.vcpus.start_due_writes(device)
+        filesystem = self.filesystems[device]
+        pages = sorted(filesystem.dirty)
+        filesystem.dirty = set()
+        if not pages:
+            return 0
+        clean = len(set(pages) - self.host.dirty)
+        copies = [Copy(self.clock.now, device, page) for page in pages]
+        self.copied_now += copies
+        self.outcome.copies += copies
+        self.host.make_dirty(device, pages)
+        self.vcpus.cleaned(device, [])
+        return len(pages) * COPY_NS + self.host.spec.fault_ns * clean
+
+    def end_of_instant(self) -> None:
+        """A copy at T holds every store with a begin up to and including T."""
+        layers = self.outcome.layers
+        for copy in self.copied_now:
+            layers.move(copy.instant, "L2", layers.page("L1", copy.page))
+        self.copied_now.clear()

@@ -1,0 +1,250 @@
+"""A vCPU's writes: planned with their faults, begun, divided at snapshots, told to the layers.
+
+Stores are told when they end or are divided, never later than the end of an instant at which pages
+were cleaned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from tests.oracle.clock import Clock, Event, Rank
+from tests.oracle.host import Host
+from tests.oracle.inputs import (
+    WORD_BYTES,
+    FlushedWrite,
+    OracleGuest,
+    Program,
+    Write,
+    pages,
+    words,
+)
+from tests.oracle.kernel import Kernel
+from tests.oracle.outcome import Acknowledgement, Outcome, Pause, Store
+
+VCPU = 0  # the order of rank 3: vCPUs before kernel timers
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A write, or what division left of one. `pause_ns` is what its earlier parts brought."""
+
+    write: int
+    offset: int
+    length: int
+    due: int
+    ends_record: bool
+    pause_ns: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    plan: Planned
+    begin: int
+    pause_ns: int
+    told: bool = False
+
+    @property
+    def last_word(self) -> int:
+        return self.begin + words(self.plan.offset, self.plan.length) - 1
+
+
+@dataclass(eq=False, slots=True)
+class Vcpu:
+    number: int
+    device: int
+    program: Program
+    next_write: int
+    position: int = 0
+    pending: Event | None = None
+    action: Callable[[Vcpu], None] | None = None  # what `pending` will do
+    planned: Planned | None = None
+    begun: Begun | None = None
+    then: Callable[[], None] | None = None  # what follows the write instead of the next item
+    mapped: set[int] = field(default_factory=set)  # pages that cost it no fault
+    record_first: int | None = None
+    finished: list[tuple[int, int]] = field(default_factory=list)  # records, not yet acknowledged
+    last_sync: int = 0
+    blocked_since: int | None = None
+    done: bool = False
+
+
+class Writes:
+    """The part of the guest that stores."""
+
+    def __init__(
+        self,
+        spec: OracleGuest,
+        programs: list[tuple[int, Program]],
+        kernel: Kernel,
+        host: Host,
+        clock: Clock,
+        outcome: Outcome,
+    ) -> None:
+        self.spec, self.kernel, self.host = spec, kernel, host
+        self.clock, self.outcome = clock, outcome
+        self.fault_ns = host.spec.fault_ns
+        self.last_cleaning = [-1] * len(host.files)
+        self.vcpus: list[Vcpu] = []
+        number = 0
+        for device, program in programs:
+            self.vcpus.append(Vcpu(len(self.vcpus), device, program, number))
+            number += sum(isinstance(item, Write | FlushedWrite) for item in program)
+
+    def go_on(self, vcpu: Vcpu) -> None:
+        """The vCPU is free: it comes to the next thing in its program."""
+        raise NotImplementedError
+
+    def wake(self, vcpu: Vcpu, instant: int, action: Callable[[Vcpu], None]) -> None:
+        self.cancel(vcpu)
+        order = (VCPU, vcpu.number)
+        vcpu.action = action
+        vcpu.pending = self.clock.at(instant, Rank.GUEST, order, lambda: action(vcpu))
+
+    # --- writes ---------------------------------------------------------------------------------
+
+    def plan_write(self, vcpu: Vcpu, item: Write | FlushedWrite, due: int) -> None:
+        ends_record = isinstance(item, Write) and item.ends_record
+        plan = Planned(vcpu.next_write, item.offset, item.length, due, ends_record)
+        vcpu.next_write += 1
+        self.plan(vcpu, plan)
+
+    def plan(self, vcpu: Vcpu, plan: Planned) -> None:
+        """Rule H1: a fault for each page that is clean for this vCPU."""
+        vcpu.planned = plan
+        faults = len(set(self.write_pages(vcpu, plan)) - vcpu.mapped) if self.spec.dax else 0
+        self.wake(vcpu, plan.due + self.fault_ns * faults, self.begin)
+
+    def write_pages(self, vcpu: Vcpu, plan: Planned) -> list[int]:
+        first = self.host.files[vcpu.device].pages[0]
+        return [first + page for page in pages(plan.offset, plan.length)]
+
+    def begin(self, vcpu: Vcpu) -> None:
+        """Reading: all pages of the write are dirty, and cost no fault, from its begin on, also
+        those that a division then leaves to the rest; the pauses of the parts add up."""
+        assert vcpu.planned is not None
+        plan, vcpu.planned = vcpu.planned, None
+        now = self.clock.now
+        touched = self.write_pages(vcpu, plan)
+        self.kernel.stored(vcpu.device)
+        if self.spec.dax:
+            vcpu.mapped |= set(touched)
+            dirtied = self.host.make_dirty(vcpu.device, touched)
+            vcpu.begun = Begun(plan, now, plan.pause_ns + self.host.pause(dirtied))
+        else:
+            self.kernel.cache_dirty(vcpu.device, touched)
+            vcpu.begun = Begun(plan, now, 0)
+        self.wake(vcpu, vcpu.begun.last_word + 1 + vcpu.begun.pause_ns, self.go_on)
+        if self.last_cleaning[vcpu.device] == now:
+            self.divide(vcpu)
+
+    def tell(self, vcpu: Vcpu, plan: Planned, begin: int, length: int) -> None:
+        """A store is known: the first `length` bytes of the plan, from its begin."""
+        number, device = vcpu.number, vcpu.device
+        self.outcome.stores.append(Store(begin, number, device, plan.write, plan.offset, length))
+        address = self.outcome.device_base[device] + plan.offset
+        version = (begin, number, plan.write)
+        for layer in ("L0", "L2") if self.spec.dax else ("L0", "L1"):
+            self.outcome.layers.store(layer, address, length, version)
+
+    def end_write(self, vcpu: Vcpu) -> None:
+        """The vCPU went past its write's last word (and pause)."""
+        if vcpu.begun is None:
+            return
+        begun = vcpu.begun
+        self.landed(vcpu)
+        vcpu.begun = None
+        if begun.pause_ns:
+            self.outcome.guest_wait_ns += self.clock.now - begun.last_word - 1
+
+    def landed(self, vcpu: Vcpu) -> None:
+        """All words of the write that has begun have landed; told once."""
+        begun = vcpu.begun
+        if begun is None or begun.told:
+            return
+        vcpu.begun = Begun(begun.plan, begun.begin, begun.pause_ns, told=True)
+        self.tell(vcpu, begun.plan, begun.begin, begun.plan.length)
+        if begun.pause_ns:
+            start = begun.last_word + 1
+            self.outcome.pauses.append(Pause(start, vcpu.number, begun.pause_ns))
+        if vcpu.record_first is None:
+            vcpu.record_first = begun.plan.write
+        if begun.plan.ends_record:
+            record = (vcpu.record_first, begun.plan.write)
+            vcpu.record_first = None
+            if self.spec.acknowledge == "immediate":
+                self.acknowledge(vcpu, [record], begun.last_word)
+            else:
+                vcpu.finished.append(record)
+
+    def acknowledge(self, vcpu: Vcpu, records: list[tuple[int, int]], instant: int) -> None:
+        for first, last in records:
+            self.outcome.acknowledgements.append(
+                Acknowledgement(instant, vcpu.device, vcpu.number, first, last)
+            )
+
+    # --- snapshots ------------------------------------------------------------------------------
+
+    def start_due_writes(self, device: int) -> None:
+        """Brings the vCPUs of a device to now: every write with a begin up to now has begun."""
+        for vcpu in self.vcpus:
+            if vcpu.device != device or not self.pending_now(vcpu):
+                continue
+            if self.next_begins_now(vcpu):
+                self.cancel(vcpu)
+                self.go_on(vcpu)
+            if vcpu.planned is not None and self.pending_now(vcpu):
+                self.cancel(vcpu)
+                self.begin(vcpu)
+
+    def pending_now(self, vcpu: Vcpu) -> bool:
+        return vcpu.pending is not None and vcpu.pending.instant == self.clock.now
+
+    def cancel(self, vcpu: Vcpu) -> None:
+        if vcpu.pending is not None:
+            vcpu.pending.cancelled = True
+            vcpu.pending = None
+
+    def next_begins_now(self, vcpu: Vcpu) -> bool:
+        """Whether the vCPU, about to go on, comes to a write that begins at once."""
+        if vcpu.action != self.go_on or vcpu.then is not None:
+            return False
+        if vcpu.position == len(vcpu.program):
+            return False
+        item = vcpu.program[vcpu.position]
+        if isinstance(item, FlushedWrite) and item.preflush and self.spec.driver == "ordered":
+            return False
+        if not isinstance(item, Write | FlushedWrite) or item.think_ns:
+            return False
+        first = self.host.files[vcpu.device].pages[0]
+        touched = {first + page for page in pages(item.offset, item.length)}
+        return self.fault_ns == 0 or not self.spec.dax or touched <= vcpu.mapped
+
+    def cleaned(self, device: int, cleaned: list[int]) -> None:
+        """The host took a snapshot now: faults to come, writes divided, plans made again.
+        Reading: every write of the device is divided, whatever its pages, and also without DAX."""
+        self.last_cleaning[device] = self.clock.now
+        for vcpu in self.vcpus:
+            if vcpu.device == device:
+                vcpu.mapped -= set(cleaned)
+                self.divide(vcpu)
+                if vcpu.planned is not None:
+                    self.plan(vcpu, vcpu.planned)
+
+    def divide(self, vcpu: Vcpu) -> None:
+        """The words landed by now are one store, the rest is a new write."""
+        begun, now = vcpu.begun, self.clock.now
+        if begun is None:
+            return
+        if begun.last_word <= now:
+            self.landed(vcpu)
+            return
+        plan = begun.plan
+        word_count = now - begun.begin + 1
+        end_of_words = (plan.offset // WORD_BYTES + word_count) * WORD_BYTES
+        part = min(end_of_words - plan.offset, plan.length)
+        self.tell(vcpu, plan, begun.begin, part)
+        vcpu.begun = None
+        rest = plan.offset + part, plan.length - part
+        self.plan(vcpu, Planned(plan.write, *rest, now + 1, plan.ends_record, begun.pause_ns))
