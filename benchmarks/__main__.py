@@ -22,21 +22,22 @@ def main(arguments: list[str] | None = None, side: str = harness.SIDE) -> int:
     sizes = harness.QUICK if options.quick else harness.FULL
     try:
         report = harness.run(sizes, side, progress=_say)
-        if options.json:
-            text = json.dumps(harness.document(report), indent=2, ensure_ascii=False)
-            options.json.write_text(text + "\n", encoding="utf-8")
     except harness.MeasurementFailed as error:
         _say(f"error: {error}")
         return 3
-    except OSError as error:
-        _say(f"error: {error}")
-        return 2
     except KeyboardInterrupt:
         _say("interrupted")
         return 130
     print(harness.markdown(report))
     for problem in report.problems:
         _say(f"error: {problem}")
+    if options.json:
+        text = json.dumps(harness.document(report), indent=2, ensure_ascii=False)
+        try:
+            options.json.write_text(text + "\n", encoding="utf-8")
+        except OSError as error:
+            _say(f"error: {error}")
+            return 2
     return 1 if report.problems else 0
 
 

@@ -62,9 +62,12 @@ class Ledger:
         return bool(self._unsaved)
 
     def close(self, end_ns: int) -> None:
+        """The run ends: nothing that happens at this instant or later is part of it."""
         self.settle()
         if self._unsaved:
             self._age(end_ns)
+        inside = bisect_left(self.instants, end_ns)
+        del self.instants[inside:], self.values[inside:]
 
     def _settle(self, more_follows: bool) -> None:
         assert self._open is not None

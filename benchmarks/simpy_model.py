@@ -51,7 +51,8 @@ class SimpyParameters:
 
 @dataclass(frozen=True, slots=True)
 class SimpyOutcome:
-    """What the run came to. `values[i]` bytes are at risk of a power cut from `instants[i]` on.
+    """What the run came to. `values[i]` bytes are at risk of a power cut from `instants[i]` on; all
+    instants are before `end_ns`.
 
     `bytes_written` counts pages, journal and commit blocks as they are submitted to the disk;
     `flushes` the requests of the guest; `guest_wait_ns` the time its syncs took.
@@ -126,7 +127,7 @@ class _Disk:
         """One batch, `pages` ascending; the event is its last completion."""
         base = self.batches << 32
         self.batches += 1
-        ios = sorted(_merge(pages), key=lambda io: self.order(base + io[0]))
+        ios = sorted(_merge(pages), key=lambda io: self.order(base + io[0]) >> 32)
         start_ns = self._reserve(len(pages) * PAGE_BYTES)
         done = self.env.event()
         sent_bytes = 0
@@ -250,14 +251,16 @@ class _PageCache:
         busy = self.dirty & self.writeback
         ready = sorted(self.dirty - busy)
         journal, self.mtime_dirty = self.mtime_dirty, False
-        own = [self._snapshot(ready)] if ready else []
+        waits = [self._snapshot(ready)] if ready else []
         if in_flight:
             yield self.env.all_of(in_flight)
-        again = sorted((busy & self.dirty) - self.writeback)
-        if again:
-            own.append(self._snapshot(again))
-        if own:
-            yield self.env.all_of(own)
+        if busy:
+            again = sorted((busy & self.dirty) - self.writeback)
+            if again:
+                self._snapshot(again)
+            waits = list(self.in_flight)
+        if waits:
+            yield self.env.all_of(waits)
         if journal:
             yield self.disk.write_block(JOURNAL_BYTES)
         yield self.disk.request_flush()

@@ -8,8 +8,8 @@ CrashsimError
 ├── ReplayMismatch    two computations of a loss disagree     exit 3
 └── NothingExplored   zero writes or zero cuts: never green   exit 5
 
-A fault that the simulation injects (an EIO that the guest sees) is data in the History, never one of these and never an
-`OSError`.
+A fault that the simulation injects (an EIO that the guest sees) is data in the History, never one
+of these and never an `OSError`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ class CrashsimError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One mistake in an experiment file; `line` and `column` count from 1, 0 means the whole file."""
+    """One mistake in an experiment file; `line` and `column` count from 1, 0 means the whole
+    file."""
 
     file: str
     line: int

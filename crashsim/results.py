@@ -1,7 +1,8 @@
-"""What one case of an experiment came to: the content of `results.json` (documented in `docs/results.md`).
+"""What one case of an experiment came to: the content of `results.json` (documented in
+`docs/results.md`).
 
-Plain data, computed in `crashsim/measure.py`, read by everything under `crashsim/report/`. Nothing here depends on the wall
-clock or the machine: the same experiment and seed give the same bytes.
+Plain data, computed in `crashsim/measure.py`, read by everything under `crashsim/report/`. Nothing
+here depends on the wall clock or the machine: the same experiment and seed give the same bytes.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ class Spread:
 class Steps:
     """A step function: `values[i]` holds from `instants[i]` (ns) up to `instants[i + 1]`; 0 before.
 
-    `exact` is False when it was thinned for the file (then each value is the largest of its interval)."""
+    `exact` is False when it was thinned for the file (then each value is the largest of its
+    interval)."""
 
     instants: list[int]
     values: list[int]
@@ -50,8 +52,9 @@ class Example:
 class Cut:
     """One chosen cut: what the calculation says is lost, and what two real files say.
 
-    `lost_bytes` is the calculation, `compared_bytes` the bytes in which the two files differ by version (the two are equal or the
-    run fails), `differing_bytes` those that would also read differently."""
+    `lost_bytes` is the calculation, `compared_bytes` the bytes in which the two files differ by
+    version (the two are equal or the run fails), `differing_bytes` those that would also read
+    differently."""
 
     t_ns: int
     domain: str
@@ -76,7 +79,8 @@ class Expectation:
 
 @dataclass(frozen=True, slots=True)
 class Marks:
-    """Instants for the plots, ns: acknowledged flushes, flusher passes (and other host writeback), acknowledgements."""
+    """Instants for the plots, ns: acknowledged flushes, flusher passes (and other host writeback),
+    acknowledgements."""
 
     flush_acks: list[int]
     flusher_passes: list[int]
@@ -98,7 +102,8 @@ class DeviceResult:
 
 @dataclass(frozen=True, slots=True)
 class CaseResult:
-    """One case. Times ns, sizes bytes; losses are those of a host power cut unless a name says otherwise."""
+    """One case. Times ns, sizes bytes; losses are those of a host power cut unless a name says
+    otherwise."""
 
     name: str
     parameters: dict[str, str]  # what the sweep set, as written
@@ -120,7 +125,9 @@ class CaseResult:
     guest_wait_ns: int
     loss: Steps  # bytes at risk of a power cut
     recovery_point: Steps  # value at each instant = age of the oldest unsaved write at that instant
-    layers: dict[str, Steps]  # "L1".."L4" -> bytes whose latest version has got no further than that layer
+    layers: dict[
+        str, Steps
+    ]  # "L1".."L4" -> bytes whose latest version has got no further than that layer
     domains: dict[str, Spread]  # failure domain -> bytes lost over crash time
     devices: list[DeviceResult]
     cuts: list[Cut]
@@ -143,7 +150,8 @@ class Results:
 
 
 def to_json(results: Results) -> dict[str, Any]:
-    """The document written to `results.json`: the dataclasses above, field for field, plus `schema`."""
+    """The document written to `results.json`: the dataclasses above, field for field, plus
+    `schema`."""
     from dataclasses import asdict
 
     return {"schema": SCHEMA_VERSION, **asdict(results)}

@@ -268,7 +268,10 @@ class Stack:
     def _acknowledgements(
         self, stores: tuple[I64, I64, I64, I64]
     ) -> tuple[I64, I64, I64, I64, np.ndarray[tuple[int], np.dtype[np.str_]]]:
-        parts = [_acknowledged(vcpu, program) for vcpu, program in zip(self.vcpus, self._by_vcpu())]
+        parts = [
+            _acknowledged(vcpu, program)
+            for vcpu, program in zip(self.vcpus, self._by_vcpu(), strict=True)
+        ]
         if not parts:
             empty = np.empty(0, dtype=np.int64)
             return empty, empty, empty, empty, np.empty(0, dtype=np.str_)
@@ -385,4 +388,5 @@ def _landed_ns(vcpu: VCpu, program: Program) -> I64:
     end = _join(stores.t_ns) + words(_join(stores.offset), _join(stores.length)) - 1
     last = np.searchsorted(write, program.record_high, "left") - 1  # the last store before
     done = program.record_high <= write[-1] + 1
-    return end[last[done]]
+    landed: I64 = end[last[done]]
+    return landed

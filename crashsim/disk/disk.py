@@ -1,11 +1,13 @@
 """The disk (Rules D1, D2, D5; parts of H5).
 
-What survives a power cut: everything a completed FLUSH covered; with power-loss protection everything completed. What may
-or may not: the rest of the cache, in any combination (D2). `ignores_flush` answers a FLUSH and does nothing (D4).
+What survives a power cut: everything a completed FLUSH covered; with power-loss protection
+everything completed. What may or may not: the rest of the cache, in any combination (D2).
+`ignores_flush` answers a FLUSH and does nothing (D4).
 
-Writes go through one pipe of a given bandwidth, in order of submission; within a batch the I/Os are served in an order drawn from
-a random stream, so that completions are unordered (H5). FLUSH (D1): one in flight; requests that arrive meanwhile share
-the next one; it covers what had *completed* when it was issued.
+Writes go through one pipe of a given bandwidth, in order of submission; within a batch the I/Os are
+served in an order drawn from a random stream, so that completions are unordered (H5). FLUSH (D1):
+one in flight; requests that arrive meanwhile share the next one; it covers what had *completed*
+when it was issued.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ import numpy as np
 
 from crashsim.engine.clock import Clock, Rank
 from crashsim.engine.pages import PAGE_BYTES
-from crashsim.engine.streams import I64, Stream, U64
+from crashsim.engine.streams import I64, U64, Stream
 
 SECOND_NS = 1_000_000_000
 IO_PAGES_MAX = 256
@@ -43,7 +45,16 @@ def transfer_ns(pages: I64, bandwidth: int) -> I64:
 class Disk:
     """Service times and FLUSH sharing; the content of the cache follows from the History."""
 
-    __slots__ = ("_call", "_clock", "_free_ns", "_waiting", "bandwidth", "flush_ns", "flushes", "fua")
+    __slots__ = (
+        "_call",
+        "_clock",
+        "_free_ns",
+        "_waiting",
+        "bandwidth",
+        "flush_ns",
+        "flushes",
+        "fua",
+    )
 
     def __init__(self, clock: Clock, settings: DiskSettings) -> None:
         self._clock = clock
@@ -90,8 +101,9 @@ def compose(
 ) -> tuple[I64, I64, I64, I64]:
     """Merge each batch's pages into I/Os and say when each completes (Rule H5).
 
-    `batch`, `page`: int64[p], ascending by (batch, page). `batch_start_ns`: start of the transfer, indexed by batch number minus
-    `batch[0]`. Returns (batch, first page, pages, completion ns), int64[i], ascending by (batch, first page)."""
+    `batch`, `page`: int64[p], ascending by (batch, page). `batch_start_ns`: start of the transfer,
+    indexed by batch number minus `batch[0]`. Returns (batch, first page, pages, completion ns),
+    int64[i], ascending by (batch, first page)."""
     fresh = np.empty(page.size, dtype=bool)
     if page.size == 0:
         return batch, page, page, page
@@ -122,7 +134,8 @@ def compose(
 
 
 def _service_order(local: I64, batch: I64, first_page: I64, order: Stream) -> I64:
-    """Positions of the I/Os in the order in which the disk serves them: by batch, then the draw's top 32 bits, then page."""
+    """Positions of the I/Os in the order in which the disk serves them: by batch, then the draw's
+    top 32 bits, then page."""
     counter = (batch << 32) + first_page
     draw = order.draws(counter) >> np.uint64(32)
     if local[-1] < 1 << 12 and local.size <= 1 << 20:

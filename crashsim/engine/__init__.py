@@ -1,1 +1,2 @@
-"""What every room stands on: the clock, the random streams, page arithmetic, and the History that a run leaves."""
+"""What every room stands on: the clock, the random streams, page arithmetic, and the History that a
+run leaves."""

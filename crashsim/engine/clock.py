@@ -1,7 +1,8 @@
 """The event loop: a heap of `(t_ns, rank, sequence)`.
 
-Contract: events run in order of time, then rank, then the order in which they were scheduled; nothing is ever scheduled
-in the past. An event cannot be cancelled: a handler that may be outdated carries a token and looks at it.
+Contract: events run in order of time, then rank, then the order in which they were scheduled;
+nothing is ever scheduled in the past. An event cannot be cancelled: a handler that may be outdated
+carries a token and looks at it.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
-"""The History: everything that happened in one run, as columns. All analysis is a pure function of it.
+"""The History: everything that happened in one run, as columns. All analysis is a pure function of
+it.
 
-Contract: rows of a table are in order of time (stores by begin, batches and flush requests by submission, FLUSHes by
-issue). Addresses are *global*: the devices lie one behind another, so page numbers and byte offsets are unique over all
-of them; `DeviceSpan` gives each device's place. Times are int64 ns; an instant that had not come when the run
-ended is `NEVER`.
+Contract: rows of a table are in order of time (stores by begin, batches and flush requests by
+submission, FLUSHes by issue). Addresses are *global*: the devices lie one behind another, so page
+numbers and byte offsets are unique over all of them; `DeviceSpan` gives each device's place. Times
+are int64 ns; an instant that had not come when the run ended is `NEVER`.
 """
 
 from __future__ import annotations
@@ -49,10 +50,13 @@ class DeviceSpan:
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """Columns of one run (n stores, b batches, i disk writes of pages, d FLUSHes, f flush requests, a acknowledgements)."""
+    """Columns of one run (n stores, b batches, i disk writes of pages, d FLUSHes, f flush requests,
+    a acknowledgements)."""
 
     devices: tuple[DeviceSpan, ...]
-    facts: dict[str, Any]  # scalars: end_ns, dax, plp, ignores_flush, recorded, seed, waits, metadata bytes ...
+    facts: dict[
+        str, Any
+    ]  # scalars: end_ns, dax, plp, ignores_flush, recorded, seed, waits, metadata bytes ...
     store_t_ns: I64  # [n] begin: the first word lands
     store_offset: I64  # [n] global byte address
     store_length: I64  # [n] bytes
@@ -90,7 +94,10 @@ class History:
     def columns(self) -> dict[str, np.ndarray[Any, Any]]:
         """Name -> array, ready for `np.savez`; `facts` and `devices` travel as one JSON string."""
         out = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in _NOT_COLUMNS}
-        head = {"facts": self.facts, "devices": [[d.name, d.first_page, d.pages] for d in self.devices]}
+        head = {
+            "facts": self.facts,
+            "devices": [[d.name, d.first_page, d.pages] for d in self.devices],
+        }
         out["head"] = np.array(json.dumps(head, sort_keys=True))
         return out
 
@@ -109,7 +116,9 @@ class History:
             column = getattr(self, name)
             assert bool(np.all(column[1:] >= column[:-1])), f"{name} is not ascending"
         assert bool(np.all(self.store_length > 0)), "empty store"
-        assert bool(np.all(self.io_complete_ns >= self.batch_t_ns[self.io_batch])), "I/O before its batch"
+        assert bool(np.all(self.io_complete_ns >= self.batch_t_ns[self.io_batch])), (
+            "I/O before its batch"
+        )
         assert bool(np.all(self.flush_begin_ns >= self.flush_submit_ns)), "fsync before its request"
 
 

@@ -1,6 +1,7 @@
 """Page arithmetic on columns of stores.
 
-A store may cross pages; its part in one page is a *piece*: (row, page, start, end) with `0 <= start < end <= 4096`.
+A store may cross pages; its part in one page is a *piece*: (row, page, start, end) with `0 <= start
+< end <= 4096`.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """A set of dirty pages that is a list of store ranges until somebody asks for the pages.
 
-Most of the time a run only needs to know *how many* pages a range of writes dirtied (the planner of the vCPU counts
-them in bulk) and that a sync took them all; which pages they were is worked out after the run, many syncs at once. Only a
-partial writeback, or a sync that meets another in flight, needs the pages there and then.
+Most of the time a run only needs to know *how many* pages a range of writes dirtied (the planner of
+the vCPU counts them in bulk) and that a sync took them all; which pages they were is worked out
+after the run, many syncs at once. Only a partial writeback, or a sync that meets another in flight,
+needs the pages there and then.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
 """Named random streams that give the same numbers on every machine, forever.
 
-`draw(stream, n)` is the n-th output of splitmix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators",
-OOPSLA 2014) started from a key made of the seed and the stream's name. It is counter based: the n-th number needs no state, so
-arrays of draws are plain numpy arithmetic, and two streams never disturb each other. numpy promises no stable
-distributions across versions; bounded numbers are made here, from the raw bits, with exact integer arithmetic.
+`draw(stream, n)` is the n-th output of splitmix64 (Steele, Lea and Flood, "Fast splittable
+pseudorandom number generators", OOPSLA 2014) started from a key made of the seed and the stream's
+name. It is counter based: the n-th number needs no state, so arrays of draws are plain numpy
+arithmetic, and two streams never disturb each other. numpy promises no stable distributions across
+versions; bounded numbers are made here, from the raw bits, with exact integer arithmetic.
 """
 
 from __future__ import annotations
@@ -57,7 +58,8 @@ class Stream:
         return _mix_array(counter)
 
     def below(self, bound: int, n: I64 | U64) -> I64:
-        """For each n a number in `[0, bound)`, `bound <= 2**32`: the high half of a 32 x 32 bit product.
+        """For each n a number in `[0, bound)`, `bound <= 2**32`: the high half of a 32 x 32 bit
+        product.
 
         The bias is below `bound / 2**32`, the price of using one draw for one number."""
         high = self.draws(n) >> np.uint64(32)

@@ -9,6 +9,7 @@ nested deeper than `DEEPEST` is refused, so that no few lines can fill the memor
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -61,6 +62,8 @@ class Mistake:
     relation: bool = False
 
 
+# The library needs seconds to find out that it cannot read these.
+_BRACKETS = re.compile(r"(?:[\[{]\s*){100}")
 _TAG = "tag:yaml.org,2002:"
 _TEXT_TAGS = ("str", "timestamp", "value")
 _TRUE = ("true", "yes", "on", "y")  # the last three in YAML 1.1 only
@@ -68,6 +71,9 @@ _TRUE = ("true", "yes", "on", "y")  # the last three in YAML 1.1 only
 
 def read(text: str, source: str) -> tuple[Node | None, list[Mistake]]:
     """The tree of a YAML document, None when it is empty or no YAML, and its mistakes."""
+    brackets = _BRACKETS.search(text)
+    if brackets is not None:
+        return None, [Mistake(_at(text, brackets.start(), source), "nested too deeply")]
     try:
         with warnings.catch_warnings():
             # Anchors defined twice are legal; ruamel.yaml warns of them on standard error.
@@ -103,6 +109,9 @@ class _Builder:
 
     def build(self, node: Any, key: Place | None, depth: int) -> Node:
         place = self.place(node)
+        if key is not None and node.start_mark.index == node.end_mark.index:
+            # `host:` with nothing behind it; the library says that its value is at the next token.
+            place = key
         self.built += 1
         if self.built > MOST_VALUES:
             message = f"more than {MOST_VALUES} values (aliases count as often as they are used)"
@@ -195,11 +204,15 @@ def _syntax_mistake(error: YAMLError, text: str, source: str) -> Mistake:
     position = getattr(error, "position", None)
     character = getattr(error, "character", None)
     if isinstance(position, int):
-        before = text[:position]
-        line, column = before.count("\n") + 1, position - (before.rfind("\n") + 1) + 1
         code = f"U+{character:04X}" if isinstance(character, int) else shown(character)
-        return Mistake(Place(source, line, column), f"not YAML: character {code} is not allowed")
+        message = f"not YAML: character {code} is not allowed"
+        return Mistake(_at(text, position, source), message)
     return Mistake(Place(source), f"not YAML: {str(error).splitlines()[0]}")
+
+
+def _at(text: str, position: int, source: str) -> Place:
+    line_start = text.rfind("\n", 0, position) + 1
+    return Place(source, text.count("\n", 0, position) + 1, position - line_start + 1)
 
 
 def plain(node: Node) -> Any:

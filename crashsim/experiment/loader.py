@@ -29,7 +29,7 @@ from crashsim.experiment.model import Experiment
 from crashsim.experiment.sweep import RawCase, expand, with_case_expectations
 from crashsim.experiment.units import shown
 
-LARGEST_FILE_BYTES = 4 << 20
+LARGEST_FILE_BYTES = 1 << 20
 RECORDING_FILES = ("log", "times", "image")
 
 
@@ -138,7 +138,7 @@ def _text(file: str) -> str:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise _error([Mistake(Place(file), f"cannot be read: {reason}")]) from None
     if len(data) > LARGEST_FILE_BYTES:
-        raise _error([Mistake(Place(file), "is larger than 4 MiB: not an experiment")])
+        raise _error([Mistake(Place(file), "is larger than 1 MiB: not an experiment")])
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -154,10 +154,10 @@ def _with_overrides(tree: Node, overrides: Sequence[str]) -> tuple[Node, list[Mi
     mistakes: list[Mistake] = []
     for override in overrides:
         key, equals, text = override.partition("=")
-        place = Place(f"--set {key.strip()}")
+        place = _set_place(key.strip())
         if not equals or not all(key.strip().split(".")):
             message = "expected key=value with a dotted key, such as disk.profile=hdd"
-            mistakes.append(Mistake(Place(f"--set {override}"), message))
+            mistakes.append(Mistake(_set_place(override), message))
             continue
         value, wrong = read(text, place.source)
         mistakes += [Mistake(place, mistake.message) for mistake in wrong]
@@ -167,6 +167,10 @@ def _with_overrides(tree: Node, overrides: Sequence[str]) -> tuple[Node, list[Mi
             except NoSuchPathError as error:
                 mistakes.append(Mistake(place, str(error)))
     return tree, mistakes
+
+
+def _set_place(key: str) -> Place:
+    return Place(f"--set {key if key.isprintable() else shown(key)}")
 
 
 def _placed(node: Node, place: Place) -> Node:
@@ -187,7 +191,7 @@ def _pinned(cases: Sequence[RawCase], overrides: Sequence[str]) -> list[Mistake]
         for other in swept:
             if f"{key}.".startswith(f"{other}.") or f"{other}.".startswith(f"{key}."):
                 message = f"the sweep sets {other}; --set sweep=null runs without the sweep"
-                mistakes.append(Mistake(Place(f"--set {key}"), message))
+                mistakes.append(Mistake(_set_place(key), message))
     return mistakes
 
 

@@ -257,7 +257,7 @@ class Experiment(Part):
     )
     workload: Workload | None = Field(default=None, description="What the guest's program writes.")
     sync: Sync = Field(default=Sync(), description="When the program asks for durability.")
-    guest: Guest = Field(default=Guest(), description="The guest's kernel.")
+    guest: Guest = Field(default=Guest(), description="What the guest's kernel does with stores.")
     host: Host = Field(default=Host(), description="The host's page cache.")
     disk: Disk = Field(default=Disk(), description="The host's disk.")
     power: Power = Field(default=Power(), description="What fails, and when.")

@@ -8,6 +8,7 @@ nobody can tell whether `5` was meant as seconds. Each type also knows its exact
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from decimal import Decimal, InvalidOperation
 from typing import Annotated, Any
@@ -16,6 +17,8 @@ from pydantic import BeforeValidator, Field, PlainSerializer, ValidationInfo, Wi
 from pydantic_core import PydanticCustomError
 
 from crashsim.experiment import units
+
+_NUMBER = re.compile(r"^[0-4](\.[0-9]{1,20})?$")
 
 FROM_FILE: dict[str, object] = {"units_required": True}
 
@@ -65,7 +68,7 @@ def _ratio(value: Any) -> tuple[int, int]:
 
 def _theta(value: Any) -> Decimal:
     try:
-        if isinstance(value, bool | float):
+        if isinstance(value, bool | float) or (isinstance(value, str) and not _NUMBER.match(value)):
             raise InvalidOperation
         number = Decimal(value)
         if not 0 <= number <= 4:
@@ -127,7 +130,7 @@ Theta = Annotated[
         {
             "anyOf": [
                 {"type": "number", "minimum": 0, "maximum": 4},
-                {"type": "string", "pattern": r"^[0-4](\.[0-9]+)?$"},
+                {"type": "string", "pattern": _NUMBER.pattern},
             ]
         }
     ),

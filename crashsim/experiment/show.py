@@ -73,7 +73,6 @@ def _block(part: Part, case: Case, path: Path) -> CommentedMap:
 def _entries(part: Part) -> Iterator[tuple[str, Any]]:
     """What is worth showing: neither keys that do not apply nor blocks that are not there."""
     hidden = part.inapplicable()
-    # What an absent block would hold is told by the schema; an absent value tells that there is one.
     for name, value in sorted(part, key=lambda entry: entry[0] != "kind"):
         absent = value is None and (name in BLOCKS or isinstance(part, Expect))
         empty = name in ("sweep", "cases") or (isinstance(value, Part) and not _shown(value))

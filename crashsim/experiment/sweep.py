@@ -80,7 +80,7 @@ def _columns(sweep: Node, block: str) -> dict[str, list[Node]]:
     if node is None or not isinstance(node.value, Mapping):
         return {}
     return {
-        key: list(below.value)
+        key: [replace(value, key=below.key) for value in below.value]
         for key, below in node.value.items()
         if isinstance(below.value, Sequence) and not isinstance(below.value, str) and below.value
     }

@@ -24,6 +24,8 @@ _DURATIONS = {
     "us": 1_000,
     "ns": 1,
 }
+_READABLE_SECONDS = {"s": 1_000_000_000, "ms": 1_000_000, "\u00b5s": 1_000, "ns": 1}
+_READABLE_DURATIONS = {"h": _DURATIONS["h"], "m": _DURATIONS["m"], **_READABLE_SECONDS}
 _BINARY_SIZES = {"TiB": 1 << 40, "GiB": 1 << 30, "MiB": 1 << 20, "KiB": 1 << 10, "B": 1}
 _DECIMAL_SIZES = {"TB": 10**12, "GB": 10**9, "MB": 10**6, "kB": 10**3}
 _SIZES = {**_BINARY_SIZES, **_DECIMAL_SIZES}
@@ -187,8 +189,9 @@ def _three_figures(value: int, scale: int) -> str:
 
 
 def format_duration(nanoseconds: int) -> str:
-    """For people: `1.23 ms`, `35 s`, `2.5 m`."""
-    return _readable(nanoseconds, _DURATIONS)
+    """For people: `1.23 ms`, `90 s`, `12.5 m`."""
+    long = abs(nanoseconds) >= 600 * _DURATIONS["s"]
+    return _readable(nanoseconds, _READABLE_DURATIONS if long else _READABLE_SECONDS)
 
 
 def format_bytes(size_bytes: int) -> str:

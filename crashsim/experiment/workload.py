@@ -16,10 +16,13 @@ from typing import Annotated, Any, Literal
 from pydantic import (
     BeforeValidator,
     Field,
+    GetJsonSchemaHandler,
     PlainSerializer,
     WithJsonSchema,
     model_validator,
 )
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 from crashsim.experiment import units
 from crashsim.experiment.part import Contradiction, Part
@@ -187,6 +190,13 @@ class SizeRange(Part):
     @classmethod
     def _one_size(cls, value: Any) -> Any:
         return value if isinstance(value, dict | SizeRange) else {"min": value, "max": value}
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, core: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        one_size = {"type": "string", "pattern": units.SIZE_PATTERN, "examples": ["1KiB"]}
+        return {"anyOf": [one_size, handler.resolve_ref_schema(handler(core))]}
 
     def contradictions(self) -> Iterator[Contradiction]:
         if self.min > self.max:

@@ -1,8 +1,9 @@
 """The guest's virtio-pmem driver (Rule G7).
 
-`concurrent` (Linux 5.3 on): a flush goes to the queue when it is asked for. `serialized` and `ordered`: one flush of the device
-is outstanding, the others wait in order of asking, and none is merged with another. How data and preflush of one block request are
-ordered is decided where the request becomes operations (`crashsim/guest/recording.py`).
+`concurrent` (Linux 5.3 on): a flush goes to the queue when it is asked for. `serialized` and
+`ordered`: one flush of the device is outstanding, the others wait in order of asking, and none is
+merged with another. How data and preflush of one block request are ordered is decided where the
+request becomes operations (`crashsim/guest/recording.py`).
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
-"""The guest's kernel for one device: sync calls, the journal's commit, group commit, and L1 of a guest without DAX.
+"""The guest's kernel for one device: sync calls, the journal's commit, group commit, and L1 of a
+guest without DAX.
 
-Rules G1 (a flush has no range), G2 (what is in L1 no flush covers), G4 (flushes per call), G6 (the 5 s commit), G7 (driver
-generations), G9 (EIO, no retry). A sync call asks the driver for its flushes one after another; an error of one fails the
-call, the others are made all the same.
+Rules G1 (a flush has no range), G2 (what is in L1 no flush covers), G4 (flushes per call), G6 (the
+5 s commit), G7 (driver generations), G9 (EIO, no retry). A sync call asks the driver for its
+flushes one after another; an error of one fails the call, the others are made all the same.
 """
 
 from __future__ import annotations
@@ -41,9 +42,16 @@ class GuestKernel:
     """Sync calls and the journal of one device's guest."""
 
     __slots__ = (
-        "_armed_ns", "_clock", "_driver", "_group_busy", "_group_waiting", "_journal", "_page_cache", "_uncommitted_ns",
+        "_armed_ns",
+        "_clock",
+        "_driver",
+        "_group_busy",
+        "_group_waiting",
+        "_journal",
+        "_page_cache",
+        "_uncommitted_ns",
         "vcpus",
-    )  # fmt: skip
+    )
 
     def __init__(
         self, clock: Clock, driver: FlushPort, journal: bool, page_cache: GuestPageCache | None
@@ -52,7 +60,9 @@ class GuestKernel:
         self._driver = driver
         self._journal = journal
         self._page_cache = page_cache
-        self._uncommitted_ns: int | None = None  # begin of the first store the journal has not committed
+        self._uncommitted_ns: int | None = (
+            None  # begin of the first store the journal has not committed
+        )
         self._armed_ns = NEVER
         self._group_busy = False
         self._group_waiting: list[tuple[int, Program, Callable[[bool], None]]] = []
@@ -62,7 +72,11 @@ class GuestKernel:
 
     def will_store(self, t_ns: int) -> None:
         """A store is planned to begin at `t_ns`."""
-        if self._journal and self._uncommitted_ns is None and t_ns < self._armed_ns - JOURNAL_COMMIT_NS:
+        if (
+            self._journal
+            and self._uncommitted_ns is None
+            and t_ns < self._armed_ns - JOURNAL_COMMIT_NS
+        ):
             self._arm(t_ns)
 
     def stored(self, t_ns: int) -> None:
@@ -187,11 +201,20 @@ class HostPort(Protocol):
 
 
 class GuestPageCache:
-    """L1 of a guest without DAX (Rule G2): one file's dirty pages and their flusher, with the age rule of H6."""
+    """L1 of a guest without DAX (Rule G2): one file's dirty pages and their flusher, with the age
+    rule of H6."""
 
     __slots__ = (
-        "_age_start_ns", "_clock", "_expire_ns", "_fault_ns", "_host", "_writeback_ns", "copies", "sources", "vcpus",
-    )  # fmt: skip
+        "_age_start_ns",
+        "_clock",
+        "_expire_ns",
+        "_fault_ns",
+        "_host",
+        "_writeback_ns",
+        "copies",
+        "sources",
+        "vcpus",
+    )
 
     def __init__(
         self, clock: Clock, host: HostPort, host_fault_ns: int, writeback_ns: int, expire_ns: int

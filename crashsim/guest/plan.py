@@ -1,8 +1,9 @@
 """Planning a stretch of a vCPU's program in bulk: when each write begins, if nothing interferes.
 
-Every per-store cost of the simulation is in here, in numpy. What can interfere is a snapshot of the host; then what lies behind it is
-planned again. Assumption: after an operation that certainly cleans (a sync that flushes), every page is clean for this
-vCPU; what was touched before the stretch is given.
+Every per-store cost of the simulation is in here, in numpy. What can interfere is a snapshot of the
+host; then what lies behind it is planned again. Assumption: after an operation that certainly
+cleans (a sync that flushes), every page is clean for this vCPU; what was touched before the stretch
+is given.
 """
 
 from __future__ import annotations
@@ -20,9 +21,11 @@ Contains = Callable[[I64], np.ndarray[tuple[int], np.dtype[np.bool_]]]
 
 @dataclass(slots=True)
 class Plan:
-    """Rows are the writes of the stretch. Times are relative: row r begins `begin[r]` after the stretch's start.
+    """Rows are the writes of the stretch. Times are relative: row r begins `begin[r]` after the
+    stretch's start.
 
-    `free[r]` is when the vCPU is free for row r (so `free[n]` is the end), `new[r]` how many pages rows before r find clean."""
+    `free[r]` is when the vCPU is free for row r (so `free[n]` is the end), `new[r]` how many pages
+    rows before r find clean."""
 
     offset: I64
     length: I64
@@ -37,8 +40,8 @@ class Plan:
 def first_touch(offset: I64, length: I64, stretch: I64 | None, touched: Contains | None) -> I64:
     """Pages that each write is the first to touch, int64[n] (Rule H1).
 
-    `stretch`: for each write the ascending number of its clean stretch, None when there is one; `touched` says which pages
-    were touched before in stretch 0, None when none was."""
+    `stretch`: for each write the ascending number of its clean stretch, None when there is one;
+    `touched` says which pages were touched before in stretch 0, None when none was."""
     page, row = pages_touched(offset, length)
     n = page.size
     bits = max(1, (n - 1).bit_length())

@@ -1,8 +1,9 @@
 """From writes and a sync policy to a vCPU's program (Rules G4, H12).
 
-One workload runs under every policy: the policy only adds operations. A program's own ordering points (before a header, around
-a checkpoint) are syncs too, made whenever the policy's call flushes at all. A program that never syncs, or that is told
-to, acknowledges its records as soon as they are written.
+One workload runs under every policy: the policy only adds operations. A program's own ordering
+points (before a header, around a checkpoint) are syncs too, made whenever the policy's call flushes
+at all. A program that never syncs, or that is told to, acknowledges its records as soon as they are
+written.
 """
 
 from __future__ import annotations
@@ -48,7 +49,10 @@ def make_program(
     think = np.broadcast_to(np.int64(0), (count,))
     if workload.rate is not None:
         pause = SECOND_NS // workload.rate
-        if bool(np.all(writes.record_high - writes.record_low == 1)) and writes.record_low.size == count:
+        if (
+            bool(np.all(writes.record_high - writes.record_low == 1))
+            and writes.record_low.size == count
+        ):
             think = np.broadcast_to(np.int64(pause), (count,))
         else:
             think = np.zeros(count, dtype=np.int64)
@@ -90,5 +94,7 @@ def operations(writes: Writes, sync: Sync) -> tuple[I64, I64, I64]:
     at = np.concatenate([ends, barrier])
     order = np.argsort(at, kind="stable")
     kinds = np.concatenate([np.full(ends.size, kind), np.full(barrier.size, Op.SYNC)])
-    arguments = np.concatenate([np.full(ends.size, argument), np.zeros(barrier.size, dtype=np.int64)])
+    arguments = np.concatenate(
+        [np.full(ends.size, argument), np.zeros(barrier.size, dtype=np.int64)]
+    )
     return at[order], kinds[order].astype(np.int64), arguments[order].astype(np.int64)

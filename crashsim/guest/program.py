@@ -1,8 +1,9 @@
 """What a vCPU does, as columns: writes, and the operations between them.
 
-A program knows nothing of time but the pauses that its author put in. Writes are numbered over all programs of a run (`first_write` is
-the number of this program's first); the content of a write depends on its number alone, so the same workload
-stores the same bytes under every sync policy and on every disk.
+A program knows nothing of time but the pauses that its author put in. Writes are numbered over all
+programs of a run (`first_write` is the number of this program's first); the content of a write
+depends on its number alone, so the same workload stores the same bytes under every sync policy and
+on every disk.
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ class Call(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """One vCPU's list of n writes, r records and m operations. Operation k comes before write `op_at[k]`."""
+    """One vCPU's list of n writes, r records and m operations. Operation k comes before write
+    `op_at[k]`."""
 
     device: int
     first_write: int

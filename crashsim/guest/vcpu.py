@@ -1,8 +1,10 @@
-"""A vCPU at work: stores in bulk between operations, brought up to date whenever the host looks (Rules G10, H1, H7).
+"""A vCPU at work: stores in bulk between operations, brought up to date whenever the host looks
+(Rules G10, H1, H7).
 
-The vCPU is either in a *window* (writes up to the next operation, one event for all of them), at an operation, or blocked in
-one. A snapshot of the host inside a window first accounts for the stores that have begun (`settle`), then splits the store in
-progress at its last landed word and plans what follows again (`divide`).
+The vCPU is either in a *window* (writes up to the next operation, one event for all of them), at an
+operation, or blocked in one. A snapshot of the host inside a window first accounts for the stores
+that have begun (`settle`), then splits the store in progress at its last landed word and plans what
+follows again (`divide`).
 """
 
 from __future__ import annotations
@@ -24,7 +26,8 @@ CHUNK_ROWS_MIN = 64
 
 
 class Memory(Protocol):
-    """What a vCPU asks of the memory it stores to: host pages with DAX, the guest's own page cache without."""
+    """What a vCPU asks of the memory it stores to: host pages with DAX, the guest's own page cache
+    without."""
 
     @property
     def fault_ns(self) -> int: ...
@@ -47,7 +50,8 @@ class Kernel(Protocol):
 
 @dataclass(slots=True)
 class _Log:
-    """Rows of one plan that have happened: [low[i], high[i]) began `shift[i]` later than planned."""
+    """Rows of one plan that have happened: [low[i], high[i]) began `shift[i]` later than
+    planned."""
 
     plan: Plan
     low: list[int] = field(default_factory=list)
@@ -57,7 +61,8 @@ class _Log:
 
 @dataclass(slots=True)
 class StoreLog:
-    """Columns of a vCPU's stores, in pieces to be joined after the run; times of last words are begin + words - 1."""
+    """Columns of a vCPU's stores, in pieces to be joined after the run; times of last words are
+    begin + words - 1."""
 
     t_ns: list[I64] = field(default_factory=list)
     offset: list[I64] = field(default_factory=list)
@@ -66,14 +71,48 @@ class StoreLog:
 
 
 class VCpu:
-    """One virtual CPU. `number` is global; `dirty` is the set of pages it touched since they were cleaned."""
+    """One virtual CPU. `number` is global; `dirty` is the set of pages it touched since they were
+    cleaned."""
 
     __slots__ = (
-        "_asked_ns", "_bound", "_chunk_rows", "_clean_wait", "_clock", "_dirty_row", "_finished", "_free_ns", "_in_window", "_kernel",
-        "_last_sync_ns", "_log", "_memory", "_next_op", "_op_rows", "_ops", "_pause_ns", "_plan", "_program", "_record",
-        "_rel_free", "_rel_new", "_rest", "_reserved", "_row", "_shift", "_stale", "_token", "acknowledged", "dirty", "done",
-        "failed_syncs", "marks", "number", "stores", "throttle_ns", "wait_ns",
-    )  # fmt: skip
+        "_asked_ns",
+        "_bound",
+        "_chunk_rows",
+        "_clean_wait",
+        "_clock",
+        "_dirty_row",
+        "_finished",
+        "_free_ns",
+        "_in_window",
+        "_kernel",
+        "_last_sync_ns",
+        "_log",
+        "_memory",
+        "_next_op",
+        "_op_rows",
+        "_ops",
+        "_pause_ns",
+        "_plan",
+        "_program",
+        "_record",
+        "_rel_free",
+        "_rel_new",
+        "_reserved",
+        "_rest",
+        "_row",
+        "_shift",
+        "_stale",
+        "_token",
+        "acknowledged",
+        "dirty",
+        "done",
+        "failed_syncs",
+        "marks",
+        "number",
+        "stores",
+        "throttle_ns",
+        "wait_ns",
+    )
 
     def __init__(
         self,
@@ -130,9 +169,9 @@ class VCpu:
             length = np.concatenate([np.array([rest[1]], dtype=np.int64), length])
             think = np.concatenate([np.array([1], dtype=np.int64), think])
             self._rest = None
-        side = "right" if end == program.offset.size else "left"
         op = self._next_op
-        op_end = int(np.searchsorted(program.op_at, end, side))
+        last_end = end + 1 if end == program.offset.size else end
+        op_end = int(np.searchsorted(program.op_at, last_end))
         rows = program.op_at[op:op_end] - (position - head)
         kind = program.op_kind[op:op_end]
         clean = rows[self._cleans(kind)]
@@ -165,8 +204,8 @@ class VCpu:
     def _cleans(self, kind: I64) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
         """Operations after which every page is clean for certain."""
         if self._program.call == Call.MSYNC_ASYNC:
-            return kind == Op.FLUSH
-        return (kind == Op.SYNC) | (kind == Op.GROUP_SYNC) | (kind == Op.FLUSH)
+            return np.equal(kind, Op.FLUSH)
+        return np.isin(kind, (Op.SYNC, Op.GROUP_SYNC, Op.FLUSH))
 
     def _retire(self) -> None:
         """Put the rows that happened into the columns, and forget the plan."""
@@ -227,6 +266,10 @@ class VCpu:
         else:
             self._chunk_rows = min(2 * self._chunk_rows, CHUNK_ROWS_MAX)
         self._retire()
+        if (
+            plan.head and self._row == 0 and self._rest is None
+        ):  # not begun: still the rest of a write
+            self._rest = (int(plan.offset[0]), int(plan.length[0]))
         head = self._rest is not None
         position = plan.first_write - plan.head + self._row + (1 if head else 0)
         self._make_plan(position)
@@ -285,7 +328,8 @@ class VCpu:
             self._proceed()
 
     def _began(self, row: int, new: int) -> None:
-        """Rows before `row` have begun: their pages are dirty, `new` of them since the last call."""
+        """Rows before `row` have begun: their pages are dirty, `new` of them since the last
+        call."""
         low = self._dirty_row
         if row > low:
             plan = self._plan
@@ -328,7 +372,8 @@ class VCpu:
             self._landed(begun if whole else last)
 
     def divide(self) -> None:
-        """A snapshot is taken now (Rule G10): what has landed is in it, what follows is planned again."""
+        """A snapshot is taken now (Rule G10): what has landed is in it, what follows is planned
+        again."""
         if self._clean_wait:
             return  # afterwards everything is clean, as planned
         self._stale = True
@@ -351,7 +396,7 @@ class VCpu:
             self._store(one[0:1], one[1:2], one[2:3], one[3:4])
             self._rest = (cut, offset + length - cut)
             self._free_ns = now
-        self._clock.at(now, Rank.GUEST, self._resume, self._token)
+        self._clock.at(max(now, self._free_ns), Rank.GUEST, self._resume, self._token)
 
     def next_begin_ns(self) -> int | None:
         """When the next planned store begins, None outside of a window."""

@@ -1,8 +1,8 @@
 """Synthetic workloads: what a program writes, before any sync policy (`policy.py` adds that).
 
-Each builder returns the columns of one vCPU's writes, addresses relative to the device. Programs of several vCPUs share the
-work: records are dealt out evenly; logs, buffers and fills get a part of the device each, a table is one for all. When
-a log is full it starts again at its beginning.
+Each builder returns the columns of one vCPU's writes, addresses relative to the device. Programs of
+several vCPUs share the work: records are dealt out evenly; logs, buffers and fills get a part of
+the device each, a table is one for all. When a log is full it starts again at its beginning.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ SECOND_NS = 1_000_000_000
 
 @dataclass(frozen=True, slots=True)
 class Writes:
-    """n writes in r records; `barrier_at`: writes before which the program's own protocol asks for a sync."""
+    """n writes in r records; `barrier_at`: writes before which the program's own protocol asks for
+    a sync."""
 
     offset: I64
     length: I64

@@ -1,9 +1,10 @@
 """Zipf-distributed ranks, exactly the same on every machine.
 
-Weights `rank ** -theta` with theta in 64ths are made of square roots, products and quotients only: operations that IEEE 754
-defines to the last bit, unlike `pow`. They are rounded to integers once, and from there all is integer arithmetic. Drawing
-uses an alias table (Walker, "An efficient method for generating discrete random variables with general distributions",
-ACM TOMS 3(3), 1977), built in bulk by laying what light ranks lack and heavy ranks have too much along one line.
+Weights `rank ** -theta` with theta in 64ths are made of square roots, products and quotients only:
+operations that IEEE 754 defines to the last bit, unlike `pow`. They are rounded to integers once,
+and from there all is integer arithmetic. Drawing uses an alias table (Walker, "An efficient method
+for generating discrete random variables with general distributions", ACM TOMS 3(3), 1977), built in
+bulk by laying what light ranks lack and heavy ranks have too much along one line.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ def weights(ranks: int, theta_64ths: int) -> I64:
 
 
 class AliasTable:
-    """Draws ranks 0..n-1 with probability proportional to integer weights, to within 2**-32 of each weight's share."""
+    """Draws ranks 0..n-1 with probability proportional to integer weights, to within 2**-32 of each
+    weight's share."""
 
     __slots__ = ("_alias", "_keep", "_ranks")
 
@@ -49,8 +51,8 @@ class AliasTable:
         keep = scaled.copy()
         alias = np.arange(n, dtype=np.int64)
         if light.size:
-            # A light rank is filled by the heavy one at which its part of the line starts; what that one gives too
-            # much of itself, the next heavy one makes good.
+            # A light rank is filled by the heavy one at which its part of the line starts; what
+            # that one gives too much of itself, the next heavy one makes good.
             alias[light] = heavy[np.searchsorted(spare_end, lack_start, "right")]
             reach = np.searchsorted(lack_end, spare_end, "left")
             over = np.minimum(lack_end[np.minimum(reach, light.size - 1)] - spare_end, total)
@@ -67,7 +69,8 @@ class AliasTable:
         np.minimum(self._keep, 1 << 32, out=self._keep)
 
     def draw(self, stream: Stream, n: I64) -> I64:
-        """Ranks for the draws numbered `n`: the high half of a draw picks the cell, the low half the side."""
+        """Ranks for the draws numbered `n`: the high half of a draw picks the cell, the low half
+        the side."""
         draws = stream.draws(n)
         side = (draws & np.uint64(0xFFFFFFFF)).view(np.int64)
         draws >>= np.uint64(32)

@@ -1,1 +1,2 @@
-"""The host's page cache: dirty pages of each backing file, the flusher, background writeback, fsync."""
+"""The host's page cache: dirty pages of each backing file, the flusher, background writeback,
+fsync."""

@@ -1,9 +1,10 @@
-"""The host: its flusher, background writeback, throttling of writers, and early writeback (Rules H6, H7, H8).
+"""The host: its flusher, background writeback, throttling of writers, and early writeback (Rules
+H6, H7, H8).
 
-H6: the age is the inode's, not the page's; a pass takes all its dirty pages, and only a pass ends the age: an fsync cleans pages but
-does not (Linux 6.6 `fs/fs-writeback.c`: `__mark_inode_dirty` sets `dirtied_when` only on an inode that was not dirty,
-and only the flusher clears that state). H8: any dirty page may be written at any time; here at stated times and with a stated
-probability.
+H6: the age is the inode's, not the page's; a pass takes all its dirty pages, and only a pass ends
+the age: an fsync cleans pages but does not (Linux 6.6 `fs/fs-writeback.c`: `__mark_inode_dirty`
+sets `dirtied_when` only on an inode that was not dirty, and only the flusher clears that state).
+H8: any dirty page may be written at any time; here at stated times and with a stated probability.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ PAUSE_MAX_NS = 200_000_000
 
 
 class HostSettings(Protocol):
-    """What of the experiment's host the model needs; times in ns, `early_writeback` as plain numbers."""
+    """What of the experiment's host the model needs; times in ns, `early_writeback` as plain
+    numbers."""
 
     @property
     def memory(self) -> int: ...
@@ -43,10 +45,24 @@ class PageCache:
     """All backing files of the host."""
 
     __slots__ = (
-        "_background_running", "_clock", "_complete", "_cursor", "_disk", "_early", "_early_count", "_errors", "_settings",
-        "background_pages", "batches", "errors_fired", "files", "freerun_pages", "limit_pages", "metadata_bytes",
+        "_background_running",
+        "_clock",
+        "_complete",
+        "_cursor",
+        "_disk",
+        "_early",
+        "_early_count",
+        "_errors",
+        "_settings",
+        "background_pages",
+        "batches",
+        "errors_fired",
+        "files",
+        "freerun_pages",
+        "limit_pages",
+        "metadata_bytes",
         "planned_pages",
-    )  # fmt: skip
+    )
 
     def __init__(
         self,
@@ -71,7 +87,9 @@ class PageCache:
         self.metadata_bytes = 0
         self.errors_fired: list[int] = []
         self.planned_pages = 0  # new pages of windows under way, not in any set yet
-        self.background_pages = settings.memory * settings.dirty_background_ratio // 100 // PAGE_BYTES
+        self.background_pages = (
+            settings.memory * settings.dirty_background_ratio // 100 // PAGE_BYTES
+        )
         self.limit_pages = settings.memory * settings.dirty_ratio // 100 // PAGE_BYTES
         self.freerun_pages = (self.background_pages + self.limit_pages) // 2
 
@@ -155,7 +173,8 @@ class PageCache:
     # Rule H7
 
     def room(self) -> int:
-        """How many more pages may be dirtied before a threshold has to be looked at (never too many)."""
+        """How many more pages may be dirtied before a threshold has to be looked at (never too
+        many)."""
         dirty = self.planned_pages
         for file in self.files:
             for source in file.sources:

@@ -1,8 +1,9 @@
 """The host's fsync on a backing file (Rules H10, H11, H12).
 
-What it promises: pages dirty when it tags them, and those then under writeback, are in the disk's cache when the FLUSH is
-issued. What it does not: anything stored after the tagging. `F` alone when the file's metadata is clean; with a dirty
-mtime, `W J F C F`; a FUA disk makes one request of the last two.
+What it promises: pages dirty when it tags them, and those then under writeback, are in the disk's
+cache when the FLUSH is issued. What it does not: anything stored after the tagging. `F` alone when
+the file's metadata is clean; with a dirty mtime, `W J F C F`; a FUA disk makes one request of the
+last two.
 """
 
 from __future__ import annotations
@@ -13,8 +14,7 @@ import numpy as np
 
 from crashsim.engine.clock import Clock, Rank
 from crashsim.engine.history import Reason
-from crashsim.engine.streams import I64
-from crashsim.pagecache.writeback import BackingFile, DiskPort
+from crashsim.pagecache.writeback import NO_PAGES, BackingFile, DiskPort
 
 JOURNAL_BYTES = 8192
 COMMIT_BYTES = 4096
@@ -38,7 +38,7 @@ class Fsync:
         self._file = file
         self._wrote = wrote  # told of every metadata write, in bytes
         self._done = done
-        self._later: I64 | None = None
+        self._later = NO_PAGES
         file.settle()
         self._commit = file.mtime_dirty
         file.mtime_dirty = False
@@ -64,7 +64,6 @@ class Fsync:
     def _again(self, _: None) -> None:
         """What was under writeback has completed: write those of its pages that are dirty again."""
         file = self._file
-        assert self._later is not None
         file.settle()
         dirty = file.dirty_pages()
         free = np.setdiff1d(dirty, file.under_writeback(), assume_unique=True)
@@ -75,7 +74,7 @@ class Fsync:
         if not self._commit:
             self._disk.flush(self._done)
             return
-        _, end = self._disk.write(JOURNAL_BYTES)
+        _start, end = self._disk.write(JOURNAL_BYTES)
         self._wrote(JOURNAL_BYTES)
         self._clock.at(end, Rank.HOST, self._journalled)
 
@@ -83,7 +82,7 @@ class Fsync:
         self._disk.flush(self._flushed)
 
     def _flushed(self) -> None:
-        _, end = self._disk.write(COMMIT_BYTES)
+        _start, end = self._disk.write(COMMIT_BYTES)
         self._wrote(COMMIT_BYTES)
         if self._disk.fua:
             self._clock.at(end + self._disk.flush_ns, Rank.HOST, self._returned)

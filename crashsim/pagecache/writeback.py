@@ -1,8 +1,10 @@
-"""One backing file in the host's page cache: its dirty pages, and what of them is under writeback (Rules H1, H3, H5, H9).
+"""One backing file in the host's page cache: its dirty pages, and what of them is under writeback
+(Rules H1, H3, H5, H9).
 
-A snapshot (`write_back`) makes pages clean and submits their content of that instant as one batch. A page under
-writeback is never in a second batch: writeback of a page that is dirty again waits until the first has completed (H3).
-What completed rests in the disk's cache until somebody flushes it (H9); nothing here issues a FLUSH.
+A snapshot (`write_back`) makes pages clean and submits their content of that instant as one batch.
+A page under writeback is never in a second batch: writeback of a page that is dirty again waits
+until the first has completed (H3). What completed rests in the disk's cache until somebody flushes
+it (H9); nothing here issues a FLUSH.
 """
 
 from __future__ import annotations
@@ -47,7 +49,8 @@ class Guest(Protocol):
 
 @dataclass(slots=True)
 class Batch:
-    """Pages submitted together. `pages` are worked out when somebody needs them, at the latest after the run."""
+    """Pages submitted together. `pages` are worked out when somebody needs them, at the latest
+    after the run."""
 
     number: int
     device: int
@@ -72,9 +75,18 @@ class BackingFile:
     """One inode. `sources` are the sets of dirty pages of those that store to it."""
 
     __slots__ = (
-        "_batches", "_clock", "_complete", "_disk", "age_start_ns", "device", "guests", "in_flight",
-        "mtime_dirty", "sources", "span",
-    )  # fmt: skip
+        "_batches",
+        "_clock",
+        "_complete",
+        "_disk",
+        "age_start_ns",
+        "device",
+        "guests",
+        "in_flight",
+        "mtime_dirty",
+        "sources",
+        "span",
+    )
 
     def __init__(
         self,

@@ -1,1 +1,2 @@
-"""Failures: what each keeps, when every store is safe from it, and what is lost at every instant."""
+"""Failures: what each keeps, when every store is safe from it, and what is lost at every
+instant."""

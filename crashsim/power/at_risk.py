@@ -1,12 +1,14 @@
 """Bytes at risk at every instant: the distinct bytes whose latest store is not safe.
 
-A byte is at risk on the union of [begin, safe) over its stores. On one page the stores that become safe together form a
-*group*. As long as no store falls on a page whose earlier group is still unsafe, groups do not touch: a store adds the bytes that no
-earlier store of its group covers, and the group's union leaves at its safe instant. Pages where groups overlap in time
-(stores during somebody else's sync) are worked out byte by byte.
+A byte is at risk on the union of [begin, safe) over its stores. On one page the stores that become
+safe together form a
+*group*. As long as no store falls on a page whose earlier group is still unsafe, groups do not
+touch: a store adds the bytes that no earlier store of its group covers, and the group's union
+leaves at its safe instant. Pages where groups overlap in time (stores during somebody else's sync)
+are worked out byte by byte.
 
-The work goes in stretches that begin and end with nothing at risk, wherever such instants exist, so that its cost is in
-proportion to the stores and memory is bounded.
+The work goes in stretches that begin and end with nothing at risk, wherever such instants exist, so
+that its cost is in proportion to the stores and memory is bounded.
 """
 
 from __future__ import annotations
@@ -28,7 +30,8 @@ STRETCH_ROWS = 1 << 17
 def at_risk(history: History, safety: Safety) -> StepFunction:
     """Bytes at risk over time."""
     parts = [
-        _stretch(history.store_t_ns[part.low : part.high], part) for part in _closed(history, safety)
+        _stretch(history.store_t_ns[part.low : part.high], part)
+        for part in _closed(history, safety)
     ]
     if not parts:
         empty = np.empty(0, dtype=np.int64)
@@ -70,7 +73,8 @@ def _slice(part: Batched, first_row: int, end_row: int) -> Batched:
 
 
 def _last_quiet(t_ns: I64, part: Batched) -> int:
-    """The last row that begins strictly after all before it are safe; 0 if none. Never the last stretch's end."""
+    """The last row that begins strictly after all before it are safe; 0 if none. Never the last
+    stretch's end."""
     safe = part.safe_ns
     if part.pieces.row.size != t_ns.size:
         ends = np.flatnonzero(np.diff(part.pieces.row, append=t_ns.size))
@@ -131,15 +135,14 @@ def _sum_by_instant(t_ns: I64, amount: I64) -> tuple[I64, I64]:
     return instants, total.astype(np.int64)
 
 
-def _byte_by_byte(
-    page: I64, start: I64, end: I64, t_ns: I64, safe_ns: I64
-) -> tuple[I64, I64, I64]:
-    """For pieces sorted by page, then time: bytes each adds, and (instants, bytes) of what then leaves."""
+def _byte_by_byte(page: I64, start: I64, end: I64, t_ns: I64, safe_ns: I64) -> tuple[I64, I64, I64]:
+    """For pieces sorted by page, then time: bytes each adds, and (instants, bytes) of what then
+    leaves."""
     added = np.zeros(page.size, dtype=np.int64)
     leaving: dict[int, int] = {}
     until = np.zeros(PAGE_BYTES, dtype=np.int64)
     last_page = -1
-    columns = zip(page.tolist(), start.tolist(), end.tolist(), t_ns.tolist(), safe_ns.tolist())
+    columns = zip(*(c.tolist() for c in (page, start, end, t_ns, safe_ns)), strict=True)
     for i, (here, low, high, begin, safe) in enumerate(columns):
         if here != last_page:
             until.fill(0)

@@ -1,7 +1,9 @@
-"""What a failure takes, in terms of writes and acknowledgements, at every instant (pure functions of the History).
+"""What a failure takes, in terms of writes and acknowledgements, at every instant (pure functions
+of the History).
 
-Contract: a write is safe when all its stores are. Unsaved writes, the recovery point, holes and torn writes follow from the safe
-instants of writes in order of their begin; broken promises hold a flush's acknowledgement against the stores it covers (V2).
+Contract: a write is safe when all its stores are. Unsaved writes, the recovery point, holes and
+torn writes follow from the safe instants of writes in order of their begin; broken promises hold a
+flush's acknowledgement against the stores it covers (V2).
 """
 
 from __future__ import annotations
@@ -21,7 +23,8 @@ _ROWS = 1 << 18
 
 @dataclass(frozen=True, slots=True)
 class WriteSafety:
-    """Writes in order of begin, int64[w]: number, begin, first and last instant at which a part / all of it is safe."""
+    """Writes in order of begin, int64[w]: number, begin, first and last instant at which a part /
+    all of it is safe."""
 
     write: I64
     begin_ns: I64
@@ -81,7 +84,8 @@ def recovery_point(writes: WriteSafety) -> Ramps:
 
 
 def holes(writes: WriteSafety, end_ns: int) -> I64:
-    """Positions (in `writes`) of writes not safe at an instant of the run at which one begun later is."""
+    """Positions (in `writes`) of writes not safe at an instant of the run at which one begun later
+    is."""
     n = writes.begin_ns.size
     if n == 0:
         return writes.begin_ns
@@ -92,7 +96,8 @@ def holes(writes: WriteSafety, end_ns: int) -> I64:
 
 
 def torn(writes: WriteSafety, end_ns: int) -> I64:
-    """Positions of writes of which a part is safe at an instant of the run at which another is not."""
+    """Positions of writes of which a part is safe at an instant of the run at which another is
+    not."""
     return np.flatnonzero((writes.part_ns < writes.whole_ns) & (writes.part_ns < end_ns))
 
 
@@ -131,8 +136,9 @@ def broken_promises(history: History, last: I64) -> tuple[I64, I64]:
 def acknowledgements_safe(history: History, writes: WriteSafety) -> I64:
     """When each acknowledgement is covered, int64[a].
 
-    For a program: when all stores of its record are safe. A recording cannot see what its program still kept to itself: covered
-    when the first flush submitted at or after the previous acknowledgement has completed with success."""
+    For a program: when all stores of its record are safe. A recording cannot see what its program
+    still kept to itself: covered when the first flush submitted at or after the previous
+    acknowledgement has completed with success."""
     if history.facts["recorded"]:
         return _covered_by_flush(history)
     if not history.ack_t_ns.size:

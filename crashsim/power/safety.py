@@ -1,9 +1,10 @@
 """When each piece of each store is safe from a failure (Rules P1-P5, D1, D2, H9, H10).
 
-Contract: a piece is safe from the first instant from which its page holds that store, or a later version, in a layer that the failure
-keeps. It travels with the first snapshot of its page at or after its begin (without DAX: at or after the copy that carries
-it), because a page under writeback is never written twice at once, so versions of a page become safe in order.
-`NEVER`: not before the run's end was simulated.
+Contract: a piece is safe from the first instant from which its page holds that store, or a later
+version, in a layer that the failure keeps. It travels with the first snapshot of its page at or
+after its begin (without DAX: at or after the copy that carries it), because a page under writeback
+is never written twice at once, so versions of a page become safe in order. `NEVER`: not before the
+run's end was simulated.
 """
 
 from __future__ import annotations
@@ -169,7 +170,9 @@ class Safety:
             return safe
         for span, (number, instants) in zip(history.devices, self._batch_base, strict=True):
             if len(history.devices) > 1:
-                mine = np.flatnonzero((page >= span.first_page) & (page < span.first_page + span.pages))
+                mine = np.flatnonzero(
+                    (page >= span.first_page) & (page < span.first_page + span.pages)
+                )
                 safe[mine] = self._on_device(page[mine], t_ns[mine], number, instants)
             else:
                 safe = self._on_device(page, t_ns, number, instants)

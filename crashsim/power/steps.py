@@ -1,6 +1,7 @@
 """Step functions over the instants of a run, and what share of the time they spend where.
 
-A `StepFunction` has strictly ascending instants; `values[i]` holds from `instants[i]` up to the next; before the first the value is 0.
+A `StepFunction` has strictly ascending instants; `values[i]` holds from `instants[i]` up to the
+next; before the first the value is 0.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from crashsim.engine.streams import I64
 from crashsim.results import Spread
@@ -28,7 +30,8 @@ class StepFunction(NamedTuple):
 
 
 def from_changes(t_ns: I64, change: I64) -> StepFunction:
-    """The running sum of changes, in any order of time; instants where nothing changes are left out."""
+    """The running sum of changes, in any order of time; instants where nothing changes are left
+    out."""
     if t_ns.size == 0:
         return StepFunction(t_ns, change)
     if bool(np.any(t_ns[1:] < t_ns[:-1])):
@@ -65,7 +68,8 @@ def _thin(t_ns: I64, values: I64) -> StepFunction:
 
 
 def spread(steps: StepFunction, end_ns: int) -> Spread:
-    """Maximum and time-weighted percentiles over [0, end): the smallest value that holds for at least that share."""
+    """Maximum and time-weighted percentiles over [0, end): the smallest value that holds for at
+    least that share."""
     inside = int(np.searchsorted(steps.instants, end_ns, "left"))
     instants, values = steps.instants[:inside], steps.values[:inside]
     if inside == 0 or end_ns == 0:
@@ -80,17 +84,18 @@ def spread(steps: StepFunction, end_ns: int) -> Spread:
         order = np.argsort(values, kind="stable")
         level = np.concatenate([np.zeros(1, dtype=np.int64), values[order]])
         time = np.concatenate([instants[:1], weight[order]]).astype(np.float64)
-    share = np.cumsum(time)
+    share: npt.NDArray[np.float64] = np.cumsum(time, dtype=np.float64)
     return Spread(largest, *(_percentile(level, share, end_ns, p) for p in (50, 99)))
 
 
-def _percentile(level: I64, share: np.ndarray[tuple[int], np.dtype[np.float64]], end_ns: int, percent: int) -> int:
+def _percentile(level: I64, share: npt.NDArray[np.float64], end_ns: int, percent: int) -> int:
     need = -(-end_ns * percent // 100)
     return int(level[min(int(np.searchsorted(share, need, "left")), level.size - 1)])
 
 
 class Ramps(NamedTuple):
-    """A quantity that grows by 1 per ns on intervals [start, end), from `low`; 0 elsewhere. int64[k], ascending."""
+    """A quantity that grows by 1 per ns on intervals [start, end), from `low`; 0 elsewhere.
+    int64[k], ascending."""
 
     start: I64
     end: I64
@@ -113,7 +118,8 @@ def ramp_spread(ramps: Ramps, end_ns: int) -> Spread:
     if low.size == 0 or end_ns == 0:
         return Spread(0, 0, 0)
     high = low + length
-    # Time spent at or below v: flat part + sum over ramps of clamp(v - low, 0, length), linear between these corners.
+    # Time spent at or below v: flat part + sum over ramps of clamp(v - low, 0, length), linear
+    # between these corners.
     corner = np.concatenate([low, high])
     slope = np.concatenate([np.ones(low.size, dtype=np.int64), -np.ones(low.size, dtype=np.int64)])
     order = np.argsort(corner, kind="stable")

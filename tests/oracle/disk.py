@@ -61,7 +61,7 @@ class Disk:
     def write_batch(self, batch: Submitted, done: Callable[[list[int]], None]) -> None:
         """`done` gets the pages of each I/O as it completes."""
         runs = merge(batch.pages)
-        runs.sort(key=lambda run: draw(self.seed, "disk-order", batch.number * 2**32 + run[0]))
+        runs.sort(key=lambda run: (self.place(batch.number, run[0]), run[0]))
         start = self.occupy(len(batch.pages) * PAGE_BYTES)
         served = 0
         for run in runs:
@@ -69,6 +69,10 @@ class Disk:
             instant = start + self.write_time(served)
             self.outcome.ios.append(Io(batch.number, run[0], len(run), instant))
             self.clock.at(instant, Rank.DISK, (WRITE,), partial(self.completed, batch, run, done))
+
+    def place(self, batch: int, first_page: int) -> int:
+        """Where an I/O of a batch stands in the order in which they are served."""
+        return draw(self.seed, "disk-order", batch * 2**32 + first_page) >> 32
 
     def completed(
         self, batch: Submitted, run: list[int], done: Callable[[list[int]], None]

@@ -63,14 +63,13 @@ class Host:
         for device, pages in enumerate(sizes):
             self.files.append(File(device, range(first, first + pages)))
             first += pages
-        self.total_pages = first
         self.dirty: set[int] = set()
         self.writeback: set[int] = set()
         self.fsyncs: list[Fsync] = []
         self.fsyncs_begun = 0
         self.background = spec.memory_bytes * spec.background_ratio // 100 // PAGE_BYTES
         self.limit = spec.memory_bytes * spec.dirty_ratio // 100 // PAGE_BYTES
-        self.background_batch: set[int] | None = None  # its pages still in flight; None: stopped
+        self.background_batch: set[int] | None = None  # pages it waits for; None: stopped
         self.cursor = 0
         self.taken_now: list[Submitted] = []
         self.errors = sorted(spec.fsync_errors)
@@ -98,7 +97,7 @@ class Host:
 
     def pause(self, dirtied: int) -> int:
         """Rule H7: how long the writer that just dirtied so many pages is held up."""
-        x = len(self.dirty | self.writeback)
+        x = len(self.dirty) + len(self.writeback)
         freerun = (self.background + self.limit) // 2
         if dirtied == 0 or x <= freerun:
             return 0
@@ -184,12 +183,11 @@ class Host:
             self.step(fsync, lambda: self.data_written(fsync))
 
     def take_deferred(self, fsync: Fsync) -> None:
-        """Reading: a tagged page that someone else took meanwhile is not taken again, but the fsync
-        waits for it (else a flush would be acknowledged without its data, against V2)."""
+        """The instant T2: what is in flight now may hold a tagged page that someone else
+        took meanwhile, so the fsync waits for it too."""
         self.guest.start_due_writes(fsync.file.device)
-        fsync.waits |= fsync.deferred & self.writeback
         mine = (fsync.deferred & self.dirty) - self.writeback
-        fsync.waits |= mine
+        fsync.waits |= mine | {page for page in self.writeback if page in fsync.file.pages}
         fsync.deferred = set()
         self.snapshot(fsync.file, mine, "fsync")
         fsync.busy = False
@@ -237,6 +235,8 @@ class Host:
         self.clock.at(wakes, Rank.FLUSHER, order, lambda: self.flusher_pass(file))
 
     def flusher_pass(self, file: File) -> None:
+        if file.age_start is None or self.clock.now - file.age_start < self.spec.expire_ns:
+            return
         self.guest.start_due_writes(file.device)
         self.snapshot(file, self.idle_dirty(file), "flusher")
         if not any(page in file.pages for page in self.dirty):
@@ -244,24 +244,23 @@ class Host:
         self.schedule_flusher(file)
 
     def background_pass(self) -> None:
-        """Rule H7. Reading: one turn takes 1024 pages over all files, as one batch for each file
-        in the order met, and has completed when all of them have."""
+        """Rule H7: up to 1024 pages of one file, then again when they are written.
+        Reading: "all writes in flight" are those in flight when it looks and finds nothing."""
         for file in self.files:
             self.guest.start_due_writes(file.device)
-        round_trip = [*range(self.cursor, self.total_pages), *range(self.cursor)]
-        idle = self.dirty - self.writeback
-        taken = [page for page in round_trip if page in idle][:BACKGROUND_PAGES]
-        if len(self.dirty) <= self.background or not taken:
+        if len(self.dirty) <= self.background:
             self.background_batch = None
             return
-        self.cursor = (taken[-1] + 1) % self.total_pages
+        idle = sorted(self.dirty - self.writeback)
+        if not idle:
+            self.background_batch = set(self.writeback)
+            return
+        ahead = [page for page in idle if page >= self.cursor] or idle
+        file = next(file for file in self.files if ahead[0] in file.pages)
+        taken = [page for page in ahead if page in file.pages][:BACKGROUND_PAGES]
+        self.cursor = taken[-1] + 1
         self.background_batch = set(taken)
-        for file in sorted(self.files, key=lambda file: self.place(file, taken)):
-            self.snapshot(file, {page for page in taken if page in file.pages}, "background")
-
-    def place(self, file: File, taken: list[int]) -> int:
-        """Where the file's first page stands among those taken."""
-        return next((i for i, page in enumerate(taken) if page in file.pages), len(taken))
+        self.snapshot(file, set(taken), "background")
 
     def early_pass(self, k: int) -> None:
         """Rule H8. Reading: the draw's page is numbered over all devices."""

@@ -16,8 +16,14 @@ CALLS = ("msync", "fdatasync", "fsync", "msync-async")
 DRIVERS = ("concurrent", "serialized", "ordered")
 
 
+class Item:
+    """One thing in a vCPU's program."""
+
+    __slots__ = ()
+
+
 @dataclass(frozen=True, slots=True)
-class Write:
+class Write(Item):
     offset: int
     length: int
     think_ns: int = 0
@@ -25,7 +31,7 @@ class Write:
 
 
 @dataclass(frozen=True, slots=True)
-class FlushedWrite:
+class FlushedWrite(Item):
     """A recorded write whose request carries PREFLUSH, FUA or both."""
 
     offset: int
@@ -36,30 +42,29 @@ class FlushedWrite:
 
 
 @dataclass(frozen=True, slots=True)
-class Sync:
+class Sync(Item):
     call: str = "msync"
     delay_ns: int = 0
 
 
 @dataclass(frozen=True, slots=True)
-class SyncIfDue:
+class SyncIfDue(Item):
     t_ns: int
     call: str = "msync"
 
 
 @dataclass(frozen=True, slots=True)
-class GroupSync:
+class GroupSync(Item):
     delay_ns: int = 0
     call: str = "msync"
 
 
 @dataclass(frozen=True, slots=True)
-class Mark:
+class Mark(Item):
     label: str
     delay_ns: int = 0
 
 
-Item = Write | FlushedWrite | Sync | SyncIfDue | GroupSync | Mark
 Program = tuple[Item, ...]
 
 
@@ -126,7 +131,7 @@ def check(world: OracleWorld) -> None:
                 inside = item.offset >= 0 and item.offset + item.length <= device.pages * PAGE_BYTES
                 if item.length < 1 or not inside:
                     raise ValueError(f"{item} is not inside the device")
-            elif not isinstance(item, Mark) and item.call not in CALLS:
+            elif isinstance(item, Sync | SyncIfDue | GroupSync) and item.call not in CALLS:
                 raise ValueError(f"unknown call in {item}")
             if isinstance(item, FlushedWrite) and not world.guest.dax:
                 raise ValueError("a recording enters below the guest's page cache")

@@ -1,0 +1,65 @@
+# Needs make and Python 3.11 or newer; everything else is put into .venv, once.
+#
+#   make demo   run the first experiment on a real recording
+#   make test   run the tests
+#   make check  lint, format, types, style
+#   make bench  measure
+#   make clean  remove .venv and what the tools left behind; runs/ stays
+
+BIN = .venv/bin
+DEMO = sqlite-wal-normal
+PYTHONS = python3 python3.14 python3.13 python3.12 python3.11
+RECENT = import sys; sys.exit(sys.version_info < (3, 11))
+PIP = $(BIN)/python -m pip -qq --disable-pip-version-check --no-input
+HAS_PIP = $(BIN)/python -m pip --version >/dev/null 2>&1 || $(BIN)/python -m ensurepip >/dev/null
+
+.PHONY: demo test check bench clean
+
+demo: .venv/installed
+	@echo "crashsim run experiments/$(DEMO).yaml"
+	@$(BIN)/crashsim run experiments/$(DEMO).yaml
+	@echo
+	@echo "The report: runs/$(DEMO)/latest/report.html"
+
+test: .venv/installed-dev
+	@$(BIN)/python -m pytest -n 2
+
+check: .venv/installed-dev
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy --strict
+	@$(BIN)/python -m pytest -q tests/test_style.py
+
+bench: .venv/installed-dev
+	@$(BIN)/python -m benchmarks
+
+clean:
+	rm -rf .venv dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find crashsim tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
+
+# Both stamps are made anew when pyproject.toml changes. The development tools come with all that the
+# demo needs.
+.venv/installed: pyproject.toml .venv/bin/python
+	@echo "Installing crashsim into .venv ..."
+	@$(HAS_PIP)
+	@$(PIP) install --editable .
+	@touch $@
+
+.venv/installed-dev: pyproject.toml .venv/bin/python
+	@echo "Installing crashsim and its development tools into .venv ..."
+	@$(HAS_PIP)
+	@$(PIP) install --editable '.[dev]'
+	@touch .venv/installed $@
+
+# A .venv that is there is used, whoever made it, unless its Python is gone.
+.venv/bin/python:
+	@for python in $(PYTHONS); do \
+		if $$python -c '$(RECENT)' 2>/dev/null; then \
+			$$python -m venv --clear .venv && exit; \
+			rm -rf .venv; \
+			exit 1; \
+		fi; \
+	done; \
+	echo "crashsim needs Python 3.11 or newer. python3 is: $$(python3 --version 2>&1)" >&2; \
+	echo "With another Python elsewhere: make PYTHONS=/path/to/python3.12 demo" >&2; \
+	exit 1

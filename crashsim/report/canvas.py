@@ -1,0 +1,202 @@
+"""How every picture looks: sizes, colours, axes with units, and bytes that do not change.
+
+Contract: imported by the plots only, since it loads matplotlib. Colours are Okabe and Ito's, told
+apart by readers with any colour vision; line styles tell them apart without colour. SVG has no date
+and fixed ids, PNG no software name. `INK` and `PAPER` are used for nothing but text and ground, so
+that a page may replace them.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
+
+from crashsim.experiment.units import format_bytes, format_duration
+
+INK = "#252525"
+PAPER = "#fefefe"
+FAINT = "#9a9a9a"
+COLOURS = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+LINES: tuple[Any, ...] = ("-", "-", "--", "-.", (0, (1, 1)), (0, (5, 1)))
+LAYER_COLOURS = {"L1": "#cc79a7", "L2": "#e69f00", "L3": "#56b4e9", "L4": "#0072b2"}
+WIDTH_INCHES = 9.0
+_DPI = 130
+
+_STYLE: dict[Any, Any] = {
+    "axes.edgecolor": FAINT,
+    "axes.facecolor": "none",
+    "axes.grid": True,
+    "axes.labelcolor": INK,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlecolor": INK,
+    "axes.titlelocation": "left",
+    "axes.titlesize": 9.5,
+    "figure.facecolor": PAPER,
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "grid.alpha": 0.35,
+    "grid.color": FAINT,
+    "grid.linewidth": 0.6,
+    "legend.fontsize": 8.5,
+    "legend.frameon": False,
+    "legend.labelcolor": INK,
+    "path.simplify": True,
+    "savefig.facecolor": PAPER,
+    "svg.fonttype": "path",
+    "svg.hashsalt": "crashsim",
+    "text.color": INK,
+    "text.parse_math": False,
+    "xtick.color": FAINT,
+    "xtick.labelcolor": INK,
+    "ytick.color": FAINT,
+    "ytick.labelcolor": INK,
+}
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """The style of all plots, whatever the user's own matplotlib settings."""
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(_STYLE)
+        yield
+
+
+def new_figure(height_inches: float) -> Figure:
+    """An empty figure of the common width."""
+    figure = Figure(figsize=(WIDTH_INCHES, height_inches), layout="constrained", dpi=_DPI)
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def rendered(figure: Figure) -> tuple[bytes, bytes]:
+    """(SVG, PNG)."""
+    svg, png = io.BytesIO(), io.BytesIO()
+    nothing: dict[str, Any] = {"Date": None, "Creator": None}
+    figure.savefig(svg, format="svg", metadata=nothing)
+    figure.savefig(png, format="png", metadata={"Software": None})
+    return _COORDINATES.sub(_rounded, svg.getvalue()), png.getvalue()
+
+
+# Hundredths of a point are finer than any screen or printer; six decimals double the file.
+_COORDINATES = re.compile(rb' (?:d|x|y)="[^"]*"')
+_LONG = re.compile(rb"-?[0-9]+\.[0-9]{3,}")
+
+
+def _rounded(match: re.Match[bytes]) -> bytes:
+    return _LONG.sub(lambda number: b"%.6g" % round(float(number[0]), 2), match[0])
+
+
+class Unit(NamedTuple):
+    """A unit of an axis and what one of it is in bytes or ns."""
+
+    name: str
+    scale: int
+
+
+_SIZES = (Unit("GiB", 1 << 30), Unit("MiB", 1 << 20), Unit("KiB", 1 << 10))
+_TIMES = (
+    Unit("min", 60_000_000_000),
+    Unit("s", 1_000_000_000),
+    Unit("ms", 1_000_000),
+    Unit("µs", 1_000),
+)
+
+
+def size_unit(largest: int) -> Unit:
+    """The unit in which sizes up to `largest` bytes read well."""
+    return next((unit for unit in _SIZES if largest >= unit.scale), Unit("bytes", 1))
+
+
+def time_unit(longest_ns: int) -> Unit:
+    """The unit in which times up to `longest_ns` read well; minutes from ten on."""
+    units = _TIMES if longest_ns >= 600 * _TIMES[1].scale else _TIMES[1:]
+    return next((unit for unit in units if longest_ns >= unit.scale), Unit("ns", 1))
+
+
+def set_axis(axis: Any, unit: Unit, label: str, ticks: int = 8) -> None:
+    """Ticks at round numbers of `unit`, the data staying in bytes or ns."""
+    axis.set_major_locator(_RoundLocator(unit.scale, ticks))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value / unit.scale:.10g}"))
+    axis.set_label_text(f"{label} ({unit.name})")
+
+
+class _RoundLocator(MaxNLocator):
+    """Ticks at 1, 2, 2.5 or 5 times a power of ten of a unit that is no power of ten."""
+
+    def __init__(self, scale: int, ticks: int) -> None:
+        super().__init__(nbins=ticks, steps=[1, 2, 2.5, 5, 10])
+        self._scale = scale
+
+    def tick_values(self, vmin: float, vmax: float) -> Any:
+        ticks = np.asarray(super().tick_values(vmin / self._scale, vmax / self._scale))
+        return ticks * self._scale
+
+
+class LogScale(NamedTuple):
+    """A logarithmic axis on which 0 has a place of its own: one `step` left of the least value."""
+
+    base: int
+    lowest: float
+    step: int
+    ticks: list[float]
+    labels: list[str]
+
+    def position(self, value: float) -> float:
+        """Where a value stands."""
+        return math.log(value, self.base) if value > 0 else self.lowest - self.step
+
+
+def log_scale(values: Sequence[int], kind: str) -> LogScale:
+    """For values of `kind` bytes, ns or count; at most seven ticks."""
+    base = 2 if kind == "bytes" else 10
+    positive = [value for value in values if value > 0] or [1]
+    low, high = _power_below(min(positive), base), _power_below(max(positive) - 1, base) + 1
+    high = max(high, low + 1)
+    step = max(1, -(-(high - low) // 6))
+    high = low + -(-(high - low) // step) * step
+    exponents = list(range(low, high + 1, step))
+    ticks: list[float] = [float(exponent) for exponent in exponents]
+    labels = [_tick(base**exponent, kind) for exponent in exponents]
+    if any(value == 0 for value in values):
+        ticks, labels = [float(low - step), *ticks], ["0", *labels]
+    return LogScale(base, float(low), step, ticks, labels)
+
+
+def _power_below(value: int, base: int) -> int:
+    """The largest k with base**k <= value, in integers; 0 below 1."""
+    power = 0
+    while base ** (power + 1) <= value:
+        power += 1
+    return power
+
+
+def _tick(value: int, kind: str) -> str:
+    if kind == "bytes":
+        return format_bytes(value)
+    return format_duration(value) if kind == "ns" else f"{value:,}"
+
+
+def set_log_axis(axis: Any, scale: LogScale, label: str) -> None:
+    """Ticks of a `LogScale`, whose positions the data are given in."""
+    axis.set_major_locator(FixedLocator(scale.ticks))
+    axis.set_ticklabels(scale.labels)
+    axis.set_label_text(label)
+
+
+def say(axes: Axes, text: str) -> None:
+    """Words in the middle of axes that have nothing to show."""
+    axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", fontsize=11)
+    axes.set_yticks([])

@@ -1,0 +1,214 @@
+"""Two runs side by side: what became worse, what better.
+
+Contract: cases are matched by name. Of every metric less is better, but for `acknowledged`. A
+metric is worse when it grew by more than its tolerance (none unless given), a case that is gone is
+a regression, a new one is not. Of a metric that was 0 a share is 0: any growth is worse.
+Nothing in common is `NothingExplored`, never green. Losses are those of a host power cut.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+from crashsim.errors import NothingExplored, UsageError
+from crashsim.experiment.units import UnitError, parse_bytes, parse_duration
+from crashsim.report.loading import from_json
+from crashsim.report.words import quantity, some
+from crashsim.results import CaseResult, Results
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """A figure of a case; `unit` is bytes, ns or empty."""
+
+    unit: str
+    of: Callable[[CaseResult], int]
+    more_is_better: bool = False
+
+
+METRICS: dict[str, Metric] = {
+    "broken_promises": Metric("", lambda c: c.broken_promises),
+    "uncovered_acknowledgements": Metric("", lambda c: c.uncovered_acknowledgements.max),
+    "at_risk_max": Metric("bytes", lambda c: c.at_risk_bytes.max),
+    "at_risk_p50": Metric("bytes", lambda c: c.at_risk_bytes.p50),
+    "at_risk_p99": Metric("bytes", lambda c: c.at_risk_bytes.p99),
+    "recovery_point_max": Metric("ns", lambda c: c.recovery_point_ns.max),
+    "recovery_point_p50": Metric("ns", lambda c: c.recovery_point_ns.p50),
+    "recovery_point_p99": Metric("ns", lambda c: c.recovery_point_ns.p99),
+    "holes": Metric("", lambda c: c.holes),
+    "torn": Metric("", lambda c: c.torn),
+    "failed_syncs": Metric("", lambda c: c.failed_syncs),
+    "acknowledged": Metric("", lambda c: c.acknowledged, more_is_better=True),
+    "flushes": Metric("", lambda c: c.flushes),
+    "bytes_written": Metric("bytes", lambda c: c.bytes_written),
+    "guest_wait": Metric("ns", lambda c: c.guest_wait_ns),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Tolerance:
+    """What a metric may become worse by: a share of the old value, or an amount in its unit."""
+
+    share: Fraction = Fraction(0)
+    amount: int = 0
+
+    def allows(self, old: int, worse_by: int) -> bool:
+        """Whether a change for the worse is within it."""
+        return worse_by <= self.amount or worse_by <= self.share * old
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One metric of one case that is not what it was. `judgement`: worse | tolerated | better."""
+
+    case: str
+    metric: str
+    old: int
+    new: int
+    judgement: str
+
+    @property
+    def unit(self) -> str:
+        """bytes, ns or empty."""
+        return METRICS[self.metric].unit
+
+    def old_text(self) -> str:
+        """The old value, readable."""
+        return quantity(self.old, self.unit)
+
+    def new_text(self) -> str:
+        """The new value, readable; exact when both would read the same."""
+        text = quantity(self.new, self.unit)
+        if text == self.old_text():
+            return f"{text} ({self.new - self.old:+,} {self.unit})".replace(" )", ")")
+        return text
+
+    def change_text(self) -> str:
+        """`+12.3 %`, or `from 0`."""
+        if self.old == 0:
+            return "from 0"
+        return f"{100 * (self.new - self.old) / self.old:+.3g} %"
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Two runs compared; `matched` cases were in both."""
+
+    matched: int
+    missing: list[str]
+    new: list[str]
+    changes: list[Change]
+    notices: list[str]
+
+    @property
+    def regressed(self) -> bool:
+        """Whether anything is worse than tolerated, or a case is gone."""
+        return bool(self.missing) or bool(self.of("worse"))
+
+    def of(self, judgement: str) -> list[Change]:
+        """The changes of one judgement."""
+        return [change for change in self.changes if change.judgement == judgement]
+
+    def headline(self) -> str:
+        """The outcome in one line."""
+        parts = [f"{some(len(self.of('worse')), 'metric')} worse"] if self.of("worse") else []
+        if self.missing:
+            parts.append(f"{some(len(self.missing), 'case')} missing")
+        outcome = "Regressed: " + ", ".join(parts) if parts else "No regression"
+        extras = [f"{len(self.of(j))} {j}" for j in ("tolerated", "better") if self.of(j)]
+        extras += [f"{some(len(self.new), 'new case')}"] if self.new else []
+        return f"{outcome} in {some(self.matched, 'case')} compared" + "".join(
+            f", {extra}" for extra in extras
+        )
+
+
+def parse_tolerances(texts: Sequence[str]) -> dict[str, Tolerance]:
+    """`at_risk_p99=5%`, `guest_wait=200ms`, `at_risk_max=1MiB`, `flushes=3`, one metric each."""
+    tolerances: dict[str, Tolerance] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        name, value = name.strip(), value.strip()
+        if not equals or name not in METRICS:
+            expected = "a tolerance such as at_risk_p99=5%"
+            raise UsageError(f"expected {expected}, got {text!r}; metrics: {', '.join(METRICS)}")
+        if name in tolerances:
+            raise UsageError(f"two tolerances for {name}")
+        tolerances[name] = _tolerance(value, METRICS[name].unit, text)
+    return tolerances
+
+
+def _tolerance(value: str, unit: str, text: str) -> Tolerance:
+    try:
+        if value.endswith("%"):
+            share = Fraction(value[:-1].strip()) / 100
+            if share < 0:
+                raise ValueError
+            return Tolerance(share=share)
+        if unit == "bytes":
+            return Tolerance(amount=parse_bytes(value))
+        if unit == "ns":
+            return Tolerance(amount=parse_duration(value))
+        if not value.isdecimal():
+            raise ValueError
+        return Tolerance(amount=int(value))
+    except UnitError as error:
+        raise UsageError(f"tolerance {text!r}: {error}, or a share such as 5%") from None
+    except (ValueError, ZeroDivisionError):
+        expected = "a share such as 5%" + ("" if unit else " or a count such as 3")
+        raise UsageError(f"tolerance {text!r}: expected {expected}") from None
+
+
+def compare(
+    old: dict[str, Any], new: dict[str, Any], tolerances: Mapping[str, Tolerance]
+) -> Comparison:
+    """Two `results.json` documents. UsageError for a document that is none, NothingExplored when
+    they have no case in common."""
+    before, after = from_json(old, "the old results"), from_json(new, "the new results")
+    old_cases = {case.name: case for case in before.cases}
+    new_cases = {case.name: case for case in after.cases}
+    matched = [name for name in old_cases if name in new_cases]
+    if not matched:
+        raise NothingExplored("nothing was compared: the two runs have no case in common")
+    changes = [
+        change
+        for name in matched
+        for change in _changes(old_cases[name], new_cases[name], tolerances)
+    ]
+    missing = [name for name in old_cases if name not in new_cases]
+    added = [name for name in new_cases if name not in old_cases]
+    return Comparison(len(matched), missing, added, changes, _notices(before, after))
+
+
+def _changes(old: CaseResult, new: CaseResult, tolerances: Mapping[str, Tolerance]) -> list[Change]:
+    changes = []
+    for name, metric in METRICS.items():
+        before, after = metric.of(old), metric.of(new)
+        if before != after:
+            worse_by = before - after if metric.more_is_better else after - before
+            judgement = _judgement(before, worse_by, tolerances.get(name, Tolerance()))
+            changes.append(Change(old.name, name, before, after, judgement))
+    return changes
+
+
+def _judgement(old: int, worse_by: int, tolerance: Tolerance) -> str:
+    if worse_by <= 0:
+        return "better"
+    return "tolerated" if tolerance.allows(old, worse_by) else "worse"
+
+
+def _notices(old: Results, new: Results) -> list[str]:
+    """What makes two runs hard to compare."""
+    notices = []
+    if old.experiment != new.experiment:
+        notices.append(f"two experiments: {old.experiment!r} and {new.experiment!r}")
+    if old.seed != new.seed:
+        notices.append(f"two seeds: {old.seed} and {new.seed}")
+    if old.version != new.version:
+        notices.append(f"two versions of crashsim: {old.version} and {new.version}")
+    for results, which in ((old, "old"), (new, "new")):
+        if results.interrupted:
+            notices.append(f"the {which} run was interrupted")
+    return notices

@@ -1,0 +1,82 @@
+"""A run as JUnit XML, the form that CI servers show.
+
+Contract: one test case for each expectation of each case, one for a case without expectations. A
+failure carries the condition, the actual value and the command that reproduces it. A case that
+wrote nothing, an interrupted run and a run without cases are errors, never green. No times: the
+same results give the same bytes.
+"""
+
+from __future__ import annotations
+
+from xml.etree import ElementTree
+
+from crashsim.report.words import expectation_line, printable, quantity
+from crashsim.results import CaseResult, Expectation, Results
+
+
+def junit_xml(results: Results, command: str) -> bytes:
+    """The document; `command` is what the user would type to run the experiment again."""
+    suite = ElementTree.Element("testsuite", name=printable(results.experiment))
+    for case in results.cases:
+        _add_case(suite, results, case, command)
+    if results.interrupted:
+        _error(suite, results, "every case ran", "the run was interrupted", command)
+    if not results.cases:
+        _error(suite, results, "something ran", "no case came to a result", command)
+    failures, errors = len(suite.findall(".//failure")), len(suite.findall(".//error"))
+    counts = {"tests": len(suite), "failures": failures, "errors": errors, "skipped": 0}
+    root = ElementTree.Element("testsuites", name="crashsim")
+    for key, number in counts.items():
+        suite.set(key, str(number))
+        if key != "skipped":
+            root.set(key, str(number))
+    root.append(suite)
+    ElementTree.indent(root)
+    document: bytes = ElementTree.tostring(root, encoding="utf-8", xml_declaration=True)
+    return document + b"\n"
+
+
+def _test(suite: ElementTree.Element, group: str, name: str) -> ElementTree.Element:
+    attributes = {"classname": printable(group), "name": printable(name)}
+    return ElementTree.SubElement(suite, "testcase", attributes)
+
+
+def _error(
+    suite: ElementTree.Element, results: Results, name: str, message: str, command: str
+) -> None:
+    test = _test(suite, results.experiment, name)
+    ElementTree.SubElement(test, "error", message=message).text = _story(message, command)
+
+
+def _add_case(suite: ElementTree.Element, results: Results, case: CaseResult, command: str) -> None:
+    group = f"{results.experiment}.{case.name}"
+    if case.writes == 0:
+        message = "nothing was written, so nothing was explored"
+        test = _test(suite, group, "something was written")
+        ElementTree.SubElement(test, "error", message=message).text = _story(message, command)
+    elif not case.expectations:
+        _test(suite, group, "ran, nothing expected")
+    for expectation in case.expectations:
+        test = _test(suite, group, f"{expectation.metric} {expectation.condition}")
+        if not expectation.holds:
+            _add_failure(test, case, expectation, command)
+
+
+def _add_failure(
+    test: ElementTree.Element, case: CaseResult, expectation: Expectation, command: str
+) -> None:
+    message = expectation_line(expectation)
+    unit = f" {expectation.unit}" if expectation.unit else ""
+    lines = [
+        f"case: {printable(case.name)}",
+        f"expected: {expectation.metric} {printable(expectation.condition)}",
+        f"actual: {quantity(expectation.actual, expectation.unit)} ({expectation.actual}{unit})",
+        f"seed: {case.seed}",
+        *(f"example: {printable(example.text)}" for example in case.examples[:1]),
+    ]
+    failure = ElementTree.SubElement(test, "failure", message=message, type="expectation")
+    failure.text = _story("\n".join(lines), command)
+
+
+def _story(text: str, command: str) -> str:
+    return f"\n{text}\nto reproduce: {printable(command)}\n"

@@ -1,0 +1,119 @@
+"""A run or a comparison as Markdown: `summary.md`, and a CI job's step summary.
+
+Contract: GitHub's dialect; the verdict first. Names from the user's files cannot break a table,
+open a tag or make a link.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+
+from crashsim.report.compare import Change, Comparison
+from crashsim.report.words import (
+    COLUMNS,
+    expectation_line,
+    expectations_summary,
+    failed,
+    passed,
+    printable,
+    some,
+    verdict,
+    worst_first,
+)
+from crashsim.results import CaseResult, Results
+
+_SPECIAL = re.compile(r"([\\`*_{}\[\]<>()#+!|~&@$-])")
+_MOST_EXAMPLES = 10
+_MOST_ROWS = 100
+
+
+def escaped(text: str) -> str:
+    """Text that Markdown shows as it is."""
+    return _SPECIAL.sub(r"\\\1", printable(text))
+
+
+def summary(results: Results) -> str:
+    """The whole of `summary.md`."""
+    sign = "✅" if passed(results) else "❌"
+    parts = [f"## {sign} crashsim: {escaped(results.experiment)}"]
+    if results.description:
+        parts.append(escaped(results.description))
+    parts.append("\n".join(f"- {escaped(line)}" for line in verdict(results)))
+    parts.append(_cases(results))
+    parts.append(_expectations(results))
+    parts += _examples(results)
+    parts += _notices(results)
+    parts.append(f"Seed {results.seed}, crashsim {escaped(results.version)}.")
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _cases(results: Results) -> str:
+    if not results.cases:
+        return ""
+    shown = results.cases
+    rest = ""
+    if len(shown) > _MOST_ROWS:
+        shown = worst_first(shown)[:_MOST_ROWS]
+        rest = f"\n\nThe worst {_MOST_ROWS} of {some(len(results.cases), 'case')}."
+    header = ["case", *(column.heading for column in COLUMNS)]
+    rows = [[escaped(case.name), *(column.cell(case) for column in COLUMNS)] for case in shown]
+    return _table(header, rows) + rest
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    ruler = ["---", *["---:"] * (len(header) - 1)]
+    lines = [header, ruler, *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _expectations(results: Results) -> str:
+    lines = [expectations_summary(results)]
+    for case in results.cases:
+        for expectation in failed(case):
+            told = escaped(expectation_line(expectation))
+            lines.append(f"- ❌ {escaped(case.name)}: {told}")
+    return "\n".join(lines) if len(lines) == 1 else f"{lines[0]}\n\n" + "\n".join(lines[1:])
+
+
+def _examples(results: Results) -> list[str]:
+    told = [(case, example) for case in worst_first(results.cases) for example in case.examples]
+    if not told:
+        return []
+    lines = [f"- {escaped(c.name)}: {escaped(e.text)}" for c, e in told[:_MOST_EXAMPLES]]
+    return ["### What would be lost, for example", "\n".join(lines)]
+
+
+def _notices(results: Results) -> list[str]:
+    lines = [
+        f"- {_named(results, case)}{escaped(n)}" for case in results.cases for n in case.notices
+    ]
+    return ["### Notices", "\n".join(lines)] if lines else []
+
+
+def _named(results: Results, case: CaseResult) -> str:
+    return f"{escaped(case.name)}: " if len(results.cases) > 1 else ""
+
+
+def comparison_summary(comparison: Comparison) -> str:
+    """A comparison as Markdown."""
+    sign = "❌" if comparison.regressed else "✅"
+    parts = [f"## {sign} {comparison.headline()}"]
+    if comparison.notices:
+        parts.append("\n".join(f"- {escaped(notice)}" for notice in comparison.notices))
+    for title, names in (("Missing cases", comparison.missing), ("New cases", comparison.new)):
+        if names:
+            parts.append(f"### {title}\n\n" + "\n".join(f"- {escaped(name)}" for name in names))
+    for title, judgement in (("Worse", "worse"), ("Tolerated", "tolerated"), ("Better", "better")):
+        if changes := comparison.of(judgement):
+            header = ["case", "metric", "old", "new", "change"]
+            rows = map(_change_row, changes[:_MOST_ROWS])
+            more = len(changes) - _MOST_ROWS
+            rest = f"\n\nAnd {some(more, 'more change')}." if more > 0 else ""
+            parts.append(f"### {title}\n\n{_table(header, rows)}{rest}")
+    return "\n\n".join(parts) + "\n"
+
+
+def _change_row(change: Change) -> list[str]:
+    cells = [change.old_text(), change.new_text(), change.change_text()]
+    return [escaped(change.case), f"`{change.metric}`", *cells]

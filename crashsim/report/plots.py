@@ -1,0 +1,71 @@
+"""All plots of a run, as SVG and PNG.
+
+Contract: matplotlib is loaded when `draw` is called, never by importing this module. The number of
+pictures does not grow with the number of cases. The same results give the same bytes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from crashsim.results import Results
+
+
+@dataclass(frozen=True, slots=True)
+class Plot:
+    """One picture: `name` is its file's, `title` and `caption` are for the page."""
+
+    name: str
+    title: str
+    caption: str
+    svg: bytes
+    png: bytes
+
+
+def draw(results: Results) -> list[Plot]:
+    """The pictures of a run, in the order in which they are read; none without cases."""
+    cases = results.cases
+    if not cases:
+        return []
+    from crashsim.report import prices, timelines
+    from crashsim.report.canvas import rendered, style
+
+    pictures = (
+        (
+            "risk",
+            "What a power cut would take, instant by instant",
+            "Each byte counts whose latest value is not safe from a power cut. "
+            "A shaded band spans the least and the largest value of each column.",
+            timelines.risk_over_time,
+        ),
+        (
+            "recovery-point",
+            "Recovery point: how old the lost work would be",
+            "The age of the oldest write that a power cut at this instant would take.",
+            timelines.recovery_point_over_time,
+        ),
+        (
+            "distribution",
+            "How likely is which loss",
+            "Read: at this share of all instants a power cut takes more than this many bytes.",
+            prices.distribution_of_loss,
+        ),
+        (
+            "price",
+            "Loss against price",
+            "Left costs less, down loses less.",
+            prices.loss_against_price,
+        ),
+        (
+            "layers",
+            "Where the bytes were",
+            "Bytes whose latest value had got no further than that layer."
+            + timelines.hidden_note(cases),
+            timelines.layers_over_time,
+        ),
+    )
+    plots = []
+    for name, title, caption, figure_of in pictures:
+        with style():
+            plots.append(Plot(name, title, caption, *rendered(figure_of(cases))))
+    return plots

@@ -1,0 +1,339 @@
+"""Plots over the time of a run: bytes at risk, recovery point, and where the bytes were.
+
+Contract: imported only when something is drawn (it loads matplotlib). A function of many steps is
+drawn as the band between its least and largest values. Of many cases a few are drawn in colour, the
+worst and the best among them, the others as a faint ground.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from crashsim.experiment.units import format_bytes, format_duration
+from crashsim.report.canvas import (
+    COLOURS,
+    FAINT,
+    INK,
+    LAYER_COLOURS,
+    LINES,
+    Unit,
+    new_figure,
+    say,
+    set_axis,
+    size_unit,
+    time_unit,
+)
+from crashsim.report.curves import I64, Band, band, line, seen, stack
+from crashsim.report.words import count, layer_name, shortened, some, worst_first
+from crashsim.results import CaseResult, Steps
+
+MOST_COLOURED = 5
+MOST_PANELS = 12
+# A case below this share of the worst hardly shows beside it.
+_SMALL = 20
+_FLUSHES_IN_ZOOM = 8
+
+
+def coloured(cases: list[CaseResult]) -> list[int]:
+    """Which cases are drawn in colour, in the sweep's order: all when few; otherwise evenly spread
+    from the worst to the best."""
+    if len(cases) <= MOST_COLOURED:
+        return list(range(len(cases)))
+    order = sorted(range(len(cases)), key=lambda i: -cases[i].at_risk_bytes.max)
+    last = len(order) - 1
+    places = [k * last // (MOST_COLOURED - 1) for k in range(MOST_COLOURED)]
+    return sorted(order[place] for place in places)
+
+
+def label(cases: list[CaseResult], index: int, longest: int = 60) -> str:
+    """A case's name in a legend, with its number in the table when there are many."""
+    name = shortened(cases[index].name, longest)
+    return f"{index + 1}  {name}" if len(cases) > MOST_COLOURED else name
+
+
+def end_of(cases: list[CaseResult]) -> int:
+    """The end of the longest run."""
+    return max(1, *(case.end_ns for case in cases))
+
+
+def _draw(axes: Axes, shape: Band, colour: str, style: Any, *, steps: bool, width: float) -> None:
+    if shape.exact:
+        kind = "steps-post" if steps else "default"
+        axes.plot(
+            shape.t_ns, shape.low, drawstyle=kind, color=colour, linestyle=style, linewidth=width
+        )
+        return
+    axes.fill_between(
+        shape.t_ns, shape.low, shape.high, step="post", color=colour, alpha=0.55, linewidth=0
+    )
+    axes.plot(shape.t_ns, shape.high, drawstyle="steps-post", color=colour, linewidth=width * 0.6)
+
+
+def _legend(figure: Figure, cases: list[CaseResult], chosen: list[int]) -> None:
+    handles: list[Any] = [
+        Line2D([], [], color=COLOURS[k], linestyle=LINES[k], linewidth=2, label=label(cases, i))
+        for k, i in enumerate(chosen)
+    ]
+    if rest := len(cases) - len(chosen):
+        text = some(rest, "other case")
+        handles.append(Line2D([], [], color=FAINT, linewidth=1, label=text))
+    longest = max(len(str(handle.get_label())) for handle in handles)
+    columns = max(1, min(len(handles), 110 // (longest + 8)))
+    figure.legend(handles=handles, loc="outside upper left", ncols=columns)
+
+
+def risk_over_time(cases: list[CaseResult]) -> Figure:
+    """Bytes at risk of a power cut at each instant, with flushes and flusher passes."""
+    chosen = coloured(cases)
+    rows = [(k, i) for k, i in enumerate(chosen) if _has_marks(cases[i])]
+    zoomed = _zoom(cases, chosen)
+    heights = [3.3, 0.3 + 0.2 * len(rows)] + ([1.7] if zoomed else [])
+    figure = new_figure(sum(heights) + 0.9)
+    panels = figure.subplots(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
+    end_ns = end_of(cases)
+    _risk_panel(panels[0], cases, chosen, end_ns)
+    panels[0].tick_params(labelbottom=False)
+    _marks_panel(panels[1], cases, rows, end_ns)
+    if zoomed:
+        _zoom_panel(panels[2], cases, chosen, zoomed)
+    _legend(figure, cases, chosen)
+    return figure
+
+
+def _risk_panel(axes: Axes, cases: list[CaseResult], chosen: list[int], end_ns: int) -> None:
+    worst = max(case.at_risk_bytes.max for case in cases)
+    _all_cases(axes, cases, chosen, "loss")
+    axes.set_xlim(0, end_ns)
+    set_axis(axes.xaxis, time_unit(end_ns), "time")
+    axes.set_xlabel("")
+    if worst == 0:
+        say(axes, "nothing is at risk at any instant")
+        axes.set_ylabel("bytes at risk")
+        return
+    axes.set_ylim(0, worst * 1.14)
+    set_axis(axes.yaxis, size_unit(worst), "bytes at risk")
+    index = max(range(len(cases)), key=lambda i: cases[i].at_risk_bytes.max)
+    _point_at_worst(axes, cases[index], end_ns)
+    passes = seen(cases[index].marks.flusher_passes, 0, end_ns)
+    for t_ns in passes[:12]:
+        axes.axvline(t_ns, color=FAINT, linestyle=":", linewidth=1, zorder=0)
+
+
+def _point_at_worst(axes: Axes, case: CaseResult, end_ns: int) -> None:
+    peak = case.at_risk_bytes.max
+    if peak not in case.loss.values:
+        return
+    t_ns = case.loss.instants[case.loss.values.index(peak)]
+    right = t_ns > end_ns * 0.75
+    axes.annotate(
+        f"worst: {format_bytes(peak)} at {format_duration(t_ns)}",
+        (t_ns, peak),
+        xytext=(-4 if right else 4, 4),
+        textcoords="offset points",
+        ha="right" if right else "left",
+        va="bottom",
+        fontsize=8.5,
+    )
+
+
+def _all_cases(axes: Axes, cases: list[CaseResult], chosen: list[int], what: str) -> None:
+    """The others first, so that the chosen lie above them."""
+    for i, case in enumerate(cases):
+        if i not in chosen:
+            _draw(axes, _shape(case, what), FAINT, "-", steps=what == "loss", width=0.6)
+    for k, i in enumerate(chosen):
+        shape = _shape(cases[i], what)
+        _draw(axes, shape, COLOURS[k], LINES[k], steps=what == "loss", width=1.6)
+
+
+def _shape(case: CaseResult, what: str) -> Band:
+    end_ns = max(1, case.end_ns)
+    return band(case.loss, 0, end_ns) if what == "loss" else line(case.recovery_point, 0, end_ns)
+
+
+def _has_marks(case: CaseResult) -> bool:
+    marks = case.marks
+    return bool(marks.flush_acks or marks.flusher_passes or marks.other_writeback)
+
+
+def _marks_panel(
+    axes: Axes, cases: list[CaseResult], rows: list[tuple[int, int]], end_ns: int
+) -> None:
+    for row, (k, i) in enumerate(rows):
+        marks = cases[i].marks
+        kinds = ((marks.flush_acks, "|", 7), (marks.other_writeback, ".", 4))
+        for instants, marker, size in (*kinds, (marks.flusher_passes, "v", 7)):
+            _mark(axes, seen(instants, 0, end_ns), row, COLOURS[k], marker, size)
+    axes.set_ylim(len(rows) - 0.4, -0.6)
+    axes.set_yticks(range(len(rows)), [_flushes(cases[i]) for _, i in rows], fontsize=8)
+    axes.tick_params(axis="y", length=0)
+    axes.grid(False, axis="y")
+    axes.spines["left"].set_visible(False)
+    axes.set_xlim(0, end_ns)
+    set_axis(axes.xaxis, time_unit(end_ns), "time")
+    handles = [
+        Line2D([], [], color=INK, linestyle="", marker="|", label="flush acknowledged"),
+        Line2D([], [], color=INK, linestyle="", marker="v", label="host flusher's pass"),
+    ]
+    if any(cases[i].marks.other_writeback for _, i in rows):
+        handles.append(
+            Line2D([], [], color=INK, linestyle="", marker=".", label="other host writeback")
+        )
+    axes.legend(
+        handles=handles,
+        loc="lower right",
+        bbox_to_anchor=(1, 0.96),
+        ncols=3,
+        fontsize=8,
+        handletextpad=0.1,
+        borderpad=0,
+    )
+
+
+def _mark(axes: Axes, at: I64, height: int, colour: str, marker: str, size: int) -> None:
+    if not at.size:
+        return
+    (marks,) = axes.plot(at, [height] * at.size, marker, color=colour, markersize=size)
+    marks.set_markeredgewidth(0.9)
+    # Whole at the edges, and no part of the layout.
+    marks.set_clip_on(False)
+    marks.set_in_layout(False)
+
+
+def _flushes(case: CaseResult) -> str:
+    return some(case.flushes, "flush", "flushes") if case.flushes else "no flush"
+
+
+def _zoom(cases: list[CaseResult], chosen: list[int]) -> tuple[int, int, list[int]] | None:
+    """Window and cases of the second look: those that hardly show beside the worst."""
+    worst = max(cases[i].at_risk_bytes.max for i in chosen)
+    small = [
+        i
+        for i in chosen
+        if 0 < cases[i].at_risk_bytes.max < worst / _SMALL and len(cases[i].marks.flush_acks) > 2
+    ]
+    if not small:
+        return None
+    sparsest = min(small, key=lambda i: len(cases[i].marks.flush_acks))
+    acks = sorted(cases[sparsest].marks.flush_acks)
+    first = max(0, len(acks) // 2 - _FLUSHES_IN_ZOOM // 2)
+    last = min(len(acks) - 1, first + _FLUSHES_IN_ZOOM)
+    start, stop = acks[first], acks[last]
+    return (start, stop, small) if stop > start else None
+
+
+def _zoom_panel(
+    axes: Axes, cases: list[CaseResult], chosen: list[int], zoomed: tuple[int, int, list[int]]
+) -> None:
+    start, stop, small = zoomed
+    largest = max(cases[i].at_risk_bytes.max for i in small)
+    for i in small:
+        k = chosen.index(i)
+        shape = band(cases[i].loss, start, min(stop, cases[i].end_ns))
+        _draw(axes, shape, COLOURS[k], LINES[k], steps=True, width=1.6)
+        at = seen(cases[i].marks.flush_acks, start, stop)
+        _mark(axes, at, 0, COLOURS[k], "|", 9)
+    axes.set_xlim(start, stop)
+    axes.set_ylim(0, largest * 1.1)
+    set_axis(axes.xaxis, time_unit(stop), "time")
+    set_axis(axes.yaxis, size_unit(largest), "at risk", ticks=4)
+    axes.set_title(
+        f"a closer look at {format_duration(stop - start)}: what hardly shows above", fontsize=9
+    )
+
+
+def recovery_point_over_time(cases: list[CaseResult]) -> Figure:
+    """The age of the oldest unsaved write at each instant."""
+    chosen = coloured(cases)
+    figure = new_figure(3.9)
+    axes = figure.subplots()
+    end_ns = end_of(cases)
+    _all_cases(axes, cases, chosen, "recovery point")
+    worst = max(case.recovery_point_ns.max for case in cases)
+    axes.set_xlim(0, end_ns)
+    set_axis(axes.xaxis, time_unit(end_ns), "time")
+    if worst:
+        axes.set_ylim(0, worst * 1.08)
+        set_axis(axes.yaxis, time_unit(worst), "age of the oldest unsaved write")
+    else:
+        say(axes, "every write is safe at once")
+        axes.set_ylabel("age of the oldest unsaved write")
+    _legend(figure, cases, chosen)
+    return figure
+
+
+def panels_of(cases: list[CaseResult]) -> list[int]:
+    """Which cases have a panel of their own: all, or those that lose the most."""
+    if len(cases) <= MOST_PANELS:
+        return list(range(len(cases)))
+    worst = {case.name for case in worst_first(cases)[:MOST_PANELS]}
+    return [i for i, case in enumerate(cases) if case.name in worst]
+
+
+def layers_over_time(cases: list[CaseResult]) -> Figure:
+    """Where the latest version of each byte had got to, stacked, a panel for each case."""
+    shown = panels_of(cases)
+    columns = 1 if len(shown) == 1 else 2
+    rows = -(-len(shown) // columns)
+    height = 3.4 if rows == 1 else 2.1
+    figure = new_figure(rows * height + 0.6)
+    panels = figure.subplots(rows, columns, squeeze=False).ravel()
+    used: list[str] = []
+    for axes, i in zip(panels, shown, strict=False):
+        used += _layer_panel(axes, cases[i])
+        axes.set_title(label(cases, i, 52 if columns == 2 else 90), fontsize=8.5)
+    for axes in panels[len(shown) :]:
+        axes.set_visible(False)
+    for axes in panels[: max(0, len(shown) - columns)]:
+        axes.set_xlabel("")
+    handles = [
+        Patch(color=LAYER_COLOURS.get(layer, FAINT), label=layer_name(layer))
+        for layer in sorted({*used})
+    ]
+    if handles:
+        figure.legend(handles=handles, loc="outside upper left", ncols=4)
+    return figure
+
+
+def _layer_panel(axes: Axes, case: CaseResult) -> list[str]:
+    """Draws one case; the layers that held anything."""
+    layers = {name: steps for name, steps in sorted(case.layers.items()) if any(steps.values)}
+    end_ns = max(1, case.end_ns)
+    axes.set_xlim(0, end_ns)
+    unit: Unit = time_unit(end_ns)
+    set_axis(axes.xaxis, unit, "time", ticks=6)
+    if not layers:
+        say(axes, "all on the media at every instant")
+        return []
+    shape = stack(_ordered(layers), end_ns)
+    # The media's side is drawn lowest: a byte sinks through the picture as it comes to rest.
+    names = list(layers)[::-1]
+    axes.stackplot(
+        shape.t_ns,
+        *shape.rows,
+        colors=[LAYER_COLOURS.get(name, FAINT) for name in names],
+        step="post",
+        linewidth=0,
+    )
+    top = int(np.sum(shape.rows, axis=0).max())
+    axes.set_ylim(0, top * 1.08)
+    set_axis(axes.yaxis, size_unit(top), "not on media", ticks=4)
+    if not shape.exact:
+        axes.set_xlabel(f"time ({unit.name}), each column at its worst instant")
+    return names
+
+
+def _ordered(layers: dict[str, Steps]) -> list[Steps]:
+    return list(layers.values())[::-1]
+
+
+def hidden_note(cases: list[CaseResult]) -> str:
+    """What the layer plot leaves out, if anything."""
+    left_out = len(cases) - len(panels_of(cases))
+    return f" {count(left_out)} cases that lose less are left out." if left_out else ""

@@ -1,0 +1,200 @@
+"""What every report says of a case, in words and figures, so that they all say the same.
+
+Contract: pure functions of `crashsim.results`. Text that came from a user's file is made printable
+here (`printable`); escaping for HTML, XML, Markdown or a terminal is left to the report concerned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from crashsim.experiment.units import format_bytes, format_duration
+from crashsim.results import CaseResult, Expectation, Results
+
+LAYER_NAMES = {
+    "L0": "guest program",
+    "L1": "guest page cache",
+    "L2": "host page cache",
+    "L3": "host writeback in flight",
+    "L4": "disk's volatile cache",
+    "L5": "media",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of the table of cases; on a narrow terminal the lowest `weight` gives way first."""
+
+    group: str
+    title: str
+    weight: int
+    cell: Callable[[CaseResult], str]
+    bad: Callable[[CaseResult], bool] = lambda case: False
+
+    @property
+    def heading(self) -> str:
+        """Group and title on one line."""
+        return f"{self.group} {self.title}".strip()
+
+
+COLUMNS: tuple[Column, ...] = (
+    Column("at risk", "worst", 9, lambda c: format_bytes(c.at_risk_bytes.max)),
+    Column("at risk", "p50", 2, lambda c: format_bytes(c.at_risk_bytes.p50)),
+    Column("at risk", "p99", 8, lambda c: format_bytes(c.at_risk_bytes.p99)),
+    Column("recovery point", "max", 7, lambda c: format_duration(c.recovery_point_ns.max)),
+    Column("recovery point", "p99", 1, lambda c: format_duration(c.recovery_point_ns.p99)),
+    Column("acks", "uncovered", 5, lambda c: count(c.uncovered_acknowledgements.max)),
+    Column(
+        "broken",
+        "promises",
+        9,
+        lambda c: count(c.broken_promises),
+        lambda c: c.broken_promises > 0,
+    ),
+    Column("", "holes", 3, lambda c: count(c.holes)),
+    Column("", "torn", 0, lambda c: count(c.torn)),
+    Column("", "flushes", 4, lambda c: count(c.flushes)),
+    Column("", "waiting", 6, lambda c: format_duration(c.guest_wait_ns)),
+)
+
+
+def count(number: int) -> str:
+    """`12,345` of 12345."""
+    return f"{number:,}"
+
+
+def some(number: int, noun: str, plural: str = "") -> str:
+    """`1 case`, `2 cases`; the plural is formed with s unless given."""
+    return f"{count(number)} {noun if number == 1 else plural or noun + 's'}"
+
+
+def printable(text: str) -> str:
+    """One line without control characters: what a terminal, XML or a log can hold."""
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode()
+        for character in text
+    )
+
+
+def quantity(value: int, unit: str) -> str:
+    """A figure of an expectation or a comparison: `unit` is bytes, ns or empty."""
+    if unit == "bytes":
+        return format_bytes(value)
+    return format_duration(value) if unit == "ns" else count(value)
+
+
+def shortened(text: str, longest: int) -> str:
+    """At most `longest` characters, both ends kept: sweeps put what differs at either."""
+    text = printable(text)
+    if len(text) <= longest:
+        return text
+    tail = (longest - 1) // 2
+    return f"{text[: longest - 1 - tail]}…{text[len(text) - tail :]}"
+
+
+def passed(results: Results) -> bool:
+    """Whether a run may be shown in green: all cases ran, wrote something and are as expected."""
+    return bool(results.cases) and not results.interrupted and not _failures(results)
+
+
+def _failures(results: Results) -> int:
+    empty = sum(case.writes == 0 for case in results.cases)
+    return empty + sum(not e.holds for case in results.cases for e in case.expectations)
+
+
+def failed(case: CaseResult) -> list[Expectation]:
+    """The expectations that did not come true."""
+    return [expectation for expectation in case.expectations if not expectation.holds]
+
+
+def expectation_line(expectation: Expectation) -> str:
+    """`at_risk_max <= 1MiB, but it was 15 MiB`."""
+    line = f"{expectation.metric} {printable(expectation.condition)}"
+    link = "and it was" if expectation.holds else "but it was"
+    return f"{line}, {link} {quantity(expectation.actual, expectation.unit)}"
+
+
+def expectations_summary(results: Results) -> str:
+    """How many expectations hold; says so when there are none."""
+    judged = [e for case in results.cases for e in case.expectations]
+    wrong = sum(not e.holds for e in judged)
+    if not judged:
+        return "Nothing was expected of this run: it was measured, not judged."
+    if not wrong:
+        return f"All {some(len(judged), 'expectation')} hold."
+    return f"{count(wrong)} of {some(len(judged), 'expectation')} did not come true."
+
+
+def verdict(results: Results) -> list[str]:
+    """The run in plain words, gravest first: one sentence or two for each finding."""
+    if not results.cases:
+        return ["Nothing was explored: no case came to a result."]
+    lines = _gravest(results)
+    without = [case for case in results.cases if case.flushes == 0]
+    synced = [case for case in results.cases if case.flushes > 0]
+    if without:
+        lines.append("Without a sync, " + _worst_of(without))
+    if synced:
+        lines.append("With syncs, " + _worst_of(synced))
+    return lines
+
+
+def _gravest(results: Results) -> list[str]:
+    lines = []
+    if results.interrupted:
+        done = some(len(results.cases), "case")
+        lines.append(f"Interrupted: {done} had finished, the others did not run.")
+    if empty := [printable(case.name) for case in results.cases if case.writes == 0]:
+        lines.append(f"Nothing was written in {', '.join(empty)}: that shows nothing.")
+    broken = [case for case in results.cases if case.broken_promises]
+    if broken:
+        worst = max(broken, key=lambda case: case.broken_promises)
+        lines.append(
+            f"Promises are broken in {some(len(broken), 'case')}: in {printable(worst.name)} "
+            f"{some(worst.broken_promises, 'flush', 'flushes')} "
+            "reported success before the data was safe from a power cut."
+        )
+    return lines
+
+
+def _worst_of(cases: list[CaseResult]) -> str:
+    worst = max(cases, key=lambda case: (case.at_risk_bytes.max, case.recovery_point_ns.max))
+    where = f" ({printable(worst.name)})"
+    if worst.at_risk_bytes.max == 0:
+        return "a power cut takes nothing at any instant."
+    text = f"a power cut takes {format_bytes(worst.at_risk_bytes.max)} at worst"
+    text += f", and work up to {format_duration(worst.recovery_point_ns.max)} old{where}."
+    if uncovered := worst.uncovered_acknowledgements.max:
+        text += f" Of it, {some(uncovered, 'record')} had been acknowledged to the world."
+    else:
+        text += " No acknowledged record is among it."
+    if worst.guest_wait_ns:
+        text += f" The price: {_price(worst)}."
+    return text
+
+
+def _price(case: CaseResult) -> str:
+    flushes = some(case.flushes, "flush", "flushes")
+    return f"{flushes}, {format_duration(case.guest_wait_ns)} of waiting"
+
+
+def worst_first(cases: list[CaseResult]) -> list[CaseResult]:
+    """Cases in order of how bad they are; equal ones in the sweep's order."""
+    return sorted(cases, key=_badness, reverse=True)
+
+
+def _badness(case: CaseResult) -> tuple[int, int, int, int]:
+    wrong = len(failed(case))
+    return (case.broken_promises, wrong, case.at_risk_bytes.max, case.recovery_point_ns.max)
+
+
+def layer_name(layer: str) -> str:
+    """`L2 host page cache` of `L2`."""
+    name = LAYER_NAMES.get(layer)
+    return f"{layer} {name}" if name else printable(layer)
+
+
+def rerun_command(results: Results) -> str:
+    """A line to paste, for callers that do not know the command the user typed."""
+    return f"crashsim run {printable(results.experiment)}.yaml --seed {results.seed}"
