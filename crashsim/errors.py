@@ -34,7 +34,8 @@ class Problem:
     message: str
 
     def __str__(self) -> str:
-        return f"{self.file}:{self.line}:{self.column}: {self.message}"
+        place = f"{self.file}:{self.line}:{self.column}" if self.line else self.file
+        return f"{place}: {self.message}"
 
 
 class ExperimentError(CrashsimError):
@@ -46,6 +47,9 @@ class ExperimentError(CrashsimError):
         super().__init__("\n".join(str(problem) for problem in problems))
         self.problems = problems
 
+    def __reduce__(self) -> tuple[type[ExperimentError], tuple[list[Problem]]]:
+        return type(self), (self.problems,)  # errors cross process borders
+
 
 class TraceError(CrashsimError):
     """A trace that cannot be read; `offset` is the byte at which it went wrong."""
@@ -56,6 +60,10 @@ class TraceError(CrashsimError):
         super().__init__(f"{file}: byte {offset}: {message}")
         self.file = file
         self.offset = offset
+        self.message = message
+
+    def __reduce__(self) -> tuple[type[TraceError], tuple[str, int, str]]:
+        return type(self), (self.file, self.offset, self.message)
 
 
 class UsageError(CrashsimError):

@@ -35,7 +35,10 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "crashsim.__init__": (),
     # The places that wire the rooms together.
     "crashsim.stack": ("crashsim",),
+    "crashsim.inputs": ("crashsim",),
     "crashsim.measure": ("crashsim",),
+    "crashsim.cuts": ("crashsim",),
+    "crashsim.tell": ("crashsim",),
     "crashsim.runs": ("crashsim",),
     "crashsim.cli": ("crashsim",),
 }

@@ -38,11 +38,12 @@ class Clock:
         heappush(self._heap, (t_ns, rank, self._sequence, call, argument))
 
     def run(self, until_ns: int | None, finished: Callable[[], bool]) -> None:
-        """Run up to and including `until_ns`, or without one until `finished()`."""
+        """Run up to and including `until_ns`, or without one to the end of the instant at which
+        `finished()`."""
         heap = self._heap
         while heap:
             if until_ns is None:
-                if finished():
+                if finished() and heap[0][0] > self.now:
                     return
             elif heap[0][0] > until_ns:
                 break

@@ -27,19 +27,19 @@ class NowPort(Protocol):
 class Driver:
     """Flush requests of one device."""
 
-    __slots__ = ("_clock", "_one_at_a_time", "_outstanding", "_queue", "_waiting")
+    __slots__ = ("_clock", "_outstanding", "_queue", "_waiting", "one_at_a_time")
 
     def __init__(self, clock: NowPort, queue: QueuePort, generation: str) -> None:
         self._clock = clock
         self._queue = queue
-        self._one_at_a_time = generation != "concurrent"
+        self.one_at_a_time = generation != "concurrent"
         self._outstanding = False
         self._waiting: deque[tuple[int, int, Callable[[int], None]]] = deque()
 
     def flush(self, vcpu: int, done: Callable[[int], None]) -> None:
         """Ask for a device flush; `done(result)` at its acknowledgement."""
         now = self._clock.now
-        if not self._one_at_a_time:
+        if not self.one_at_a_time:
             self._queue.submit(vcpu, now, done)
         elif self._outstanding:
             self._waiting.append((vcpu, now, done))

@@ -27,6 +27,8 @@ KERNEL = -1  # stands for a vCPU's number where the guest's kernel acts
 class FlushPort(Protocol):
     """The driver: one device flush for a vCPU; `done(result)` at its acknowledgement."""
 
+    @property
+    def one_at_a_time(self) -> bool: ...
     def flush(self, vcpu: int, done: Callable[[int], None]) -> None: ...
 
 
@@ -148,7 +150,11 @@ class GuestKernel:
         self._driver.flush(vcpu, second)
 
     def flush(self, vcpu: int, count: int, done: Callable[[bool], None]) -> None:
-        """A block request's flushes, asked for together (Rule G7)."""
+        """A block request's flushes: asked for together, or one after the other by a driver that
+        has one at a time (Rule G7)."""
+        if self._driver.one_at_a_time:
+            self._flush_in_turn(vcpu, count, done)
+            return
         results: list[int] = []
 
         def one(result: int) -> None:

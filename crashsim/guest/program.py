@@ -24,6 +24,7 @@ class Op(IntEnum):
     GROUP_SYNC = 2  # join the device's group commit [-]
     FLUSH = 3  # device flushes, all asked for at once [how many]
     MARK = 4  # a recording's acknowledgement [index of its label]
+    PREFLUSH = 5  # a flush; if it fails, the next write does not happen, nor do [n] ops behind it
 
 
 class Call(IntEnum):

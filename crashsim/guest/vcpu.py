@@ -23,6 +23,7 @@ from crashsim.guest.program import Call, Op, Program
 
 CHUNK_ROWS_MAX = 1 << 16
 CHUNK_ROWS_MIN = 64
+_FLUSHES = (Op.FLUSH, Op.PREFLUSH)
 
 
 class Memory(Protocol):
@@ -204,8 +205,8 @@ class VCpu:
     def _cleans(self, kind: I64) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
         """Operations after which every page is clean for certain."""
         if self._program.call == Call.MSYNC_ASYNC:
-            return np.equal(kind, Op.FLUSH)
-        return np.isin(kind, (Op.SYNC, Op.GROUP_SYNC, Op.FLUSH))
+            return np.isin(kind, _FLUSHES)
+        return np.isin(kind, (Op.SYNC, Op.GROUP_SYNC, *_FLUSHES))
 
     def _retire(self) -> None:
         """Put the rows that happened into the columns, and forget the plan."""
@@ -430,31 +431,44 @@ class VCpu:
             return False
         if kind == Op.SYNC_IF_DUE and now - self._last_sync_ns < argument:
             return False
-        if program.call == Call.MSYNC_ASYNC and kind != Op.FLUSH:
-            self._returned(now, record, True)
+        if program.call == Call.MSYNC_ASYNC and kind not in _FLUSHES:
+            self._returned(kind, record, True)
             return False
 
         def done(ok: bool) -> None:
             self._clean_wait = False
             self._free_ns = self._clock.now
             self.wait_ns += self._clock.now - now
-            self._returned(self._clock.now, record, ok)
+            self._returned(kind, record, ok)
+            if kind == Op.PREFLUSH and not ok:
+                self._skip_write(argument)
             self._proceed()
 
         if kind == Op.SYNC_IF_DUE:
             self._stale = True
         self._clean_wait = True
         self._asked_ns = now
-        if kind == Op.FLUSH:
-            self._kernel.flush(self.number, argument, done)
+        if kind in _FLUSHES:
+            self._kernel.flush(self.number, argument if kind == Op.FLUSH else 1, done)
         elif kind == Op.GROUP_SYNC:
             self._kernel.group_sync(self.number, program, done)
         else:
             self._kernel.sync(self.number, program.call, done)
         return True
 
-    def _returned(self, now: int, record: int, ok: bool) -> None:
-        self._last_sync_ns = now
+    def _skip_write(self, operations: int) -> None:
+        """The request failed before its data was copied (Rule G7): neither its write happens nor
+        the `operations` behind it."""
+        self._retire()
+        self._row += 1
+        self._next_op += operations
+        self._ops.clear()
+        self._stale = True
+
+    def _returned(self, kind: int, record: int, ok: bool) -> None:
+        now = self._clock.now
+        if kind not in _FLUSHES:
+            self._last_sync_ns = now
         if not ok:
             self.failed_syncs += 1
         elif record > self._record and not self._program.acknowledge_at_once:

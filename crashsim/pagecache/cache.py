@@ -117,7 +117,7 @@ class PageCache:
 
         def returned() -> None:
             result = 0
-            if self._errors and self._errors[0] <= self._clock.now:
+            while self._errors and self._errors[0] <= self._clock.now:
                 self.errors_fired.append(self._errors.pop(0))
                 result = 1
             done(result)

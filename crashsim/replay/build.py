@@ -16,7 +16,7 @@ from crashsim.replay.sparse import SparseFile
 
 
 def write_image(
-    path: Path, span: DeviceSpan, extents: Extents, content: Content, before: bytes | None
+    path: Path, span: DeviceSpan, extents: Extents, content: Content, before: memoryview | None
 ) -> int:
     """Write the device's image to a new file; returns the bytes stored on top of `before`."""
     low, high = np.searchsorted(extents.offset, [span.first_byte, span.end_byte])
@@ -35,7 +35,7 @@ def write_image(
     return int((columns[2] - columns[1]).sum())
 
 
-def _lay_down(file: SparseFile, before: bytes) -> None:
+def _lay_down(file: SparseFile, before: memoryview) -> None:
     """Copy the pages that are not all zero."""
     data = np.frombuffer(before, dtype=np.uint8)
     whole = data[: data.size // PAGE_BYTES * PAGE_BYTES].reshape(-1, PAGE_BYTES)

@@ -50,12 +50,12 @@ def all_pieces(history: History) -> Pieces:
     return split(history.store_offset, history.store_length)
 
 
-def certain(history: History, stage: Stage, cut_ns: int) -> Extents:
-    """The image of what the failure is certain to leave."""
+def certain(history: History, stage: Stage, cut_ns: int, whole: bool = False) -> Extents:
+    """The image of what the failure is certain to leave; `whole`: a store in progress counts whole."""
     pieces = all_pieces(history)
     kept = versions_at(history, stage, cut_ns)
     pieces = Pieces(*(column[kept] for column in pieces))
-    if stage in (Stage.STORED, Stage.IN_HOST):
+    if stage in (Stage.STORED, Stage.IN_HOST) and not whole:
         pieces = _clip(history, pieces, cut_ns)
     return _extents(history, pieces)
 

@@ -86,6 +86,8 @@ class TwoFiles:
             offset, length = int(history.store_offset[index]), int(history.store_length[index])
             self._touch(range(offset // PAGE_BYTES, (offset + length - 1) // PAGE_BYTES + 1))
             self._guest[offset : offset + length] = history.store_write[index] + 1
+            if self._keep == "host" and history.facts["dax"]:  # with DAX a store is in L2 at once
+                self._kept[offset : offset + length] = history.store_write[index] + 1
         elif kind == _COPY:
             page = int(history.copy_page[index])
             self._host[page] = self._page(self._guest, page).copy()

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import io
 import math
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -23,6 +22,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 
 from crashsim.experiment.units import format_bytes, format_duration
+from crashsim.report.vector import compact
 
 INK = "#252525"
 PAPER = "#fefefe"
@@ -87,16 +87,7 @@ def rendered(figure: Figure) -> tuple[bytes, bytes]:
     nothing: dict[str, Any] = {"Date": None, "Creator": None}
     figure.savefig(svg, format="svg", metadata=nothing)
     figure.savefig(png, format="png", metadata={"Software": None})
-    return _COORDINATES.sub(_rounded, svg.getvalue()), png.getvalue()
-
-
-# Hundredths of a point are finer than any screen or printer; six decimals double the file.
-_COORDINATES = re.compile(rb' (?:d|x|y)="[^"]*"')
-_LONG = re.compile(rb"-?[0-9]+\.[0-9]{3,}")
-
-
-def _rounded(match: re.Match[bytes]) -> bytes:
-    return _LONG.sub(lambda number: b"%.6g" % round(float(number[0]), 2), match[0])
+    return compact(svg.getvalue()), png.getvalue()
 
 
 class Unit(NamedTuple):
@@ -134,10 +125,10 @@ def set_axis(axis: Any, unit: Unit, label: str, ticks: int = 8) -> None:
 
 
 class _RoundLocator(MaxNLocator):
-    """Ticks at 1, 2, 2.5 or 5 times a power of ten of a unit that is no power of ten."""
+    """Ticks at 1, 2 or 5 times a power of ten of a unit that is no power of ten."""
 
     def __init__(self, scale: int, ticks: int) -> None:
-        super().__init__(nbins=ticks, steps=[1, 2, 2.5, 5, 10])
+        super().__init__(nbins=ticks, steps=[1, 2, 5, 10])
         self._scale = scale
 
     def tick_values(self, vmin: float, vmax: float) -> Any:

@@ -19,6 +19,7 @@ from crashsim.results import Steps
 COLUMNS = 720
 
 I64 = NDArray[np.int64]
+F64 = NDArray[np.float64]
 Places = NDArray[np.intp]
 
 
@@ -106,36 +107,46 @@ def line(steps: Steps, start_ns: int, end_ns: int, columns: int = COLUMNS) -> Ba
 
 
 class Stack(NamedTuple):
-    """Several functions on common instants; `exact` or as at the worst instant of each interval."""
+    """Several functions (float64) on common instants; `exact`, or averages over equal intervals."""
 
     t_ns: I64
-    rows: list[I64]
+    rows: list[F64]
     exact: bool
 
 
 def stack(layers: list[Steps], end_ns: int, columns: int = COLUMNS) -> Stack:
-    """The functions on the union of their instants, or, when that is too many, at the instant of
-    each interval at which their sum is largest: parts of one whole need one instant."""
+    """The functions on the union of their instants, or, when these are too many, their averages:
+    of parts that change places only the averages still add up to the whole's."""
     parts = [clipped(steps, 0, end_ns) for steps in layers]
     t_ns = np.unique(np.concatenate([instants for instants, _ in parts]))
-    rows = [values[np.searchsorted(at, t_ns, "right") - 1] for at, values in parts]
     exact = t_ns.size <= 2 * columns
-    if not exact:
+    if exact:
+        rows = [_at(t_ns, at, values.astype(np.float64)) for at, values in parts]
+    else:
         edges = _edges(0, end_ns, columns)
-        first = np.searchsorted(t_ns, edges[:-1], "right") - 1
-        total = np.sum(rows, axis=0)
-        last = np.searchsorted(t_ns, edges[1:], "left")
-        worst = np.array([a + int(np.argmax(total[a:b])) for a, b in zip(first, last, strict=True)])
-        t_ns, rows = edges[:-1], [row[worst] for row in rows]
+        rows = [_averages(at, values, end_ns, edges) for at, values in parts]
+        t_ns = edges[:-1]
     rows = [np.append(row, row[-1]) for row in rows]
     return Stack(np.append(t_ns, end_ns), rows, exact)
+
+
+def _at(t_ns: I64, instants: I64, values: F64) -> F64:
+    return values[np.searchsorted(instants, t_ns, "right") - 1]
+
+
+def _averages(t_ns: I64, values: I64, end_ns: int, edges: I64) -> F64:
+    """Of a step function, between each two edges."""
+    ends = np.append(t_ns, end_ns).astype(np.float64)
+    area = np.concatenate([[0.0], np.cumsum(np.diff(ends) * values)])
+    averages: F64 = np.diff(np.interp(edges, ends, area)) / np.diff(edges)
+    return averages
 
 
 class Distribution(NamedTuple):
     """`share[i]` (float64) of the time is spent above `values[i]`; values ascend from 0."""
 
     values: I64
-    share: NDArray[np.float64]
+    share: F64
 
 
 def distribution(steps: Steps, end_ns: int) -> Distribution:

@@ -27,7 +27,7 @@ def draw(results: Results) -> list[Plot]:
     cases = results.cases
     if not cases:
         return []
-    from crashsim.report import prices, timelines
+    from crashsim.report import layers, prices, timelines
     from crashsim.report.canvas import rendered, style
 
     pictures = (
@@ -60,8 +60,8 @@ def draw(results: Results) -> list[Plot]:
             "layers",
             "Where the bytes were",
             "Bytes whose latest value had got no further than that layer."
-            + timelines.hidden_note(cases),
-            timelines.layers_over_time,
+            + layers.hidden_note(cases),
+            layers.layers_over_time,
         ),
     )
     plots = []

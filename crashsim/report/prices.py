@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backend_bases import RendererBase
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -27,8 +26,8 @@ from crashsim.report.canvas import (
     set_log_axis,
 )
 from crashsim.report.curves import distribution, thinned
-from crashsim.report.timelines import _legend, coloured
-from crashsim.report.words import shortened
+from crashsim.report.timelines import add_legend, coloured
+from crashsim.report.words import short_names
 from crashsim.results import CaseResult
 
 MOST_NAMED = 6
@@ -51,12 +50,10 @@ def distribution_of_loss(cases: list[CaseResult]) -> Figure:
     for i in order:
         whole = thinned(every[i])
         x = [scale.position(int(value)) for value in whole.values]
-        x.append(scale.ticks[-1])
-        y = np.append(whole.share, 0.0) * 100
         k = chosen.index(i) if i in chosen else None
         axes.plot(
             x,
-            y,
+            whole.share * 100,
             drawstyle="steps-post",
             color=FAINT if k is None else COLOURS[k],
             linestyle="-" if k is None else LINES[k],
@@ -66,7 +63,7 @@ def distribution_of_loss(cases: list[CaseResult]) -> Figure:
     axes.set_ylim(-1, 102)
     axes.set_ylabel("share of crash instants\nthat lose more (%)")
     set_log_axis(axes.xaxis, scale, "bytes lost (logarithmic)")
-    _legend(figure, cases, chosen)
+    add_legend(figure, cases, chosen)
     return figure
 
 
@@ -92,7 +89,8 @@ def loss_against_price(cases: list[CaseResult]) -> Figure:
     set_log_axis(axes.xaxis, across, f"{x_label} (logarithmic)")
     set_log_axis(axes.yaxis, up, "at risk, 99 % of the time at most")
     _margins(axes, across.ticks, up.ticks)
-    texts = [shortened(c.name, 34) if named else str(i + 1) for i, c in enumerate(cases)]
+    names = short_names([case.name for case in cases], 34)
+    texts = [name if named else str(i + 1) for i, name in enumerate(names)]
     axes.set_title("filled: no other case loses less for less", fontsize=8.5)
     _place_labels(axes, points, texts)
     return figure
@@ -113,9 +111,10 @@ def _margins(axes: Axes, x_ticks: list[float], y_ticks: list[float]) -> None:
 
 def _key(axes: Axes, cases: list[CaseResult]) -> None:
     axes.set_axis_off()
-    lines = [f"{i + 1:>3}  {shortened(case.name, 46)}" for i, case in enumerate(cases)]
+    names = short_names([case.name for case in cases], 44)
+    lines = [f"{i + 1}  {name}" for i, name in enumerate(names)]
     if len(lines) > MOST_IN_KEY:
-        lines[MOST_IN_KEY:] = ["      (further numbers: see the table)"]
+        lines[MOST_IN_KEY:] = ["(further numbers: see the table)"]
     text = axes.text(0, 1, "\n".join(lines), transform=axes.transAxes, va="top", fontsize=7.5)
     text.set_in_layout(False)  # else the names take the room of the points
 

@@ -1,4 +1,4 @@
-"""Plots over the time of a run: bytes at risk, recovery point, and where the bytes were.
+"""Plots over the time of a run: bytes at risk and the recovery point.
 
 Contract: imported only when something is drawn (it loads matplotlib). A function of many steps is
 drawn as the band between its least and largest values. Of many cases a few are drawn in colour, the
@@ -13,31 +13,29 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
 
 from crashsim.experiment.units import format_bytes, format_duration
 from crashsim.report.canvas import (
     COLOURS,
     FAINT,
     INK,
-    LAYER_COLOURS,
-    LINES,
-    Unit,
+    PAPER,
     new_figure,
     say,
     set_axis,
     size_unit,
     time_unit,
 )
-from crashsim.report.curves import I64, Band, band, line, seen, stack
-from crashsim.report.words import count, layer_name, shortened, some, worst_first
-from crashsim.results import CaseResult, Steps
+from crashsim.report.curves import COLUMNS, I64, Band, band, line, seen
+from crashsim.report.words import short_names, some
+from crashsim.results import CaseResult
 
 MOST_COLOURED = 5
-MOST_PANELS = 12
 # A case below this share of the worst hardly shows beside it.
 _SMALL = 20
 _FLUSHES_IN_ZOOM = 8
+_MOST_TICKS_IN_ZOOM = 60
+_LEGEND_CHARACTERS = 135
 
 
 def coloured(cases: list[CaseResult]) -> list[int]:
@@ -51,10 +49,11 @@ def coloured(cases: list[CaseResult]) -> list[int]:
     return sorted(order[place] for place in places)
 
 
-def label(cases: list[CaseResult], index: int, longest: int = 60) -> str:
-    """A case's name in a legend, with its number in the table when there are many."""
-    name = shortened(cases[index].name, longest)
-    return f"{index + 1}  {name}" if len(cases) > MOST_COLOURED else name
+def labels(cases: list[CaseResult], longest: int) -> list[str]:
+    """Names for legends and titles, with their number in the table when there are many."""
+    names = short_names([case.name for case in cases], longest)
+    many = len(cases) > MOST_COLOURED
+    return [f"{i + 1}  {name}" if many else name for i, name in enumerate(names)]
 
 
 def end_of(cases: list[CaseResult]) -> int:
@@ -62,12 +61,10 @@ def end_of(cases: list[CaseResult]) -> int:
     return max(1, *(case.end_ns for case in cases))
 
 
-def _draw(axes: Axes, shape: Band, colour: str, style: Any, *, steps: bool, width: float) -> None:
+def _draw(axes: Axes, shape: Band, colour: str, *, steps: bool, width: float) -> None:
     if shape.exact:
         kind = "steps-post" if steps else "default"
-        axes.plot(
-            shape.t_ns, shape.low, drawstyle=kind, color=colour, linestyle=style, linewidth=width
-        )
+        axes.plot(shape.t_ns, shape.low, drawstyle=kind, color=colour, linewidth=width)
         return
     axes.fill_between(
         shape.t_ns, shape.low, shape.high, step="post", color=colour, alpha=0.55, linewidth=0
@@ -75,17 +72,18 @@ def _draw(axes: Axes, shape: Band, colour: str, style: Any, *, steps: bool, widt
     axes.plot(shape.t_ns, shape.high, drawstyle="steps-post", color=colour, linewidth=width * 0.6)
 
 
-def _legend(figure: Figure, cases: list[CaseResult], chosen: list[int]) -> None:
+def add_legend(figure: Figure, cases: list[CaseResult], chosen: list[int]) -> None:
+    """Above the plots: the chosen cases, and how many others there are."""
+    names = labels(cases, 60)
     handles: list[Any] = [
-        Line2D([], [], color=COLOURS[k], linestyle=LINES[k], linewidth=2, label=label(cases, i))
-        for k, i in enumerate(chosen)
+        Line2D([], [], color=COLOURS[k], linewidth=2, label=names[i]) for k, i in enumerate(chosen)
     ]
     if rest := len(cases) - len(chosen):
         text = some(rest, "other case")
         handles.append(Line2D([], [], color=FAINT, linewidth=1, label=text))
     longest = max(len(str(handle.get_label())) for handle in handles)
-    columns = max(1, min(len(handles), 110 // (longest + 8)))
-    figure.legend(handles=handles, loc="outside upper left", ncols=columns)
+    columns = max(1, min(len(handles), _LEGEND_CHARACTERS // (longest + 8)))
+    figure.legend(handles=handles, loc="outside upper left", ncols=columns, fontsize=8)
 
 
 def risk_over_time(cases: list[CaseResult]) -> Figure:
@@ -102,7 +100,7 @@ def risk_over_time(cases: list[CaseResult]) -> Figure:
     _marks_panel(panels[1], cases, rows, end_ns)
     if zoomed:
         _zoom_panel(panels[2], cases, chosen, zoomed)
-    _legend(figure, cases, chosen)
+    add_legend(figure, cases, chosen)
     return figure
 
 
@@ -139,6 +137,7 @@ def _point_at_worst(axes: Axes, case: CaseResult, end_ns: int) -> None:
         ha="right" if right else "left",
         va="bottom",
         fontsize=8.5,
+        bbox={"facecolor": PAPER, "edgecolor": "none", "pad": 1},
     )
 
 
@@ -146,15 +145,18 @@ def _all_cases(axes: Axes, cases: list[CaseResult], chosen: list[int], what: str
     """The others first, so that the chosen lie above them."""
     for i, case in enumerate(cases):
         if i not in chosen:
-            _draw(axes, _shape(case, what), FAINT, "-", steps=what == "loss", width=0.6)
+            ground = _shape(case, what, COLUMNS // 3)
+            _draw(axes, ground, FAINT, steps=what == "loss", width=0.6)
     for k, i in enumerate(chosen):
         shape = _shape(cases[i], what)
-        _draw(axes, shape, COLOURS[k], LINES[k], steps=what == "loss", width=1.6)
+        _draw(axes, shape, COLOURS[k], steps=what == "loss", width=1.6)
 
 
-def _shape(case: CaseResult, what: str) -> Band:
+def _shape(case: CaseResult, what: str, columns: int = COLUMNS) -> Band:
     end_ns = max(1, case.end_ns)
-    return band(case.loss, 0, end_ns) if what == "loss" else line(case.recovery_point, 0, end_ns)
+    if what == "loss":
+        return band(case.loss, 0, end_ns, columns)
+    return line(case.recovery_point, 0, end_ns, columns)
 
 
 def _has_marks(case: CaseResult) -> bool:
@@ -167,9 +169,10 @@ def _marks_panel(
 ) -> None:
     for row, (k, i) in enumerate(rows):
         marks = cases[i].marks
-        kinds = ((marks.flush_acks, "|", 7), (marks.other_writeback, ".", 4))
-        for instants, marker, size in (*kinds, (marks.flusher_passes, "v", 7)):
-            _mark(axes, seen(instants, 0, end_ns), row, COLOURS[k], marker, size)
+        # Rows count downwards: flushes in the upper half, the host's own writeback below.
+        _ticks(axes, seen(marks.flush_acks, 0, end_ns), row - 0.4, row + 0.1, COLOURS[k])
+        _ticks(axes, seen(marks.other_writeback, 0, end_ns), row + 0.2, row + 0.4, COLOURS[k])
+        _mark(axes, seen(marks.flusher_passes, 0, end_ns), row, COLOURS[k], "v", 7)
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.set_yticks(range(len(rows)), [_flushes(cases[i]) for _, i in rows], fontsize=8)
     axes.tick_params(axis="y", length=0)
@@ -183,7 +186,7 @@ def _marks_panel(
     ]
     if any(cases[i].marks.other_writeback for _, i in rows):
         handles.append(
-            Line2D([], [], color=INK, linestyle="", marker=".", label="other host writeback")
+            Line2D([], [], color=INK, linestyle="", marker=3, label="other host writeback")
         )
     axes.legend(
         handles=handles,
@@ -200,10 +203,16 @@ def _mark(axes: Axes, at: I64, height: int, colour: str, marker: str, size: int)
     if not at.size:
         return
     (marks,) = axes.plot(at, [height] * at.size, marker, color=colour, markersize=size)
-    marks.set_markeredgewidth(0.9)
     # Whole at the edges, and no part of the layout.
     marks.set_clip_on(False)
     marks.set_in_layout(False)
+
+
+def _ticks(axes: Axes, at: I64, low: float, high: float, colour: str) -> None:
+    """Short upright lines, as one path: a marker each would fill the file."""
+    x = np.repeat(at.astype(np.float64), 3)
+    y = np.tile([low, high, np.nan], at.size)
+    axes.plot(x, y, color=colour, linewidth=0.9, solid_capstyle="butt")
 
 
 def _flushes(case: CaseResult) -> str:
@@ -236,15 +245,18 @@ def _zoom_panel(
     for i in small:
         k = chosen.index(i)
         shape = band(cases[i].loss, start, min(stop, cases[i].end_ns))
-        _draw(axes, shape, COLOURS[k], LINES[k], steps=True, width=1.6)
+        _draw(axes, shape, COLOURS[k], steps=True, width=1.6)
         at = seen(cases[i].marks.flush_acks, start, stop)
-        _mark(axes, at, 0, COLOURS[k], "|", 9)
+        if at.size <= _MOST_TICKS_IN_ZOOM:
+            _ticks(axes, at, 0, largest * 0.12, COLOURS[k])
     axes.set_xlim(start, stop)
     axes.set_ylim(0, largest * 1.1)
     set_axis(axes.xaxis, time_unit(stop), "time")
     set_axis(axes.yaxis, size_unit(largest), "at risk", ticks=4)
     axes.set_title(
-        f"a closer look at {format_duration(stop - start)}: what hardly shows above", fontsize=9
+        f"a closer look at {format_duration(stop - start)} of what hardly shows above: "
+        f"{format_bytes(largest)} at worst",
+        fontsize=9,
     )
 
 
@@ -264,76 +276,5 @@ def recovery_point_over_time(cases: list[CaseResult]) -> Figure:
     else:
         say(axes, "every write is safe at once")
         axes.set_ylabel("age of the oldest unsaved write")
-    _legend(figure, cases, chosen)
+    add_legend(figure, cases, chosen)
     return figure
-
-
-def panels_of(cases: list[CaseResult]) -> list[int]:
-    """Which cases have a panel of their own: all, or those that lose the most."""
-    if len(cases) <= MOST_PANELS:
-        return list(range(len(cases)))
-    worst = {case.name for case in worst_first(cases)[:MOST_PANELS]}
-    return [i for i, case in enumerate(cases) if case.name in worst]
-
-
-def layers_over_time(cases: list[CaseResult]) -> Figure:
-    """Where the latest version of each byte had got to, stacked, a panel for each case."""
-    shown = panels_of(cases)
-    columns = 1 if len(shown) == 1 else 2
-    rows = -(-len(shown) // columns)
-    height = 3.4 if rows == 1 else 2.1
-    figure = new_figure(rows * height + 0.6)
-    panels = figure.subplots(rows, columns, squeeze=False).ravel()
-    used: list[str] = []
-    for axes, i in zip(panels, shown, strict=False):
-        used += _layer_panel(axes, cases[i])
-        axes.set_title(label(cases, i, 52 if columns == 2 else 90), fontsize=8.5)
-    for axes in panels[len(shown) :]:
-        axes.set_visible(False)
-    for axes in panels[: max(0, len(shown) - columns)]:
-        axes.set_xlabel("")
-    handles = [
-        Patch(color=LAYER_COLOURS.get(layer, FAINT), label=layer_name(layer))
-        for layer in sorted({*used})
-    ]
-    if handles:
-        figure.legend(handles=handles, loc="outside upper left", ncols=4)
-    return figure
-
-
-def _layer_panel(axes: Axes, case: CaseResult) -> list[str]:
-    """Draws one case; the layers that held anything."""
-    layers = {name: steps for name, steps in sorted(case.layers.items()) if any(steps.values)}
-    end_ns = max(1, case.end_ns)
-    axes.set_xlim(0, end_ns)
-    unit: Unit = time_unit(end_ns)
-    set_axis(axes.xaxis, unit, "time", ticks=6)
-    if not layers:
-        say(axes, "all on the media at every instant")
-        return []
-    shape = stack(_ordered(layers), end_ns)
-    # The media's side is drawn lowest: a byte sinks through the picture as it comes to rest.
-    names = list(layers)[::-1]
-    axes.stackplot(
-        shape.t_ns,
-        *shape.rows,
-        colors=[LAYER_COLOURS.get(name, FAINT) for name in names],
-        step="post",
-        linewidth=0,
-    )
-    top = int(np.sum(shape.rows, axis=0).max())
-    axes.set_ylim(0, top * 1.08)
-    set_axis(axes.yaxis, size_unit(top), "not on media", ticks=4)
-    if not shape.exact:
-        axes.set_xlabel(f"time ({unit.name}), each column at its worst instant")
-    return names
-
-
-def _ordered(layers: dict[str, Steps]) -> list[Steps]:
-    return list(layers.values())[::-1]
-
-
-def hidden_note(cases: list[CaseResult]) -> str:
-    """What the layer plot leaves out, if anything."""
-    left_out = len(cases) - len(panels_of(cases))
-    return f" {count(left_out)} cases that lose less are left out." if left_out else ""

@@ -93,6 +93,21 @@ def shortened(text: str, longest: int) -> str:
     return f"{text[: longest - 1 - tail]}…{text[len(text) - tail :]}"
 
 
+def short_names(names: list[str], longest: int) -> list[str]:
+    """Names of at most `longest` characters. When one is too long, the values of a sweep without
+    its keys, if these still tell the cases apart."""
+    full = [printable(name) for name in names]
+    if any(len(name) > longest for name in full):
+        brief = [", ".join(_value(part) for part in name.split(",")) for name in full]
+        if len({*brief}) == len(brief):
+            full = brief
+    return [shortened(name, longest) for name in full]
+
+
+def _value(part: str) -> str:
+    return part.rpartition("=")[2].rpartition(":")[2].strip()
+
+
 def passed(results: Results) -> bool:
     """Whether a run may be shown in green: all cases ran, wrote something and are as expected."""
     return bool(results.cases) and not results.interrupted and not _failures(results)
@@ -167,10 +182,14 @@ def _worst_of(cases: list[CaseResult]) -> str:
     text += f", and work up to {format_duration(worst.recovery_point_ns.max)} old{where}."
     if uncovered := worst.uncovered_acknowledgements.max:
         text += f" Of it, {some(uncovered, 'record')} had been acknowledged to the world."
-    else:
+    elif worst.acknowledged:
         text += " No acknowledged record is among it."
     if worst.guest_wait_ns:
         text += f" The price: {_price(worst)}."
+    best = min(cases, key=lambda case: (case.at_risk_bytes.max, case.recovery_point_ns.max))
+    if best.flushes and best.at_risk_bytes.max < worst.at_risk_bytes.max:
+        text += f" At best it takes {format_bytes(best.at_risk_bytes.max)}"
+        text += f" ({printable(best.name)}: {_price(best)})."
     return text
 
 

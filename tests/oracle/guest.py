@@ -138,7 +138,7 @@ class Guest(Writes):
                 vcpu.last_sync = self.clock.now
                 if success:
                     self.acknowledge(vcpu, records, self.clock.now)
-            self.outcome.failed_syncs += not success
+            self.outcome.failed_syncs += len(served) * (not success)
             then()
 
         if call == "msync-async":

@@ -1,0 +1,361 @@
+"""The command line: one function a command; heavy imports inside, so that `--help` is at once.
+
+Standard output carries results, standard error progress and messages. Exit codes: 0 as expected · 1
+an expectation failed, a regression, or a configured fault that never fired · 2 wrong usage,
+experiment or trace, or results that cannot be written · 3 an error of crashsim · 5 nothing explored
+· 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import sys
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from crashsim import __version__
+from crashsim.errors import CrashsimError, NothingExplored, OutputError, UsageError
+
+if TYPE_CHECKING:
+    from crashsim.experiment.loader import Plan
+    from crashsim.results import Results
+    from crashsim.runs import Finished
+
+RUN = click.Path(path_type=Path)
+DOMAINS = ("program-kill", "guest-crash", "vmm-kill", "host-crash", "power-cut")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="crashsim")
+def cli() -> None:
+    """What a power cut takes from a virtual machine's virtio-pmem disk.
+
+    Begin with:  crashsim new my.yaml  and  crashsim run my.yaml
+    """
+
+
+@cli.command()
+@click.argument("experiment", type=RUN)
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Set one value.")
+@click.option("--seed", type=click.IntRange(0, (1 << 64) - 1), help="Another seed.")
+@click.option("--json", "as_json", is_flag=True, help="Print results.json instead of a table.")
+@click.option("--paranoid", is_flag=True, help="Compare files at every durability event.")
+@click.option("--workers", type=click.IntRange(1), help="Processes; default: one a core.")
+@click.option("--output", type=RUN, default=Path("runs"), show_default=True, help="Where runs go.")
+def run(
+    experiment: Path,
+    overrides: tuple[str, ...],
+    seed: int | None,
+    as_json: bool,
+    paranoid: bool,
+    workers: int | None,
+    output: Path,
+) -> None:
+    """Simulate an experiment, find what is lost, and report."""
+    from crashsim.experiment.loader import load
+    from crashsim.report.progress import progress
+    from crashsim.runs import run_cases
+
+    plan = load(experiment, overrides, seed)
+    finished: list[Finished] = []
+    interrupted = False
+    try:
+        with progress(len(plan.cases)) as advance:
+            count = workers or os.cpu_count() or 1
+            for one in run_cases(plan.cases, count, paranoid, advance):
+                finished.append(one)
+    except KeyboardInterrupt:
+        interrupted = True
+        if not finished:
+            raise
+    results = _results(plan, finished, interrupted)
+    final = _keep(results, finished, output, interrupted)
+    _print(results, final, as_json, _command(), plan.file)
+    sys.exit(130 if interrupted else _verdict(results, finished))
+
+
+def _results(plan: Plan, finished: list[Finished], interrupted: bool) -> Results:
+    from crashsim.results import Results
+
+    return Results(
+        experiment=plan.experiment.name,
+        description=plan.experiment.description,
+        version=__version__,
+        seed=plan.experiment.seed,
+        cases=[one.result for one in finished],
+        interrupted=interrupted,
+    )
+
+
+def _keep(results: Results, finished: list[Finished], output: Path, interrupted: bool) -> Path:
+    from crashsim.report.write import write_reports
+    from crashsim.runs import new_folder, write_history
+
+    suffix = "-interrupted" if interrupted else ""
+    with new_folder(output, results.experiment, results.seed, suffix) as (folder, final):
+        write_history(folder, finished)
+        write_reports(results, folder, _command())
+    return final
+
+
+def _print(results: Results, final: Path, as_json: bool, command: str, file: str) -> None:
+    from crashsim.report.github import append_step_summary, error_annotations
+    from crashsim.report.markdown import summary
+    from crashsim.report.terminal import print_results
+    from crashsim.report.write import json_text
+
+    if as_json:
+        click.echo(json_text(results), nl=False)
+    else:
+        print_results(results)
+    if os.environ.get("GITHUB_ACTIONS") == "true":
+        for line in error_annotations(results, file, _metric_lines(file)):
+            click.echo(line, err=as_json)
+        append_step_summary(summary(results), os.environ)
+    if not as_json:
+        if any(not e.holds for case in results.cases for e in case.expectations):
+            click.echo(f"Again: {command}")
+        click.echo(f"Report: {final / 'report.html'}")
+
+
+def _metric_lines(file: str) -> dict[str, int]:
+    """Line of each metric's first mention in the experiment, for annotations."""
+    from crashsim.experiment.expect import METRICS
+
+    found: dict[str, int] = {}
+    for number, line in enumerate(Path(file).read_text(encoding="utf-8").splitlines(), start=1):
+        key = line.strip().partition(":")[0]
+        if key in METRICS:
+            found.setdefault(key, number)
+    return found
+
+
+def _verdict(results: Results, finished: list[Finished]) -> int:
+    failed = any(not e.holds for case in results.cases for e in case.expectations)
+    idle = any(one.history.facts["fsync_errors_not_fired"] for one in finished)
+    return 1 if failed or idle else 0
+
+
+def _command() -> str:
+    return shlex.join(["crashsim", *sys.argv[1:]])
+
+
+def _instant(_context: click.Context, _parameter: click.Parameter, value: str) -> int:
+    from crashsim.experiment.units import UnitError, parse_duration
+
+    try:
+        return parse_duration(value)
+    except UnitError as error:
+        raise click.BadParameter(str(error)) from None
+
+
+def _survivors(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
+    if value not in ("none", "all") and not (value.isdecimal() and int(value) < 1 << 64):
+        raise click.BadParameter(f"expected none, all or a seed (a number), got {value!r}")
+    return value
+
+
+@cli.command()
+@click.argument("folder", metavar="RUN", type=RUN)
+@click.option("--at", "at_ns", required=True, callback=_instant, help="Instant, such as 12.3s.")
+@click.option("--domain", type=click.Choice(DOMAINS), default="power-cut", show_default=True)
+@click.option("-o", "--output", type=RUN, required=True, help="The new file.")
+@click.option(
+    "--survivors",
+    default="none",
+    show_default=True,
+    callback=_survivors,
+    help="Of what was under way: none, all, or a seed.",
+)
+@click.option("--case", "case_name", help="Which case, if the run has several.")
+@click.option("--device", help="Which device, if there are several.")
+def image(
+    folder: Path,
+    at_ns: int,
+    domain: str,
+    output: Path,
+    survivors: str,
+    case_name: str | None,
+    device: str | None,
+) -> None:
+    """Write the image of a device that a cut leaves.
+
+    It holds what is certain to survive, or with --survivors some of what was still in flight or in
+    the disk's cache.
+    """
+    from crashsim.cuts import host_crash
+    from crashsim.experiment.units import format_bytes
+    from crashsim.inputs import make_inputs
+    from crashsim.power.safety import Domain, kept_stage
+    from crashsim.replay.build import write_image
+    from crashsim.replay.image import surviving
+    from crashsim.runs import load_run
+
+    saved = load_run(folder, case_name)
+    _inside(at_ns, saved.history.end_ns)
+    number = _device([span.name for span in saved.history.devices], device)
+    if output.exists():
+        raise OutputError(f"{output}: exists already; nothing was written")
+    inputs = make_inputs(saved.experiment, saved.files)
+    stage = kept_stage(Domain(domain), host_crash(saved.experiment.power))
+    extents = surviving(saved.history, stage, at_ns, survivors)
+    working = output.with_name(f".{output.name}.unfinished-{os.getpid()}")
+    try:
+        span = saved.history.devices[number]
+        stored = write_image(working, span, extents, inputs.content, inputs.before[number])
+        os.link(working, output)  # unlike a rename, never over a file that is there
+    except FileExistsError:
+        raise OutputError(f"{output}: exists already; nothing was written") from None
+    except OSError as error:
+        raise OutputError(f"{output}: cannot be written: {error.strerror or error}") from None
+    finally:
+        working.unlink(missing_ok=True)
+    click.echo(f"{output}: {format_bytes(stored)} of the run survive on it.")
+
+
+@cli.command()
+@click.argument("folder", metavar="RUN", type=RUN)
+@click.option("--at", "at_ns", required=True, callback=_instant, help="Instant, such as 12.3s.")
+@click.option("--domain", type=click.Choice(DOMAINS), default="power-cut", show_default=True)
+@click.option("--case", "case_name", help="Which case, if the run has several.")
+def loss(folder: Path, at_ns: int, domain: str, case_name: str | None) -> None:
+    """Tell in words what a cut at one instant takes."""
+    from crashsim.cuts import host_crash
+    from crashsim.power.safety import Domain
+    from crashsim.runs import load_run
+    from crashsim.tell import loss_at
+
+    saved = load_run(folder, case_name)
+    _inside(at_ns, saved.history.end_ns)
+    options = host_crash(saved.experiment.power)
+    click.echo("\n".join(loss_at(saved.history, Domain(domain), options, at_ns)))
+
+
+def _inside(at_ns: int, end_ns: int) -> None:
+    from crashsim.experiment.units import exact_duration
+
+    if at_ns >= end_ns:
+        raise UsageError(
+            f"--at: the run ended at {exact_duration(end_ns)}; choose an instant before"
+        )
+
+
+def _device(names: list[str], wanted: str | None) -> int:
+    if wanted is None and len(names) == 1:
+        return 0
+    if wanted in names:
+        return names.index(wanted)
+    raise UsageError(f"--device: expected one of {', '.join(names)}, got {wanted or 'none'}")
+
+
+@cli.command()
+@click.argument("old", type=RUN)
+@click.argument("new", type=RUN)
+@click.option(
+    "--tolerance",
+    "tolerances",
+    multiple=True,
+    metavar="METRIC=AMOUNT",
+    help="What is no regression, such as at_risk_p99=5% or recovery_point_max=100ms.",
+)
+def compare(old: Path, new: Path, tolerances: tuple[str, ...]) -> None:
+    """Compare two runs (folders or results.json files); exit 1 if the new one is worse."""
+    from crashsim.report import compare as comparing
+    from crashsim.report.github import append_step_summary
+    from crashsim.report.loading import read_document
+    from crashsim.report.markdown import comparison_summary
+    from crashsim.report.terminal import print_comparison
+
+    documents = [
+        read_document(path / "results.json" if path.is_dir() else path) for path in (old, new)
+    ]
+    found = comparing.compare(
+        documents[0], documents[1], comparing.parse_tolerances(list(tolerances))
+    )
+    print_comparison(found)
+    append_step_summary(comparison_summary(found), os.environ)
+    sys.exit(1 if found.regressed else 0)
+
+
+@cli.command()
+def schema() -> None:
+    """Print the JSON Schema of experiment files, for editors."""
+    from crashsim.experiment.schema import json_schema
+
+    click.echo(json.dumps(json_schema(), indent=2))
+
+
+@cli.command()
+@click.argument("file", type=RUN, required=False)
+def new(file: Path | None) -> None:
+    """Write a commented experiment to begin with (to standard output without FILE)."""
+    from crashsim.experiment.starter import starter
+
+    text = starter()
+    if file is None:
+        click.echo(text, nl=False)
+        return
+    try:
+        with file.open("x", encoding="utf-8") as target:
+            target.write(text)
+    except FileExistsError:
+        raise OutputError(f"{file}: exists already; nothing was written") from None
+    except OSError as error:
+        raise OutputError(f"{file}: cannot be written: {error.strerror or error}") from None
+    click.echo(f"{file}: written. Now: crashsim run {shlex.quote(str(file))}")
+
+
+@cli.command()
+@click.argument("experiment", type=RUN)
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Set one value.")
+@click.option("--seed", type=click.IntRange(0, (1 << 64) - 1), help="Another seed.")
+def show(experiment: Path, overrides: tuple[str, ...], seed: int | None) -> None:
+    """Print the effective configuration and where each value came from."""
+    from crashsim.experiment.loader import load
+    from crashsim.experiment.show import show as shown
+
+    click.echo(shown(load(experiment, overrides, seed)), nl=False)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command; returns the exit code. No traceback ever reaches the user."""
+    try:
+        result: Any = cli.main(args=arguments, standalone_mode=False)
+        return int(result) if isinstance(result, int) else 0
+    except click.exceptions.Exit as stop:
+        return stop.exit_code
+    except click.Abort:
+        return _say("Interrupted.", 130)
+    except click.ClickException as error:
+        error.show()
+        return 2
+    except NothingExplored as error:
+        return _say(f"Nothing explored: {error}", error.exit_code)
+    except CrashsimError as error:
+        return _say(f"Error: {error}", error.exit_code)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        return _say("Interrupted.", 130)
+    except MemoryError:
+        return _say("Error: not enough memory for this experiment", 3)
+    except Exception as error:  # noqa: BLE001 - anything else is ours: say so, and how to show it
+        if os.environ.get("CRASHSIM_DEBUG"):
+            traceback.print_exc()
+        kind = type(error).__name__
+        return _say(
+            f"Internal error ({kind}: {error}). This is a fault of crashsim, not of your files; "
+            "with CRASHSIM_DEBUG=1 it shows where.",
+            3,
+        )
+
+
+def _say(message: str, code: int) -> int:
+    click.echo(message, err=True)
+    return code

@@ -1,0 +1,174 @@
+"""Chosen cuts of a run: which instants, and at each of them the calculation held against two files.
+
+Contract: the instant of the greatest loss is always among them, so no run is without a cut. The two
+must be equal to the byte; if not, that is crashsim's error, not the user's (`ReplayMismatch`).
+"""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from crashsim.engine.history import History
+from crashsim.engine.pages import PAGE_BYTES
+from crashsim.engine.streams import I64, Stream
+from crashsim.errors import OutputError, ReplayMismatch
+from crashsim.experiment.model import Power
+from crashsim.inputs import Inputs
+from crashsim.power import loss
+from crashsim.power.safety import Domain, HostCrash, Safety, Stage, kept_stage
+from crashsim.power.steps import StepFunction
+from crashsim.replay.build import write_image
+from crashsim.replay.image import certain
+from crashsim.replay.versions import TwoFiles
+from crashsim.results import Cut
+
+_KEEP = {Stage.IN_HOST: "host", Stage.SUBMITTED: "submitted"}
+_KEEP |= {Stage.COMPLETED: "completed", Stage.DURABLE: "durable"}
+_CONTENT_CUTS = 32  # cuts of a case whose images are compared byte by byte in content as well
+_CONTENT_STORES = 1 << 18
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What the calculation says of one failure domain."""
+
+    domain: Domain
+    stage: Stage
+    at_risk: StepFunction
+    unsaved: StepFunction
+    uncovered: StepFunction
+
+
+def host_crash(power: Power) -> HostCrash:
+    """The experiment's answer to what Rule P4 leaves open."""
+    options = power.host_crash
+    return HostCrash(options.in_flight == "kept", options.disk_cache == "kept")
+
+
+def instants(
+    history: History, power: Power, at_risk: StepFunction, paranoid: bool
+) -> list[tuple[int, str]]:
+    """(instant, why) of the chosen cuts, ascending, without repetition."""
+    end = history.end_ns
+    chosen: dict[int, str] = {}
+    inside = at_risk.instants < end
+    if bool(inside.any()):
+        values = at_risk.values[inside]
+        chosen[int(at_risk.instants[inside][int(values.argmax())])] = "the greatest loss"
+    elif end:
+        chosen[end - 1] = "the run's end"
+    for t in power.at:
+        if t < end:
+            chosen.setdefault(t, "asked for")
+    draws = Stream(int(history.facts["seed"]), "cuts").draws(np.arange(power.random))
+    for draw in draws.tolist():
+        chosen.setdefault(draw * end >> 64, "at random")
+    if power.every_durability_event or paranoid:
+        for t in durability_events(history).tolist():
+            if t < end:
+                chosen.setdefault(t, "something became durable")
+    return sorted(chosen.items())
+
+
+def durability_events(history: History) -> I64:
+    """Instants at which stores may have become durable."""
+    if history.facts["plp"]:
+        return np.unique(history.io_complete_ns)
+    return np.unique(history.flush_disk_end_ns)
+
+
+def figures(history: History, domain: Domain, options: HostCrash, at_risk: StepFunction) -> Figures:
+    """The calculation for one domain; its bytes at risk are given."""
+    stage = kept_stage(domain, options)
+    first, last = loss.rows_safe(history, Safety(history, stage))
+    writes = loss.write_safety(history, first, last)
+    uncovered = loss.uncovered(history, loss.acknowledgements_safe(history, writes))
+    return Figures(domain, stage, at_risk, loss.unsaved(writes), uncovered)
+
+
+def judge(
+    history: History,
+    inputs: Inputs,
+    chosen: list[tuple[int, str]],
+    domains: list[Figures],
+) -> list[Cut]:
+    """Every chosen cut in every domain."""
+    cuts: list[Cut] = []
+    for domain in domains:
+        files: TwoFiles | None = None
+        try:
+            with tempfile.TemporaryDirectory(prefix="crashsim-") as folder:
+                if domain.stage in _KEEP:
+                    files = TwoFiles(history, _KEEP[domain.stage], Path(folder))
+                for number, (t, why) in enumerate(chosen):
+                    cut = _one(history, inputs, domain, t, why, files, number, Path(folder))
+                    cuts.append(cut)
+                if files is not None:
+                    files.close()
+        except OSError as error:
+            raise OutputError(f"comparing files in {tempfile.gettempdir()}: {error}") from error
+    return cuts
+
+
+def _one(
+    history: History,
+    inputs: Inputs,
+    domain: Figures,
+    t: int,
+    why: str,
+    files: TwoFiles | None,
+    number: int,
+    folder: Path,
+) -> Cut:
+    lost = domain.at_risk.at(t)
+    compared = files.advance(t) if files is not None else lost
+    if compared != lost:
+        raise ReplayMismatch(
+            f"cut at {t} ns, {domain.domain}: the calculation finds {lost} bytes lost, two files "
+            f"differ in {compared}. One of the two is wrong: please report it with the "
+            f"experiment and --seed {history.facts['seed']}."
+        )
+    differing = -1
+    if number < _CONTENT_CUTS and history.store_t_ns.size <= _CONTENT_STORES:
+        differing = differing_bytes(history, inputs, domain.stage, t, folder)
+        if differing > lost:
+            raise ReplayMismatch(
+                f"cut at {t} ns, {domain.domain}: images differ in {differing} bytes, "
+                f"only {lost} are lost"
+            )
+    return Cut(
+        t_ns=t,
+        domain=str(domain.domain),
+        lost_bytes=lost,
+        compared_bytes=compared,
+        differing_bytes=differing if differing >= 0 else compared,
+        unsaved_writes=domain.unsaved.at(t),
+        uncovered_acknowledgements=domain.uncovered.at(t),
+        why=why,
+    )
+
+
+def differing_bytes(history: History, inputs: Inputs, stage: Stage, t: int, folder: Path) -> int:
+    """Bytes that read differently in the guest's image and in the one the failure leaves."""
+    total = 0
+    intended = certain(history, Stage.STORED, t, whole=True)
+    kept = certain(history, stage, t, whole=True)
+    for device, span in enumerate(history.devices):
+        low, high = np.searchsorted(intended.offset, [span.first_byte, span.end_byte])
+        pages = np.unique((intended.offset[low:high] - span.first_byte) // PAGE_BYTES)
+        before = inputs.before[device]
+        paths = [folder / name for name in ("guest.img", "kept.img")]
+        for path, extents in zip(paths, (intended, kept), strict=True):
+            write_image(path, span, extents, inputs.content, before)
+        guest, media = (np.memmap(path, dtype=np.uint8, mode="r") for path in paths)
+        for page in pages.tolist():
+            here = slice(page * PAGE_BYTES, (page + 1) * PAGE_BYTES)
+            total += int(np.count_nonzero(guest[here] != media[here]))
+        del guest, media
+        for path in paths:
+            path.unlink()
+    return total

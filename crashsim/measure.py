@@ -1,0 +1,303 @@
+"""All figures of one case: a pure function of its History (and, for chosen cuts, of real files).
+
+Losses are those of a host power cut unless they are listed under another failure domain.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+import numpy as np
+
+from crashsim import cuts
+from crashsim.engine.history import History, Reason
+from crashsim.engine.pages import PAGE_BYTES
+from crashsim.engine.streams import I64
+from crashsim.errors import NothingExplored
+from crashsim.experiment.expect import judge
+from crashsim.experiment.loader import Case
+from crashsim.inputs import Inputs
+from crashsim.power import loss
+from crashsim.power.at_risk import at_risk
+from crashsim.power.safety import Domain, HostCrash, Safety, Stage, kept_stage
+from crashsim.power.steps import Ramps, StepFunction, ramp_spread, spread
+from crashsim.results import (
+    CaseResult,
+    DeviceResult,
+    Example,
+    Marks,
+    Spread,
+    Steps,
+)
+from crashsim.tell import Teller
+
+EXACT_STEPS = 200_000  # steps of `loss` in the results; beyond, the largest value of each interval
+PICTURE_STEPS = 2_000
+EXAMPLES_EACH = 2
+
+
+@dataclass(frozen=True, slots=True)
+class _Loss:
+    """Losses of a power cut, worked out once."""
+
+    at_risk: StepFunction
+    first: I64
+    last: I64
+    writes: loss.WriteSafety
+    unsaved: StepFunction
+    recovery: Ramps
+    uncovered: StepFunction
+    safe_ns: I64  # of acknowledgements
+    broken: tuple[I64, I64]
+    holes: I64
+    torn: I64
+
+
+def measure(case: Case, history: History, inputs: Inputs, paranoid: bool) -> CaseResult:
+    """The figures of a case; `paranoid`: compare files at every durability event."""
+    if not history.store_t_ns.size or not history.end_ns:
+        raise NothingExplored(f"{case.name}: the guest wrote nothing, so nothing was explored")
+    end = history.end_ns
+    power = case.experiment.power
+    options = cuts.host_crash(power)
+    durable = Safety(history, Stage.DURABLE)
+    found = _power_cut(history, durable)
+    stages = _stages(history, found.at_risk)
+    chosen = cuts.instants(history, power, found.at_risk, paranoid)
+    domains = [
+        cuts.figures(history, Domain(name), options, stages[kept_stage(Domain(name), options)])
+        for name in power.domains
+    ]
+    compared = cuts.judge(history, inputs, chosen, domains)
+    result = CaseResult(
+        name=case.name,
+        parameters=case.parameters,
+        seed=case.experiment.seed,
+        end_ns=end,
+        writes=int(found.writes.write.size),
+        bytes_stored=int(history.store_length.sum()),
+        at_risk_bytes=spread(found.at_risk, end),
+        unsaved_writes=spread(found.unsaved, end),
+        recovery_point_ns=ramp_spread(found.recovery, end),
+        acknowledged=int(history.ack_t_ns.size),
+        uncovered_acknowledgements=spread(found.uncovered, end),
+        broken_promises=int(found.broken[0].size),
+        holes=int(found.holes.size),
+        torn=int(found.torn.size),
+        failed_syncs=int(history.facts["failed_syncs"]),
+        flushes=int(history.flush_device.size),
+        bytes_written=int(history.io_pages.sum()) * PAGE_BYTES
+        + int(history.facts["metadata_bytes"]),
+        guest_wait_ns=int(history.facts["guest_wait_ns"]),
+        loss=_steps(found.at_risk, end, EXACT_STEPS),
+        recovery_point=_ramps_as_steps(found.recovery, end),
+        layers=_layers(stages, end),
+        domains=_domains(stages, options, end),
+        devices=_devices(history),
+        cuts=compared,
+        examples=_examples(history, found),
+        marks=_marks(history),
+        notices=inputs.notices + _notices(history),
+    )
+    return _judged(case, result)
+
+
+def _power_cut(history: History, durable: Safety) -> _Loss:
+    first, last = loss.rows_safe(history, durable)
+    writes = loss.write_safety(history, first, last)
+    safe_ns = loss.acknowledgements_safe(history, writes)
+    return _Loss(
+        at_risk=at_risk(history, durable),
+        first=first,
+        last=last,
+        writes=writes,
+        unsaved=loss.unsaved(writes),
+        recovery=loss.recovery_point(writes),
+        uncovered=loss.uncovered(history, safe_ns),
+        safe_ns=safe_ns,
+        broken=loss.broken_promises(history, last),
+        holes=loss.holes(writes, history.end_ns),
+        torn=loss.torn(writes, history.end_ns),
+    )
+
+
+def _stages(history: History, durable: StepFunction) -> dict[Stage, StepFunction]:
+    """Bytes whose latest store has not reached a stage, over time."""
+    nothing = StepFunction(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64))
+    found = {Stage.STORED: nothing, Stage.DURABLE: durable}
+    for stage in (Stage.IN_HOST, Stage.SUBMITTED, Stage.COMPLETED):
+        if stage is Stage.IN_HOST and history.facts["dax"]:
+            found[stage] = nothing
+        else:
+            found[stage] = at_risk(history, Safety(history, stage))
+    return found
+
+
+def _layers(stages: dict[Stage, StepFunction], end: int) -> dict[str, Steps]:
+    """Bytes at risk by the layer that holds their latest version: what has got past one stage but
+    not the next."""
+    order = [Stage.STORED, Stage.IN_HOST, Stage.SUBMITTED, Stage.COMPLETED, Stage.DURABLE]
+    layers: dict[str, Steps] = {}
+    for number, (inner, outer) in enumerate(pairwise(order), start=1):
+        layers[f"L{number}"] = _steps(_minus(stages[outer], stages[inner]), end, PICTURE_STEPS)
+    return layers
+
+
+def _minus(a: StepFunction, b: StepFunction) -> StepFunction:
+    if not b.instants.size:
+        return a
+    t = np.union1d(a.instants, b.instants)
+    return StepFunction(t, _values_at(a, t) - _values_at(b, t))
+
+
+def _values_at(steps: StepFunction, t: I64) -> I64:
+    values = np.concatenate([np.zeros(1, dtype=np.int64), steps.values])
+    return values[np.searchsorted(steps.instants, t, "right")]
+
+
+def _domains(stages: dict[Stage, StepFunction], options: HostCrash, end: int) -> dict[str, Spread]:
+    return {str(d): spread(stages[kept_stage(d, options)], end) for d in Domain}
+
+
+def _steps(steps: StepFunction, end: int, limit: int) -> Steps:
+    """For the results: exact up to `limit` steps, else the largest value of each of `limit`
+    intervals."""
+    inside = int(np.searchsorted(steps.instants, end, "left"))
+    t, values = steps.instants[:inside], steps.values[:inside]
+    if inside <= limit:
+        return Steps(t.tolist(), values.tolist())
+    edges = (
+        np.arange(limit, dtype=np.int64) * (end // limit)
+        + np.arange(limit) * (end % limit) // limit
+    )
+    before = _values_at(steps, edges)
+    bucket = np.searchsorted(edges, t, "right") - 1
+    largest = before.copy()
+    np.maximum.at(largest, bucket, values)
+    return Steps(edges.tolist(), largest.tolist(), exact=False)
+
+
+def _ramps_as_steps(ramps: Ramps, end: int) -> Steps:
+    """The recovery point at the corners of its saw teeth, or its maxima if these are too many."""
+    start, stop = ramps.start, np.minimum(ramps.end, end)
+    some = stop > start
+    start, stop, low = start[some], stop[some], ramps.low[some]
+    if not start.size:
+        return Steps([], [])
+    t = np.stack([start, stop - 1, stop], axis=1).ravel()
+    high = low + (stop - start)
+    values = np.stack([low, high - 1, np.zeros_like(low)], axis=1).ravel()
+    keep = np.append(t[1:] != t[:-1], True)
+    shape = StepFunction(t[keep], values[keep])
+    inside = _steps(shape, end, PICTURE_STEPS)
+    return Steps(inside.instants, inside.values, exact=False)
+
+
+def _devices(history: History) -> list[DeviceResult]:
+    if len(history.devices) == 1:
+        return []
+    results = []
+    for device, span in enumerate(history.devices):
+        part = only(history, device)
+        found = _power_cut(part, Safety(part, Stage.DURABLE))
+        results.append(
+            DeviceResult(
+                name=span.name,
+                at_risk_bytes=spread(found.at_risk, history.end_ns),
+                recovery_point_ns=ramp_spread(found.recovery, history.end_ns),
+                uncovered_acknowledgements=spread(found.uncovered, history.end_ns),
+                broken_promises=int(found.broken[0].size),
+                flushes=int(part.flush_device.size),
+            )
+        )
+    return results
+
+
+def only(history: History, device: int) -> History:
+    """The History with the stores, flushes and acknowledgements of one device alone."""
+    span = history.devices[device]
+    stores = (history.store_offset >= span.first_byte) & (history.store_offset < span.end_byte)
+    flushes = history.flush_device == device
+    acks = history.ack_device == device
+    changed = {
+        name: getattr(history, name)[rows]
+        for prefix, rows in (("store_", stores), ("ack_", acks))
+        for name in history.columns()
+        if name.startswith(prefix)
+    }
+    for name in ("device", "vcpu", "asked_ns", "submit_ns", "begin_ns", "ack_ns", "result"):
+        changed[f"flush_{name}"] = getattr(history, f"flush_{name}")[flushes]
+    return replace(history, **changed)
+
+
+def _marks(history: History) -> Marks:
+    end = history.end_ns
+    acked = history.flush_ack_ns[history.flush_ack_ns < end]
+    flusher = history.batch_reason == Reason.FLUSHER
+    other = (history.batch_reason == Reason.BACKGROUND) | (history.batch_reason == Reason.EARLY)
+    return Marks(
+        flush_acks=_thinned(np.sort(acked)),
+        flusher_passes=_thinned(history.batch_t_ns[flusher]),
+        other_writeback=_thinned(history.batch_t_ns[other]),
+        acknowledgements=_thinned(history.ack_t_ns),
+    )
+
+
+def _thinned(instants: I64) -> list[int]:
+    """At most `PICTURE_STEPS` of them, evenly chosen: they are for the eye."""
+    step = -(-instants.size // PICTURE_STEPS) or 1
+    return list(instants[::step].tolist())
+
+
+def _notices(history: History) -> list[str]:
+    if history.facts["fsync_errors_not_fired"]:
+        count = len(history.facts["fsync_errors_not_fired"])
+        return [f"{count} configured fsync errors never fired: no fsync ended at or after them"]
+    return []
+
+
+def _examples(history: History, found: _Loss) -> list[Example]:
+    tell = Teller(history, found.writes)
+    examples = tell.peak(found.at_risk)
+    for request, store in list(zip(*found.broken, strict=True))[:EXAMPLES_EACH]:
+        examples.append(tell.broken_promise(int(request), int(store), int(found.last[store])))
+    for position in found.holes[:EXAMPLES_EACH].tolist():
+        examples.append(tell.hole(position))
+    for position in found.torn[:EXAMPLES_EACH].tolist():
+        examples.append(tell.torn(position))
+    late = np.flatnonzero(found.safe_ns > history.ack_t_ns)
+    if late.size:
+        worst = late[
+            np.argmax(np.minimum(found.safe_ns, history.end_ns)[late] - history.ack_t_ns[late])
+        ]
+        examples.append(tell.uncovered(int(worst), int(found.safe_ns[worst])))
+    return examples
+
+
+def _judged(case: Case, result: CaseResult) -> CaseResult:
+    return replace(result, expectations=judge(case.experiment.expect, metrics(result)))
+
+
+def metrics(result: CaseResult) -> dict[str, int]:
+    """Figures by the names that `expect:` uses."""
+    spreads = {
+        "at_risk": result.at_risk_bytes,
+        "recovery_point": result.recovery_point_ns,
+    }
+    named = {
+        f"{name}_{part}": getattr(value, part)
+        for name, value in spreads.items()
+        for part in ("max", "p50", "p99")
+    }
+    return named | {
+        "broken_promises": result.broken_promises,
+        "holes": result.holes,
+        "torn": result.torn,
+        "failed_syncs": result.failed_syncs,
+        "flushes": result.flushes,
+        "bytes_written": result.bytes_written,
+        "acknowledged": result.acknowledged,
+        "guest_wait": result.guest_wait_ns,
+        "uncovered_acknowledgements": result.uncovered_acknowledgements.max,
+    }

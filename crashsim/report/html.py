@@ -1,0 +1,76 @@
+"""The report that one looks at: a single HTML file.
+
+Contract: self-contained (plots are inline SVG, nothing is fetched), readable in light and dark and
+on paper, the verdict first. Everything from the user's files is escaped by the template. The same
+results and command give the same bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from crashsim.experiment.units import format_bytes, format_duration
+from crashsim.report import words
+from crashsim.report.plots import Plot
+from crashsim.report.vector import inlined
+from crashsim.results import CaseResult, Results
+
+# Beyond these a page is no longer looked at; the rest is in results.json, and the page says so.
+MOST_ROWS = 200
+MOST_DETAILED = 40
+
+# As in canvas.py, which is not imported: it loads matplotlib.
+_COLOURS = {"#252525": "currentColor", "#fefefe": "var(--paper)"}
+
+
+def html_report(results: Results, plots: Sequence[Plot], command: str) -> str:
+    """The page."""
+    environment = Environment(
+        loader=PackageLoader("crashsim.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "bytes": format_bytes,
+        "duration": format_duration,
+        "count": words.count,
+        "printable": words.printable,
+        "layer": words.layer_name,
+    }
+    ranked = words.worst_first(results.cases)
+    rows = ranked[:MOST_ROWS] if len(ranked) > MOST_ROWS else results.cases
+    number = {case.name: i for i, case in enumerate(results.cases, start=1)}
+    return environment.get_template("report.html.j2").render(
+        results=results,
+        command=command,
+        passed=words.passed(results),
+        verdict=words.verdict(results),
+        expectations=words.expectations_summary(results),
+        groups=_groups(),
+        columns=words.COLUMNS,
+        rows=[(number[case.name], case, _state(case)) for case in rows],
+        detailed=ranked[:MOST_DETAILED],
+        plots=[(plot, inlined(plot.svg, f"p{i}-", _COLOURS)) for i, plot in enumerate(plots)],
+        words=words,
+    )
+
+
+def _groups() -> list[tuple[str, int]]:
+    """The heading above the headings: (title, columns that it spans)."""
+    groups: list[tuple[str, int]] = []
+    for column in words.COLUMNS:
+        if groups and column.group and groups[-1][0] == column.group:
+            groups[-1] = (column.group, groups[-1][1] + 1)
+        else:
+            groups.append((column.group, 1))
+    return groups
+
+
+def _state(case: CaseResult) -> str:
+    if case.writes == 0 or words.failed(case):
+        return "failed"
+    return "held" if case.expectations else ""

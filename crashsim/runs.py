@@ -1,0 +1,198 @@
+"""Running an experiment's cases, and the folder in which a run is kept.
+
+Contract: a run's folder appears under its final name only when everything in it is written and on
+the disk; `latest` is switched after that. A run that is killed leaves nothing but a hidden
+`.unfinished-*` folder, which nobody takes for a result. Results depend on neither the number of
+workers nor the folder's name.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+from pydantic import ValidationError
+
+from crashsim.engine.history import History
+from crashsim.errors import OutputError, UsageError
+from crashsim.experiment.loader import Case
+from crashsim.experiment.model import Experiment
+from crashsim.inputs import make_inputs
+from crashsim.measure import measure
+from crashsim.results import CaseResult
+from crashsim.stack import simulate
+
+HISTORY_FILE = "history.npz"
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A case that has run. `files`: the recordings it read, path -> SHA-256."""
+
+    case: Case
+    result: CaseResult
+    history: History
+    files: dict[str, str]
+
+
+def run_case(case: Case, paranoid: bool = False) -> Finished:
+    """Simulate one case and measure it."""
+    inputs = make_inputs(case.experiment)
+    history = simulate(case.experiment, inputs.programs)
+    result = measure(case, history, inputs, paranoid)
+    return Finished(case, result, history, inputs.files)
+
+
+def run_cases(
+    cases: tuple[Case, ...], workers: int, paranoid: bool, advance: Callable[[int, str], None]
+) -> Iterator[Finished]:
+    """Run all cases, in order, on several processes; `advance(done, now)` tells how far it is."""
+    if workers <= 1 or len(cases) == 1:
+        for number, case in enumerate(cases):
+            advance(number, case.name)
+            yield run_case(case, paranoid)
+        return
+    with ProcessPoolExecutor(min(workers, len(cases))) as pool:
+        futures = [pool.submit(run_case, case, paranoid) for case in cases]
+        try:
+            yield from _in_order(cases, futures, advance)
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _in_order(
+    cases: tuple[Case, ...],
+    futures: list[Future[Finished]],
+    advance: Callable[[int, str], None],
+) -> Iterator[Finished]:
+    for case, future in zip(cases, futures, strict=True):
+        while not future.done():
+            done = sum(one.done() for one in futures)
+            advance(done, case.name)
+            wait([one for one in futures if not one.done()], return_when=FIRST_COMPLETED)
+        yield future.result()
+
+
+@contextmanager
+def new_folder(base: Path, name: str, seed: int, suffix: str = "") -> Iterator[tuple[Path, Path]]:
+    """(where to write, where it will be); on a clean exit it is put in its place."""
+    parent = base / name
+    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
+    final = parent / f"{stamp}-{seed}{suffix}"
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        number = 2
+        while final.exists():
+            final = parent / f"{stamp}-{seed}{suffix}-{number}"
+            number += 1
+        working = parent / f".unfinished-{os.getpid()}-{final.name}"
+        working.mkdir()
+    except OSError as error:
+        raise OutputError(f"{parent}: cannot be written: {error.strerror or error}") from None
+    try:
+        yield working, final
+        sync_tree(working)
+        working.rename(final)
+        if not suffix:
+            _point(parent / "latest", final.name)
+    except OSError as error:
+        raise OutputError(f"{parent}: cannot be written: {error.strerror or error}") from None
+    finally:
+        shutil.rmtree(working, ignore_errors=True)
+
+
+def sync_tree(folder: Path) -> None:
+    """fsync every file and folder of a tree."""
+    for path in [*sorted(folder.rglob("*")), folder]:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _point(link: Path, target: str) -> None:
+    """Switch a symbolic link in one step."""
+    new = link.with_name(f".latest-{os.getpid()}")
+    new.unlink(missing_ok=True)
+    new.symlink_to(target)
+    new.replace(link)
+
+
+def write_history(folder: Path, finished: list[Finished]) -> None:
+    """All Histories of a run in one file; `cases` says what they are."""
+    head = [
+        {
+            "name": one.case.name,
+            "experiment": one.case.experiment.model_dump(mode="json"),
+            "files": one.files,
+        }
+        for one in finished
+    ]
+    columns: dict[str, np.ndarray[Any, Any]] = {"cases": np.array(json.dumps(head))}
+    for number, one in enumerate(finished):
+        for name, column in one.history.columns().items():
+            columns[f"{number}/{name}"] = column
+    with (folder / HISTORY_FILE).open("xb") as file:
+        np.savez(file, **columns)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """One case of a run that was kept."""
+
+    name: str
+    experiment: Experiment
+    history: History
+    files: dict[str, str]
+
+
+def load_run(folder: Path, case_name: str | None) -> Saved:
+    """A case from a run's folder; without a name the only one."""
+    path = folder / HISTORY_FILE if folder.is_dir() else folder
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            head = json.loads(str(archive["cases"]))
+            number = _choose([entry["name"] for entry in head], case_name, folder)
+            prefix = f"{number}/"
+            columns = {
+                name.removeprefix(prefix): archive[name]
+                for name in archive.files
+                if name.startswith(prefix)
+            }
+        entry = head[number]
+        experiment = Experiment.model_validate(entry["experiment"])
+        return Saved(entry["name"], experiment, History.from_columns(columns), entry["files"])
+    except FileNotFoundError:
+        message = f"{folder}: no run here; expected a folder such as runs/NAME/latest"
+        raise UsageError(message) from None
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        BadZipFile,
+        EOFError,
+        ValidationError,
+    ) as error:
+        raise UsageError(f"{path}: not a History that can be read: {error}") from None
+
+
+def _choose(names: list[str], wanted: str | None, folder: Path) -> int:
+    if wanted is None and len(names) == 1:
+        return 0
+    if wanted in names:
+        return names.index(wanted)
+    listed = "\n  ".join(names)
+    ask = f"no case {wanted!r}" if wanted else "several cases: say which with --case"
+    raise UsageError(f"{folder}: {ask}\n  {listed}")

@@ -1,0 +1,172 @@
+"""Losses in words: which write, when, where, and in which layer it was."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from crashsim.engine.history import NEVER, History
+from crashsim.engine.pages import PAGE_BYTES, split
+from crashsim.experiment.units import format_bytes, format_duration
+from crashsim.power import loss
+from crashsim.power.at_risk import at_risk
+from crashsim.power.loss import WriteSafety
+from crashsim.power.safety import Domain, HostCrash, Safety, Stage, kept_stage
+from crashsim.power.steps import StepFunction
+from crashsim.results import Example
+
+_LISTED = 10  # unsaved writes that are named one by one
+
+_LAYERS = (
+    ("L1", "the guest's page cache", Stage.IN_HOST),
+    ("L2", "the host's page cache", Stage.SUBMITTED),
+    ("L3", "writeback to the disk", Stage.COMPLETED),
+    ("L4", "the disk's volatile cache", Stage.DURABLE),
+)
+
+
+class Teller:
+    """Examples from one History."""
+
+    def __init__(self, history: History, writes: WriteSafety) -> None:
+        self._history = history
+        self._writes = writes
+        self._safety = {stage: Safety(history, stage) for _, _, stage in _LAYERS}
+
+    def peak(self, at_risk: StepFunction) -> list[Example]:
+        """The instant at which most is at risk, and the oldest write that is."""
+        inside = at_risk.instants < self._history.end_ns
+        if not bool(inside.any()):
+            return []
+        best = int(at_risk.values[inside].argmax())
+        t, size = int(at_risk.instants[best]), int(at_risk.values[best])
+        if not size:
+            return []
+        unsaved = np.flatnonzero((self._writes.begin_ns <= t) & (self._writes.whole_ns > t))
+        position = int(unsaved[0])
+        age = format_duration(t - int(self._writes.begin_ns[position]))
+        text = (
+            f"A power cut at {format_duration(t)} takes {format_bytes(size)}; {unsaved.size} "
+            f"writes are not safe. The oldest, {self.where(position, t)}, is {age} old."
+        )
+        return [self._example("at-risk-peak", text, t, position)]
+
+    def broken_promise(self, request: int, store: int, safe_ns: int) -> Example:
+        """A flush was acknowledged, a store it covers was not durable."""
+        history = self._history
+        t = int(history.flush_ack_ns[request])
+        position = int(np.flatnonzero(self._writes.write == history.store_write[store])[0])
+        until = "" if safe_ns == NEVER else f" until {format_duration(safe_ns)}"
+        submitted = format_duration(int(history.flush_submit_ns[request]))
+        text = (
+            f"The flush submitted at {submitted} was acknowledged with success at "
+            f"{format_duration(t)}, yet {self.where(position, t)} and not durable{until}."
+        )
+        return self._example("broken-promise", text, t, position)
+
+    def hole(self, position: int) -> Example:
+        """A later write survives, this one does not."""
+        writes = self._writes
+        later = np.flatnonzero(
+            (writes.begin_ns > writes.begin_ns[position])
+            & (writes.whole_ns < writes.whole_ns[position])
+        )
+        other = int(later[np.argmin(writes.whole_ns[later])])
+        t = int(writes.whole_ns[other])
+        text = (
+            f"A power cut at {format_duration(t)} keeps write {writes.write[other]} "
+            f"(made at {format_duration(int(writes.begin_ns[other]))}) but not an earlier one: "
+            f"{self.where(position, t)}."
+        )
+        return self._example("hole", text, t, position)
+
+    def torn(self, position: int) -> Example:
+        """A part of a write survives, another does not."""
+        t = int(self._writes.part_ns[position])
+        text = f"A power cut at {format_duration(t)} keeps a part only: {self.where(position, t)}."
+        return self._example("torn", text, t, position)
+
+    def uncovered(self, ack: int, safe_ns: int) -> Example:
+        """Acknowledged to the world, and not safe."""
+        history = self._history
+        t = int(history.ack_t_ns[ack])
+        label = str(history.ack_label[ack])
+        name = (
+            f"'{label}'"
+            if label
+            else f"of writes {history.ack_low[ack]} to {history.ack_high[ack] - 1}"
+        )
+        until = "the end of the run" if safe_ns >= history.end_ns else format_duration(safe_ns)
+        text = (
+            f"The acknowledgement {name} given at {format_duration(t)} could be lost until {until}."
+        )
+        low, high = int(history.ack_low[ack]), int(history.ack_high[ack])
+        mine = np.flatnonzero((self._writes.write >= low) & (self._writes.write < high))
+        if not mine.size:
+            return Example("uncovered", text, t, -1, -1, 0, "", "")
+        return self._example("uncovered", text, t, int(mine[-1]))
+
+    def layer(self, row: int, t: int) -> tuple[str, str]:
+        """(short name, words) of the layer that holds the least safe part of a store at `t`."""
+        for short, words, stage in _LAYERS:
+            if self._safe_ns(row, self._safety[stage]) > t:
+                return short, words
+        return "L5", "the disk's media"
+
+    def _safe_ns(self, row: int, safety: Safety) -> int:
+        history = self._history
+        here = slice(row, row + 1)
+        pieces = split(history.store_offset[here], history.store_length[here])
+        return int(safety.of_pieces(pieces, history.store_t_ns[here]).max())
+
+    def _row(self, position: int) -> int:
+        return int(np.flatnonzero(self._history.store_write == self._writes.write[position])[-1])
+
+    def where(self, position: int, t: int) -> str:
+        """A write: what it is and which layer holds the least safe part of it."""
+        history, row = self._history, self._row(position)
+        device, offset = self._place(row)
+        length = format_bytes(int(history.store_length[row]))
+        name = f" of {device}" if len(history.devices) > 1 else ""
+        _, layer = self.layer(row, t)
+        return (
+            f"write {self._writes.write[position]} ({length} at offset {offset}{name}, made at "
+            f"{format_duration(int(self._writes.begin_ns[position]))}) was in {layer}"
+        )
+
+    def _place(self, row: int) -> tuple[str, int]:
+        offset = int(self._history.store_offset[row])
+        for span in self._history.devices:
+            if offset < span.end_byte:
+                return span.name, offset - span.first_page * PAGE_BYTES
+        raise AssertionError("a store lies beyond the last device")
+
+    def _example(self, kind: str, text: str, t: int, position: int) -> Example:
+        row = self._row(position)
+        device, offset = self._place(row)
+        short, _ = self.layer(row, t)
+        write, length = int(self._writes.write[position]), int(self._history.store_length[row])
+        return Example(kind, text, t, write, offset, length, short, device)
+
+
+def loss_at(history: History, domain: Domain, options: HostCrash, t: int) -> list[str]:
+    """What a failure at one instant takes, in lines of words."""
+    stage = kept_stage(domain, options)
+    safety = Safety(history, stage)
+    first, last = loss.rows_safe(history, safety)
+    writes = loss.write_safety(history, first, last)
+    size = at_risk(history, safety).at(t)
+    unsaved = np.flatnonzero((writes.begin_ns <= t) & (writes.whole_ns > t))
+    uncovered = loss.uncovered(history, loss.acknowledgements_safe(history, writes)).at(t)
+    acknowledged = int(np.searchsorted(history.ack_t_ns, t, "right"))
+    lines = [f"{domain} at {format_duration(t)}:"]
+    if not size:
+        lines.append("  nothing is lost.")
+    else:
+        lines.append(f"  {format_bytes(size)} are lost; {unsaved.size} writes are not wholly safe.")
+    lines.append(f"  Of {acknowledged} acknowledgements {uncovered} are not covered.")
+    teller = Teller(history, writes)
+    for position in unsaved[:_LISTED].tolist():
+        lines.append(f"  {teller.where(position, t)}.")
+    if unsaved.size > _LISTED:
+        lines.append(f"  ... and {unsaved.size - _LISTED} more.")
+    return lines

@@ -1,0 +1,423 @@
+"""The oracle's worlds as experiments and programs of the simulator, and both answers in one form.
+
+`comparable(world)` leaves out what a `Program` cannot say: it has one sync call and one group delay
+for all its operations, and a recording has neither a journal timer nor a guest page cache.
+`simulated` and `predicted` give everything that happened in a run as `Facts`, `simulated_loss` and
+`predicted_loss` everything that a failure takes as `Lost`; what is equal compares equal.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import TypeVar
+
+import numpy as np
+
+from crashsim.engine.history import NEVER, History, Reason
+from crashsim.engine.streams import I64
+from crashsim.experiment.model import (
+    Device,
+    Disk,
+    EarlyWriteback,
+    Experiment,
+    Fill,
+    Guest,
+    Host,
+)
+from crashsim.guest.program import Call, Op, Program
+from crashsim.power.at_risk import at_risk
+from crashsim.power.loss import (
+    acknowledgements_safe,
+    broken_promises,
+    holes,
+    recovery_point,
+    rows_safe,
+    torn,
+    uncovered,
+    unsaved,
+    write_safety,
+)
+from crashsim.power.safety import Domain, Safety, Stage, kept_stage
+from crashsim.power.steps import StepFunction
+from crashsim.stack import simulate
+from tests.oracle import (
+    FlushedWrite,
+    GroupSync,
+    Mark,
+    OracleWorld,
+    Outcome,
+    Sync,
+    SyncIfDue,
+    Write,
+)
+from tests.oracle.inputs import PAGE_BYTES, Item
+from tests.oracle.inputs import Program as Items
+from tests.oracle.loss import Loss, Steps, loss, uncovered_marks
+
+V = TypeVar("V")
+CALLS = {
+    "msync-async": Call.MSYNC_ASYNC,
+    "msync": Call.MSYNC,
+    "fdatasync": Call.FDATASYNC,
+    "fsync": Call.FSYNC,
+}
+
+
+# --- worlds ---------------------------------------------------------------------------------------
+
+
+def is_recorded(world: OracleWorld) -> bool:
+    items = [item for device in world.devices for program in device.vcpus for item in program]
+    return any(isinstance(item, FlushedWrite | Mark) for item in items)
+
+
+def comparable(world: OracleWorld) -> OracleWorld:
+    """The same world, as far as a `Program` can say it."""
+    devices = tuple(
+        replace(device, vcpus=tuple(_one_call(program) for program in device.vcpus))
+        for device in world.devices
+    )
+    guest = world.guest
+    if is_recorded(world):
+        guest = replace(guest, ext4=False, dax=True)
+    host = world.host
+    if host.background_ratio >= host.dirty_ratio:
+        host = replace(host, dirty_ratio=host.background_ratio + 1)
+    return replace(world, devices=devices, guest=guest, host=host)
+
+
+def _one_call(program: Items) -> Items:
+    calls = [item.call for item in program if isinstance(item, Sync | SyncIfDue | GroupSync)]
+    delays = [item.delay_ns for item in program if isinstance(item, GroupSync)]
+    if delays and calls[0] == "msync-async":  # an experiment refuses such a group
+        calls = ["msync"]
+    items: list[Item] = []
+    for item in program:
+        if isinstance(item, GroupSync):
+            item = replace(item, call=calls[0], delay_ns=delays[0])
+        elif isinstance(item, Sync | SyncIfDue):
+            item = replace(item, call=calls[0])
+        items.append(item)
+    return tuple(items)
+
+
+def experiment(world: OracleWorld) -> Experiment:
+    host, disk = world.host, world.disk
+    early = None
+    if host.early is not None:
+        early = EarlyWriteback(every=host.early[0], share=(host.early[1], host.early[2]))
+    return Experiment(
+        seed=world.seed,
+        duration=world.duration_ns,
+        devices=tuple(
+            Device(name=f"pmem{number}", size=device.pages * PAGE_BYTES)
+            for number, device in enumerate(world.devices)
+        ),
+        workload=Fill(kind="fill"),
+        guest=Guest(
+            driver=world.guest.driver,  # type: ignore[arg-type]
+            dax=world.guest.dax,
+            file_system="ext4" if world.guest.ext4 else "none",
+        ),
+        host=Host(
+            memory=host.memory_bytes,
+            dirty_background_ratio=host.background_ratio,
+            dirty_ratio=host.dirty_ratio,
+            dirty_writeback=host.writeback_ns,
+            dirty_expire=host.expire_ns,
+            fault=host.fault_ns,
+            early_writeback=early,
+            fsync_errors=host.fsync_errors,
+        ),
+        disk=Disk(
+            bandwidth=disk.bandwidth,
+            flush=disk.flush_ns,
+            plp=disk.plp,
+            fua=disk.fua,
+            ignores_flush=disk.ignores_flush,
+        ),
+    )
+
+
+def programs(world: OracleWorld) -> list[Program]:
+    """One for each vCPU."""
+    made: list[Program] = []
+    first_byte = first_write = 0
+    for number, device in enumerate(world.devices):
+        for items in device.vcpus:
+            made.append(_Builder(world, number, first_byte, first_write).program(items))
+            first_write += made[-1].offset.size
+        first_byte += device.pages * PAGE_BYTES
+    return made
+
+
+class _Builder:
+    def __init__(self, world: OracleWorld, device: int, first_byte: int, first_write: int) -> None:
+        self.world, self.device = world, device
+        self.first_byte, self.first_write = first_byte, first_write
+        self.writes: list[tuple[int, int, int]] = []
+        self.operations: list[tuple[int, int, int, int]] = []
+        self.records: list[int] = [0]
+        self.labels: list[str] = []
+
+    def program(self, items: Items) -> Program:
+        for item in items:
+            self.add(item)
+        offset, length, think = _columns(self.writes, 3)
+        at, kind, delay, argument = _columns(self.operations, 4)
+        calls = [i.call for i in items if isinstance(i, Sync | SyncIfDue | GroupSync)]
+        delays = [i.delay_ns for i in items if isinstance(i, GroupSync)]
+        made = Program(
+            device=self.device,
+            first_write=self.first_write,
+            offset=offset,
+            length=length,
+            think_ns=think,
+            record_low=np.array(self.records[:-1], dtype=np.int64),
+            record_high=np.array(self.records[1:], dtype=np.int64),
+            op_at=at,
+            op_kind=kind,
+            op_delay_ns=delay,
+            op_argument=argument,
+            call=CALLS[calls[0] if calls else "msync"],
+            group_delay_ns=delays[0] if delays else 0,
+            acknowledge_at_once=self.world.guest.acknowledge == "immediate",
+            labels=tuple(self.labels) or (("",) if is_recorded(self.world) else ()),
+        )
+        made._check()
+        return made
+
+    def operate(self, kind: Op, delay_ns: int = 0, argument: int = 0) -> None:
+        self.operations.append((len(self.writes), kind, delay_ns, argument))
+
+    def add(self, item: Item) -> None:
+        match item:
+            case Write():
+                self.write(item, item.think_ns)
+                if item.ends_record:
+                    self.records.append(len(self.writes))
+            case FlushedWrite():
+                self.flushed_write(item)
+            case Sync():
+                self.operate(Op.SYNC, item.delay_ns)
+            case SyncIfDue():
+                self.operate(Op.SYNC_IF_DUE, 0, item.t_ns)
+            case GroupSync():
+                self.operate(Op.GROUP_SYNC)
+            case Mark():
+                self.operate(Op.MARK, item.delay_ns, len(self.labels))
+                self.labels.append(item.label)
+
+    def write(self, item: Write | FlushedWrite, think_ns: int) -> None:
+        self.writes.append((self.first_byte + item.offset, item.length, think_ns))
+
+    def flushed_write(self, item: FlushedWrite) -> None:
+        """As `crashsim.guest.recording` has it."""
+        think_ns, preflush = item.think_ns, item.preflush
+        if preflush and self.world.guest.driver == "ordered":
+            self.operate(Op.PREFLUSH, think_ns, int(item.fua))
+            think_ns, preflush = 0, False
+        self.write(item, think_ns)
+        if preflush or item.fua:
+            self.operate(Op.FLUSH, 0, int(preflush) + int(item.fua))
+
+
+def _columns(rows: list[tuple[int, ...]] | list[tuple[int, int, int]], width: int) -> list[I64]:
+    table = np.array(rows, dtype=np.int64).reshape(-1, width)
+    return [np.ascontiguousarray(column) for column in table.T]
+
+
+def simulate_world(world: OracleWorld) -> History:
+    history = simulate(experiment(world), programs(world))
+    history._check()
+    return history
+
+
+# --- what happened --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Everything that happened, as plain sorted lists. Instants after the end are None."""
+
+    end_ns: int
+    stores: list[tuple[int, ...]]  # begin, write, address, length
+    copies: list[tuple[int, int]]
+    batches: list[tuple[int, str, int, tuple[int, ...]]]
+    ios: list[tuple[int, ...]]  # batch, first page, pages, completion
+    disk_flushes: list[tuple[int, int]]
+    requests: list[tuple[int | None, ...]]  # device, vCPU, asked, submitted, begun, ack, result
+    acknowledgements: list[tuple[int, int, int, int, str]]
+    guest_wait_ns: int
+    failed_syncs: int
+    metadata_bytes: int
+    errors_left: list[int]
+
+
+def simulated(history: History) -> Facts:
+    pages: dict[int, list[int]] = {}
+    ios = _rows(history.io_batch, history.io_first_page, history.io_pages, history.io_complete_ns)
+    for batch, first, count, _ in ios:
+        pages.setdefault(batch, []).extend(range(first, first + count))
+    batches = _rows(history.batch_t_ns, history.batch_reason, history.batch_device)
+    requests = _rows(
+        history.flush_device,
+        history.flush_vcpu,
+        history.flush_asked_ns,
+        history.flush_submit_ns,
+        history.flush_begin_ns,
+        history.flush_ack_ns,
+        history.flush_result,
+    )
+    acks = _rows(history.ack_t_ns, history.ack_device, history.ack_low, history.ack_high)
+    recorded = bool(history.facts["recorded"])
+    return Facts(
+        end_ns=history.end_ns,
+        stores=_rows(
+            history.store_t_ns, history.store_write, history.store_offset, history.store_length
+        ),
+        copies=sorted(zip(history.copy_t_ns.tolist(), history.copy_page.tolist(), strict=True)),
+        batches=[
+            (t, Reason(reason).name.lower(), device, tuple(sorted(pages[number])))
+            for number, (t, reason, device) in enumerate(batches)
+        ],
+        ios=sorted(ios),
+        disk_flushes=list(
+            zip(
+                history.flush_disk_issue_ns.tolist(),
+                history.flush_disk_end_ns.tolist(),
+                strict=True,
+            )
+        ),
+        requests=sorted(
+            (tuple(None if v in (NEVER, -1) and i > 1 else v for i, v in enumerate(row)))
+            for row in requests
+        ),
+        acknowledgements=[
+            (t, device, -1 if recorded else low, -1 if recorded else high, str(label))
+            for (t, device, low, high), label in zip(acks, history.ack_label, strict=True)
+        ],
+        guest_wait_ns=history.facts["guest_wait_ns"],
+        failed_syncs=history.facts["failed_syncs"],
+        metadata_bytes=history.facts["metadata_bytes"],
+        errors_left=list(history.facts["fsync_errors_not_fired"]),
+    )
+
+
+def _rows(*columns: I64) -> list[tuple[int, ...]]:
+    return list(zip(*(column.tolist() for column in columns), strict=True))
+
+
+def predicted(outcome: Outcome, recorded: bool) -> Facts:
+    base = outcome.device_base
+    return Facts(
+        end_ns=outcome.end_ns,
+        stores=[
+            (store.begin, store.write, base[store.device] + store.offset, store.length)
+            for store in outcome.stores
+        ],
+        copies=sorted((copy.instant, copy.page) for copy in outcome.copies),
+        batches=[(b.instant, b.reason, b.device, b.pages) for b in outcome.batches],
+        ios=sorted((io.batch, io.first_page, io.pages, io.completed) for io in outcome.ios),
+        disk_flushes=[(flush.issued, flush.ended) for flush in outcome.disk_flushes],
+        requests=sorted(
+            (r.device, r.vcpu, r.asked, r.submitted, r.fsync_begun, r.acknowledged, r.result)
+            for r in outcome.flush_requests
+            if r.submitted is not None
+        ),
+        acknowledgements=[
+            (ack.instant, ack.device, ack.first, ack.last + (not recorded), ack.label or "")
+            for ack in outcome.acknowledgements
+            if (ack.label is not None) == recorded
+        ],
+        guest_wait_ns=outcome.guest_wait_ns,
+        failed_syncs=outcome.failed_syncs,
+        metadata_bytes=outcome.journal_bytes,
+        errors_left=outcome.unfired_errors,
+    )
+
+
+# --- what is lost ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Lost:
+    """What a failure takes at the instants of [0, end); broken promises up to the end itself."""
+
+    at_risk: Steps
+    unsaved: Steps
+    recovery: list[tuple[int, int | None]]
+    uncovered: Steps
+    holes: set[int]
+    torn: set[int]
+    broken: list[tuple[int, int]]  # submitted, acknowledged
+
+
+def simulated_loss(history: History, domain: str) -> Lost:
+    end = history.end_ns
+    safety = Safety(history, kept_stage(Domain(domain)))
+    writes = write_safety(history, *rows_safe(history, safety))
+    covered = acknowledgements_safe(history, writes)
+    broken: list[tuple[int, int]] = []
+    if domain == Domain.POWER_CUT:
+        request, _ = broken_promises(history, rows_safe(history, Safety(history, Stage.DURABLE))[1])
+        broken = [
+            (int(history.flush_submit_ns[r]), int(history.flush_ack_ns[r])) for r in request
+        ]
+    ramps = recovery_point(writes)
+    return Lost(
+        at_risk=_steps(at_risk(history, safety), end),
+        unsaved=_steps(unsaved(writes), end),
+        recovery=_oldest(_rows(*ramps), end),
+        uncovered=_steps(uncovered(history, covered), end),
+        holes=set(writes.write[holes(writes, end)].tolist()),
+        torn=set(writes.write[torn(writes, end)].tolist()),
+        broken=sorted(broken),
+    )
+
+
+def _steps(function: StepFunction, end_ns: int) -> Steps:
+    rows = zip(function.instants.tolist(), function.values.tolist(), strict=True)
+    return _clip([(0, 0), *rows], end_ns)
+
+
+def _clip(steps: list[tuple[int, V]], end_ns: int) -> list[tuple[int, V]]:
+    """Only what is inside the run, a later word on one instant over an earlier, no repetition."""
+    values = {instant: value for instant, value in steps if instant < end_ns}
+    clipped: list[tuple[int, V]] = []
+    for instant, value in values.items():
+        if not clipped or clipped[-1][1] != value:
+            clipped.append((instant, value))
+    return clipped
+
+
+def _oldest(ramps: list[tuple[int, ...]], end_ns: int) -> list[tuple[int, int | None]]:
+    steps: list[tuple[int, int | None]] = [(0, None)]
+    for start, until, low in ramps:
+        steps += [(start, start - low), (until, None)]
+    return _clip(steps, end_ns)
+
+
+def predicted_loss(outcome: Outcome, domain: str, recorded: bool) -> Lost:
+    end = outcome.end_ns
+    expected: Loss = loss(outcome, domain)
+    requests = [outcome.flush_requests[index] for index in expected.broken]
+    return Lost(
+        at_risk=_clip(expected.at_risk, end),
+        unsaved=_clip(expected.unsaved, end),
+        recovery=_clip(expected.recovery, end),
+        uncovered=_clip(uncovered_marks(outcome) if recorded else expected.uncovered, end),
+        holes=expected.holes,
+        torn=expected.torn,
+        broken=sorted(
+            (r.submitted or 0, r.acknowledged or 0)
+            for r in requests
+            if domain == Domain.POWER_CUT
+        ),
+    )
+
+
+def differences(one: Facts | Lost, other: Facts | Lost) -> dict[str, tuple[object, object]]:
+    """Field -> the two values, for the fields that differ."""
+    pairs = {f.name: (getattr(one, f.name), getattr(other, f.name)) for f in fields(one)}
+    return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
