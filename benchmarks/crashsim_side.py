@@ -23,12 +23,15 @@ from crashsim.experiment.model import (
     Sync,
 )
 from crashsim.experiment.workload import EveryRecords
+from crashsim.guest.content import SyntheticContent
 from crashsim.guest.policy import make_program
 from crashsim.guest.workloads import Writes, build
 from crashsim.power import at_risk
 from crashsim.power import loss as losses
-from crashsim.power.safety import Domain, Safety, kept_stage
+from crashsim.power.safety import Domain, Safety, Stage, kept_stage
 from crashsim.power.steps import ramp_spread
+from crashsim.replay.build import write_image
+from crashsim.replay.image import certain
 from crashsim.stack import simulate as run_stack
 
 I64 = npt.NDArray[np.int64]
@@ -112,7 +115,9 @@ def figures(history: History) -> dict[str, int]:
 
 def rebuild(history: History, path: Path) -> None:
     """Write the guest's image at the end of a history, a sparse file of the device's size."""
-    raise NotImplementedError
+    content = SyntheticContent(int(history.facts["seed"]), [])
+    extents = certain(history, Stage.STORED, history.end_ns)
+    write_image(path, history.devices[0], extents, content, None)
 
 
 def _safety(history: History) -> Safety:

@@ -8,6 +8,7 @@ Nothing here knows a rule; each room knows its own and the port of the room belo
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Sequence
 from typing import Any
 
@@ -28,7 +29,7 @@ from crashsim.guest.vcpu import VCpu
 from crashsim.pagecache.cache import PageCache
 from crashsim.pagecache.writeback import BackingFile, Batch
 
-_COMPOSE_PAGES = 1 << 18
+_COMPOSE_PAGES = 1 << 16
 _COMPOSE_BATCHES = (1 << 12) - 1
 
 
@@ -95,6 +96,7 @@ class Stack:
         self.vcpus: list[VCpu] = []
         self.guest_caches: list[GuestPageCache] = []
         self._running = len(programs)
+        self.clock.stopped = not programs
         for device, span in enumerate(self.spans):
             self._add_device(device, span)
 
@@ -110,11 +112,11 @@ class Stack:
         if not guest.dax and not recorded:
             memory.take_copies()
             page_cache = GuestPageCache(
-                self.clock, memory, host.fault, host.dirty_writeback, host.dirty_expire
+                self.clock, device, memory, host.fault, host.dirty_writeback, host.dirty_expire
             )
             self.guest_caches.append(page_cache)
         journal = guest.file_system == "ext4" and not recorded
-        kernel = GuestKernel(self.clock, driver, journal, page_cache)
+        kernel = GuestKernel(self.clock, device, driver, journal, page_cache)
         for program in programs:
             dirty = PageSet(span.first_page, span.pages)
             vcpu = VCpu(
@@ -139,13 +141,20 @@ class Stack:
 
     def _one_finished(self) -> None:
         self._running -= 1
+        self.clock.stopped = self._running == 0
 
     def run(self) -> History:
         """Simulate to the end and collect the History."""
         self.cache.start()
         for vcpu in self.vcpus:
             vcpu.start()
-        self.clock.run(self.experiment.duration, lambda: self._running == 0)
+        collecting = gc.isenabled()
+        gc.disable()  # nothing in the loop makes cycles, and its small objects live to the end
+        try:
+            self.clock.run(self.experiment.duration)
+        finally:
+            if collecting:
+                gc.enable()
         for vcpu in self.vcpus:
             vcpu.stop()
         return self._history()
@@ -249,6 +258,10 @@ class Stack:
 
     def _stores(self) -> tuple[I64, I64, I64, I64]:
         logs = [vcpu.stores for vcpu in self.vcpus]
+        if len(logs) == 1 and logs[0].whole:  # the program's own columns will do
+            t, program = _join(logs[0].t_ns), self.programs[0]
+            number = np.arange(program.first_write, program.first_write + t.size, dtype=np.int64)
+            return t, program.offset[: t.size], program.length[: t.size], number
         columns = [
             _join([part for log in logs for part in getattr(log, name)])
             for name in ("t_ns", "offset", "length", "write")
@@ -275,6 +288,8 @@ class Stack:
         if not parts:
             empty = np.empty(0, dtype=np.int64)
             return empty, empty, empty, empty, np.empty(0, dtype=np.str_)
+        if len(parts) == 1:  # in order already
+            return parts[0]
         columns = [np.concatenate([part[i] for part in parts]) for i in range(4)]
         label = np.concatenate([part[4] for part in parts])
         order = np.argsort(columns[0], kind="stable")
@@ -368,15 +383,20 @@ def _acknowledged(
     else:
         if program.acknowledge_at_once:
             t = _landed_ns(vcpu, program)
-            records = np.arange(t.size)
+            low, high = program.record_low[: t.size], program.record_high[: t.size]
         else:
             groups = np.array(vcpu.acknowledged, dtype=np.int64).reshape(-1, 3)
             size = groups[:, 2] - groups[:, 1]
             t = np.repeat(groups[:, 0], size)
-            records = np.arange(t.size) + np.repeat(groups[:, 1] - (np.cumsum(size) - size), size)
-        low, high = program.record_low[records], program.record_high[records]
-        label = np.zeros(t.size, dtype="U1")
-    return t, np.full(t.size, program.device, dtype=np.int64), low + base, high + base, label
+            low, high = program.record_low[: t.size], program.record_high[: t.size]
+            if size.size and int(groups[-1, 2]) > t.size:  # a failed sync left records out
+                records = np.arange(t.size)
+                records += np.repeat(groups[:, 1] - (np.cumsum(size) - size), size)
+                low, high = program.record_low[records], program.record_high[records]
+        label = np.broadcast_to(np.str_(""), t.shape)
+    if base:
+        low, high = low + base, high + base
+    return t, np.broadcast_to(np.int64(program.device), t.shape), low, high, label
 
 
 def _landed_ns(vcpu: VCpu, program: Program) -> I64:

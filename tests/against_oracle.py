@@ -238,7 +238,7 @@ def simulate_world(world: OracleWorld) -> History:
 
 @dataclass(frozen=True)
 class Facts:
-    """Everything that happened, as plain sorted lists. Instants after the end are None."""
+    """Everything that happened, as plain sorted lists."""
 
     end_ns: int
     stores: list[tuple[int, ...]]  # begin, write, address, length
@@ -246,7 +246,7 @@ class Facts:
     batches: list[tuple[int, str, int, tuple[int, ...]]]
     ios: list[tuple[int, ...]]  # batch, first page, pages, completion
     disk_flushes: list[tuple[int, int]]
-    requests: list[tuple[int | None, ...]]  # device, vCPU, asked, submitted, begun, ack, result
+    requests: list[tuple[int, ...]]  # device, vCPU, asked, submitted, begun, ack, result
     acknowledgements: list[tuple[int, int, int, int, str]]
     guest_wait_ns: int
     failed_syncs: int
@@ -289,10 +289,7 @@ def simulated(history: History) -> Facts:
                 strict=True,
             )
         ),
-        requests=sorted(
-            (tuple(None if v in (NEVER, -1) and i > 1 else v for i, v in enumerate(row)))
-            for row in requests
-        ),
+        requests=sorted(requests),
         acknowledgements=[
             (t, device, -1 if recorded else low, -1 if recorded else high, str(label))
             for (t, device, low, high), label in zip(acks, history.ack_label, strict=True)
@@ -321,7 +318,12 @@ def predicted(outcome: Outcome, recorded: bool) -> Facts:
         ios=sorted((io.batch, io.first_page, io.pages, io.completed) for io in outcome.ios),
         disk_flushes=[(flush.issued, flush.ended) for flush in outcome.disk_flushes],
         requests=sorted(
-            (r.device, r.vcpu, r.asked, r.submitted, r.fsync_begun, r.acknowledged, r.result)
+            (
+                *(r.device, r.vcpu, r.asked, r.submitted),
+                NEVER if r.fsync_begun is None else r.fsync_begun,
+                NEVER if r.acknowledged is None else r.acknowledged,
+                -1 if r.result is None else r.result,
+            )
             for r in outcome.flush_requests
             if r.submitted is not None
         ),
@@ -421,3 +423,15 @@ def differences(one: Facts | Lost, other: Facts | Lost) -> dict[str, tuple[objec
     """Field -> the two values, for the fields that differ."""
     pairs = {f.name: (getattr(one, f.name), getattr(other, f.name)) for f in fields(one)}
     return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+
+
+def tangled(outcome: Outcome) -> bool:
+    """Whether only the order of events says how long a writer was held up: two vCPUs' stores begin
+    at one instant at which, moreover, a snapshot is taken, and there are pauses."""
+    if not outcome.pauses:
+        return False
+    snapshots = {batch.instant for batch in outcome.batches}
+    begins: dict[int, set[int]] = {}
+    for store in outcome.stores:
+        begins.setdefault(store.begin, set()).add(store.vcpu)
+    return any(len(vcpus) > 1 and begin in snapshots for begin, vcpus in begins.items())

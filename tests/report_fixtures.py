@@ -68,7 +68,7 @@ def case(name: str = "case", **changed: Any) -> CaseResult:
         recovery_point=NO_STEPS,
         layers={},
         domains={"power-cut": NO_SPREAD},
-        devices=[DeviceResult("pmem0", NO_SPREAD, NO_SPREAD, NO_SPREAD, 0, 160_000)],
+        devices=[],
         cuts=[],
         examples=[],
         marks=Marks([], [], [], []),
@@ -101,7 +101,11 @@ def _sawtooth(
         safe = min(start + period_ns + drop_ns, end_ns)
         point += [(safe, safe - start)]
         start = stop
-    return tuple(Steps([t for t, _ in p], [v for _, v in p]) for p in (loss, point, host, flight))  # type: ignore[return-value]
+    return _steps(loss), _steps(point), _steps(host), _steps(flight)
+
+
+def _steps(points: list[tuple[int, int]]) -> Steps:
+    return Steps([t for t, _ in points], [value for _, value in points])
 
 
 def without_sync(name: str = "sync=none", *, protected: bool = True) -> CaseResult:
@@ -239,7 +243,7 @@ def results(*cases: CaseResult, **changed: Any) -> Results:
 
 def story() -> Results:
     """Without sync and with it: what a newcomer sees first."""
-    return results(without_sync(), with_sync(100), with_sync(10))
+    return results(without_sync(), with_sync(100), with_sync(25))
 
 
 def sweep_of_twenty() -> Results:

@@ -14,21 +14,27 @@ from typing import Any
 
 
 class Rank(IntEnum):
-    """Who goes first among events of one instant."""
+    """Who goes first among events of one instant. Where there are several of a kind, their number
+    is added: of the fsync, of the vCPU, of the device."""
 
     DISK = 0
-    HOST = 1
-    FLUSHER = 2
-    GUEST = 3
+    HOST = 1 << 40
+    FLUSHER = 2 << 40
+    EARLY = 3 << 40
+    GUEST = 4 << 40
+    COMMIT = 5 << 40
+    GUEST_FLUSHER = 6 << 40
+    BACKGROUND = 7 << 40
 
 
 class Clock:
     """Integer-nanosecond discrete-event loop."""
 
-    __slots__ = ("_heap", "_sequence", "now")
+    __slots__ = ("_heap", "_sequence", "now", "stopped")
 
     def __init__(self) -> None:
         self.now = 0
+        self.stopped = False
         self._heap: list[tuple[int, int, int, Callable[[Any], None], Any]] = []
         self._sequence = 0
 
@@ -37,18 +43,16 @@ class Clock:
         self._sequence += 1
         heappush(self._heap, (t_ns, rank, self._sequence, call, argument))
 
-    def run(self, until_ns: int | None, finished: Callable[[], bool]) -> None:
+    def run(self, until_ns: int | None) -> None:
         """Run up to and including `until_ns`, or without one to the end of the instant at which
-        `finished()`."""
+        `stopped` is set."""
         heap = self._heap
-        while heap:
-            if until_ns is None:
-                if finished() and heap[0][0] > self.now:
-                    return
-            elif heap[0][0] > until_ns:
-                break
-            t_ns, _rank, _sequence, call, argument = heappop(heap)
-            self.now = t_ns
+        if until_ns is None:
+            while heap and not self.stopped:
+                self.now, _rank, _sequence, call, argument = heappop(heap)
+                call(argument)
+            until_ns = self.now
+        while heap and heap[0][0] <= until_ns:
+            self.now, _rank, _sequence, call, argument = heappop(heap)
             call(argument)
-        if until_ns is not None:
-            self.now = until_ns
+        self.now = until_ns

@@ -113,15 +113,16 @@ def _segments(painted: _Painted) -> Segments:
 
 
 def _shared(group: I64) -> _Shared:
-    count = np.bincount(group)
-    several = np.flatnonzero(count[group] > 1)
+    size = np.bincount(group)[group]
+    several = np.flatnonzero(size > 1)
+    if bool(np.all(group[1:] >= group[:-1])):
+        return _Shared(several, group[several], size[several])
     shift = len(group).bit_length()
     key = group[several] << shift
     key |= several
     key.sort()
-    sorted_group = key >> shift
     key &= (1 << shift) - 1
-    return _Shared(key, sorted_group, count[sorted_group])
+    return _Shared(key, group[key], size[key])
 
 
 def _select(shared: _Shared, wanted: npt.NDArray[np.bool_]) -> _Shared:

@@ -51,14 +51,21 @@ class GuestKernel:
         "_group_waiting",
         "_journal",
         "_page_cache",
+        "_rank",
         "_uncommitted_ns",
         "vcpus",
     )
 
     def __init__(
-        self, clock: Clock, driver: FlushPort, journal: bool, page_cache: GuestPageCache | None
+        self,
+        clock: Clock,
+        device: int,
+        driver: FlushPort,
+        journal: bool,
+        page_cache: GuestPageCache | None,
     ) -> None:
         self._clock = clock
+        self._rank = Rank.COMMIT + device
         self._driver = driver
         self._journal = journal
         self._page_cache = page_cache
@@ -88,7 +95,7 @@ class GuestKernel:
 
     def _arm(self, first_store_ns: int) -> None:
         self._armed_ns = first_store_ns + JOURNAL_COMMIT_NS
-        self._clock.at(self._armed_ns, Rank.GUEST, self._commit_due, self._armed_ns)
+        self._clock.at(self._armed_ns, self._rank, self._commit_due, self._armed_ns)
 
     def _commit_due(self, armed_ns: int) -> None:
         if armed_ns != self._armed_ns:
@@ -133,11 +140,14 @@ class GuestKernel:
             self._flush_in_turn(vcpu, flushes, done)
             return
         busy_ns = self._page_cache.write_back()
-        self._clock.at(
-            self._clock.now + busy_ns,
-            Rank.GUEST,
-            lambda _: self._flush_in_turn(vcpu, flushes, done),
-        )
+        if busy_ns:
+            self._clock.at(
+                self._clock.now + busy_ns,
+                Rank.GUEST + vcpu,
+                lambda _: self._flush_in_turn(vcpu, flushes, done),
+            )
+        else:
+            self._flush_in_turn(vcpu, flushes, done)
 
     def _flush_in_turn(self, vcpu: int, flushes: int, done: Callable[[bool], None]) -> None:
         if flushes == 1:
@@ -175,9 +185,10 @@ class GuestKernel:
 
     def _lead(self) -> None:
         self._group_busy = True
-        delay_ns = self._group_waiting[0][1].group_delay_ns
-        if delay_ns:
-            self._clock.at(self._clock.now + delay_ns, Rank.GUEST, self._group_begins)
+        leader, program, _done = self._group_waiting[0]
+        if program.group_delay_ns:
+            begin_ns = self._clock.now + program.group_delay_ns
+            self._clock.at(begin_ns, Rank.GUEST + leader, self._group_begins)
         else:
             self._group_begins(None)
 
@@ -216,6 +227,7 @@ class GuestPageCache:
         "_expire_ns",
         "_fault_ns",
         "_host",
+        "_rank",
         "_writeback_ns",
         "copies",
         "sources",
@@ -223,9 +235,16 @@ class GuestPageCache:
     )
 
     def __init__(
-        self, clock: Clock, host: HostPort, host_fault_ns: int, writeback_ns: int, expire_ns: int
+        self,
+        clock: Clock,
+        device: int,
+        host: HostPort,
+        host_fault_ns: int,
+        writeback_ns: int,
+        expire_ns: int,
     ) -> None:
         self._clock = clock
+        self._rank = Rank.GUEST_FLUSHER + device
         self._host = host
         self._fault_ns = host_fault_ns
         self._writeback_ns = writeback_ns
@@ -235,7 +254,7 @@ class GuestPageCache:
         self.vcpus: list[StoringVCpu] = []
         self.copies: list[tuple[int, I64]] = []  # instant, pages
         if writeback_ns:
-            clock.at(writeback_ns, Rank.GUEST, self._wake)
+            clock.at(writeback_ns, self._rank, self._wake)
 
     fault_ns = 0  # of a store into L1
 
@@ -276,4 +295,4 @@ class GuestPageCache:
         if self._age_start_ns is not None and now - self._age_start_ns >= self._expire_ns:
             self.write_back()
             self._age_start_ns = None
-        self._clock.at(now + self._writeback_ns, Rank.GUEST, self._wake)
+        self._clock.at(now + self._writeback_ns, self._rank, self._wake)

@@ -69,6 +69,7 @@ class StoreLog:
     offset: list[I64] = field(default_factory=list)
     length: list[I64] = field(default_factory=list)
     write: list[I64] = field(default_factory=list)
+    whole: bool = True  # no write was divided or left out: store i is write i
 
 
 class VCpu:
@@ -78,23 +79,28 @@ class VCpu:
     __slots__ = (
         "_asked_ns",
         "_bound",
+        "_careful",
         "_chunk_rows",
         "_clean_wait",
         "_clock",
         "_dirty_row",
+        "_due_ns",
         "_finished",
         "_free_ns",
         "_in_window",
         "_kernel",
         "_last_sync_ns",
         "_log",
+        "_looked_row",
         "_memory",
         "_next_op",
         "_op_rows",
         "_ops",
         "_pause_ns",
+        "_paused_until_ns",
         "_plan",
         "_program",
+        "_rank",
         "_record",
         "_rel_free",
         "_rel_new",
@@ -126,6 +132,7 @@ class VCpu:
         finished: Callable[[], None],
     ) -> None:
         self.number = number
+        self._rank = Rank.GUEST + number
         self.dirty = dirty
         self.done = False
         self.stores = StoreLog()
@@ -143,9 +150,11 @@ class VCpu:
         self._last_sync_ns = 0
         self._record = 0  # records before this one are acknowledged or given up
         self._token = 0
+        self._due_ns = 0  # when the pending `_resume` or `_end_window` runs
         self._in_window = False
         self._clean_wait = False
-        self._pause_ns = 0
+        self._careful = False  # the window's only write may cross a threshold
+        self._pause_ns = self._paused_until_ns = 0
         self._free_ns = 0
         self._next_op = 0  # in the program
         self._rest: tuple[int, int] | None = None  # (offset, length) left of a divided write
@@ -154,7 +163,7 @@ class VCpu:
 
     def start(self) -> None:
         """Begin at the clock's now."""
-        self._clock.at(self._clock.now, Rank.GUEST, self._resume, self._token)
+        self._clock.at(self._clock.now, self._rank, self._resume, self._token)
 
     # planning
 
@@ -198,7 +207,7 @@ class VCpu:
             )
         )
         self._ops.reverse()  # taken from the end
-        self._row = self._dirty_row = 0
+        self._row = self._dirty_row = self._looked_row = 0
         self._rel_free = self._rel_new = 0
         self._stale = False
 
@@ -237,6 +246,7 @@ class VCpu:
 
     def _resume(self, token: int) -> None:
         if token == self._token:
+            self._due_ns = -1
             self._proceed()
 
     def _proceed(self) -> None:
@@ -297,36 +307,52 @@ class VCpu:
         self._bound = bound
         self._shift = shift
         self._in_window = True
+        self._careful = careful
         self._kernel.will_store(first)
         if careful:
-            self._clock.at(first, Rank.GUEST, self._look, self._token)
-        self._clock.at(shift + free, Rank.GUEST, self._end_window, self._token)
+            self._clock.at(first, self._rank, self._look, self._token)
+        self._go_on_at(shift + free, self._end_window)
+
+    def _go_on_at(self, t_ns: int, call: Callable[[int], None]) -> None:
+        self._due_ns = t_ns
+        self._clock.at(t_ns, self._rank, call, self._token)
 
     def _look(self, token: int) -> None:
-        """The write that may cross a threshold has begun (Rule H7)."""
+        """The write that may cross a threshold begins."""
         if token == self._token:
             self.settle()
-            plan, row = self._plan, self._bound - 1
-            dirtied = int(plan.new[row + 1] - plan.new[row])
-            if dirtied:
-                self._pause_ns = max(self._pause_ns, self._memory.pause_ns(dirtied))
-                self._memory.dirtied_many()
+
+    def _crossed(self) -> None:
+        """The write that may cross a threshold has begun (Rule H7)."""
+        self._careful = False
+        self._looked_row = self._bound
+        plan, row = self._plan, self._bound - 1
+        dirtied = int(plan.new[row + 1] - plan.new[row])
+        if dirtied:
+            self._pause_ns += self._memory.pause_ns(dirtied)
+            self._memory.dirtied_many()
 
     def _end_window(self, token: int) -> None:
         if token != self._token:
             return
+        self._due_ns = -1
         bound = self._bound
         self._began(bound, self._reserved)
         self._landed(bound)
         self._in_window = False
         self._free_ns = self._clock.now
         if self._pause_ns:
-            pause, self._pause_ns = self._pause_ns, 0
-            self.throttle_ns += pause
-            self._free_ns += pause
-            self._clock.at(self._free_ns, Rank.GUEST, self._resume, self._token)
+            self._pause()
+            self._go_on_at(self._free_ns, self._resume)
         else:
             self._proceed()
+
+    def _pause(self) -> None:
+        """Held up behind a write (Rule H7)."""
+        self.throttle_ns += self._pause_ns
+        self._free_ns += self._pause_ns
+        self._paused_until_ns = self._free_ns
+        self._pause_ns = 0
 
     def _began(self, row: int, new: int) -> None:
         """Rows before `row` have begun: their pages are dirty, `new` of them since the last
@@ -361,6 +387,12 @@ class VCpu:
 
     def settle(self) -> None:
         """Account for every store that has begun by now."""
+        if self._due_ns == self._clock.now and self._store_is_next():
+            self._token += 1  # in place of the pending event
+            if self._in_window:
+                self._end_window(self._token)
+            else:
+                self._resume(self._token)
         if not self._in_window:
             return
         plan, row = self._plan, self._row
@@ -371,6 +403,40 @@ class VCpu:
             last = begun - 1
             whole = int(plan.begin[last]) + int(plan.words[last]) - 1 <= elapsed
             self._landed(begun if whole else last)
+            if self._careful:
+                self._crossed()
+
+    def _store_is_next(self) -> bool:
+        """Whether the program goes on with a write, not with an operation or its end."""
+        plan, program = self._plan, self._program
+        row = self._bound if self._in_window else self._row
+        position = plan.first_write - plan.head + row
+        if position >= program.offset.size and self._rest is None:
+            return False
+        ops = program.op_at
+        return self._next_op >= ops.size or int(ops[self._next_op]) != position
+
+    def reconsider(self) -> None:
+        """There is less room for dirty pages than the window was given: look before its next store,
+        and at one that began at this very instant."""
+        self.settle()
+        if self._careful or not self._in_window:
+            return
+        plan, row = self._plan, self._dirty_row
+        just_begun = row > 0 and self._shift + int(plan.begin[row - 1]) == self._clock.now
+        if row < self._bound:
+            self._token += 1
+            self._memory.reserve(-self._reserved)
+            self._reserved = 0
+            if just_begun or row > self._row:
+                self._bound = row
+                self._go_on_at(self._shift + int(plan.free[row]), self._end_window)
+            else:
+                self._in_window = False
+                self._free_ns = self._shift + self._rel_free
+                self._start_window()
+        if just_begun and self._looked_row != row:
+            self._crossed()
 
     def divide(self) -> None:
         """A snapshot is taken now (Rule G10): what has landed is in it, what follows is planned
@@ -395,9 +461,12 @@ class VCpu:
             write = self._program.first_write + plan.first_write - plan.head + row
             one = np.array([begin, offset, cut - offset, write], dtype=np.int64)
             self._store(one[0:1], one[1:2], one[2:3], one[3:4])
+            self.stores.whole = False
             self._rest = (cut, offset + length - cut)
             self._free_ns = now
-        self._clock.at(max(now, self._free_ns), Rank.GUEST, self._resume, self._token)
+        else:
+            self._pause()
+        self._go_on_at(max(now, self._free_ns), self._resume)
 
     def next_begin_ns(self) -> int | None:
         """When the next planned store begins, None outside of a window."""
@@ -413,7 +482,7 @@ class VCpu:
         self._next_op += 1
         if delay_ns:
             self._free_ns = self._clock.now + delay_ns
-            self._clock.at(self._free_ns, Rank.GUEST, self._delayed, op)
+            self._clock.at(self._free_ns, self._rank, self._delayed, op)
             return True
         return self._call(op)
 
@@ -442,7 +511,7 @@ class VCpu:
             self._returned(kind, record, ok)
             if kind == Op.PREFLUSH and not ok:
                 self._skip_write(argument)
-            self._proceed()
+            self._go_on_at(self._free_ns, self._resume)
 
         if kind == Op.SYNC_IF_DUE:
             self._stale = True
@@ -463,6 +532,7 @@ class VCpu:
         self._row += 1
         self._next_op += operations
         self._ops.clear()
+        self.stores.whole = False
         self._stale = True
 
     def _returned(self, kind: int, record: int, ok: bool) -> None:
@@ -477,6 +547,7 @@ class VCpu:
 
     def stop(self) -> None:
         """The run ends now: account for what was stored, and for a wait that is not over."""
+        self.throttle_ns -= max(0, self._paused_until_ns - self._clock.now)
         if not self.done:
             self.settle()
             self._landed(max(self._row, self._dirty_row))

@@ -53,6 +53,7 @@ class PageCache:
         "_early",
         "_early_count",
         "_errors",
+        "_fsyncs",
         "_settings",
         "background_pages",
         "batches",
@@ -82,6 +83,7 @@ class PageCache:
         self._complete = complete
         self._background_running = False
         self._cursor = 0
+        self._fsyncs = 0
         self.files: list[BackingFile] = []
         self.batches: list[Batch] = []
         self.metadata_bytes = 0
@@ -108,7 +110,7 @@ class PageCache:
         if self._settings.dirty_writeback:
             self._clock.at(self._settings.dirty_writeback, Rank.FLUSHER, self._wake)
         if self._early:
-            self._clock.at(self._early[0], Rank.FLUSHER, self._write_early)
+            self._clock.at(self._early[0], Rank.EARLY, self._write_early)
 
     # fsync
 
@@ -122,7 +124,9 @@ class PageCache:
                 result = 1
             done(result)
 
-        Fsync(self._clock, self._disk, self.files[device], self._wrote_metadata, returned)
+        self._fsyncs += 1
+        file, rank = self.files[device], Rank.HOST + self._fsyncs
+        Fsync(self._clock, rank, self._disk, file, self._wrote_metadata, returned)
 
     def _wrote_metadata(self, size_bytes: int) -> None:
         self.metadata_bytes += size_bytes
@@ -168,7 +172,7 @@ class PageCache:
             draws = stream.draws((self._early_count << 32) + pages)
             bar = min((numerator << 64) // denominator, (1 << 64) - 1)
             file.write_back(pages[draws < np.uint64(bar)], Reason.EARLY)
-        self._clock.at(self._clock.now + every, Rank.FLUSHER, self._write_early)
+        self._clock.at(self._clock.now + every, Rank.EARLY, self._write_early)
 
     # Rule H7
 
@@ -176,20 +180,28 @@ class PageCache:
         """How many more pages may be dirtied before a threshold has to be looked at (never too
         many)."""
         dirty = self.planned_pages
+        writeback = 0
         for file in self.files:
             for source in file.sources:
                 dirty += source.count
-        if not self._background_running:
-            return self.background_pages - dirty
-        for file in self.files:
-            dirty += int(file.under_writeback().size)
-        return self.freerun_pages - dirty
+            writeback += file.in_flight_pages()
+        until_throttled = self.freerun_pages - dirty - writeback
+        if self._background_running:
+            return until_throttled
+        return min(self.background_pages - dirty, until_throttled)
 
     def dirtied_many(self) -> None:
         """A store has just begun that may have crossed a threshold."""
         if not self._background_running and self._dirty_pages() > self.background_pages:
             self._background_running = True
-            self._write_background(None)
+            self._clock.at(self._clock.now, Rank.BACKGROUND, self._write_background)
+        if self.room() < 0:  # it took what was set aside for windows under way
+            self._reconsider()
+
+    def _reconsider(self) -> None:
+        for file in self.files:
+            for guest in file.guests:
+                guest.reconsider()
 
     def pause_ns(self, dirtied_pages: int) -> int:
         """How long a writer that has just dirtied that many pages is held up."""
@@ -209,12 +221,13 @@ class PageCache:
     def _write_background(self, _: None) -> None:
         if self._dirty_pages() <= self.background_pages:
             self._background_running = False
+            self._reconsider()  # from here on the lower threshold counts, too
             return
         if self._write_chunk():
             again = self.batches[-1].end_ns
         else:
             again = max(file.writeback_end_ns() for file in self.files)
-        self._clock.at(again, Rank.FLUSHER, self._write_background)
+        self._clock.at(again, Rank.BACKGROUND, self._write_background)
 
     def _write_chunk(self) -> bool:
         free = [self._free_pages(file) for file in self.files]

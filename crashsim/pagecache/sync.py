@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from crashsim.engine.clock import Clock, Rank
+from crashsim.engine.clock import Clock
 from crashsim.engine.history import Reason
 from crashsim.pagecache.writeback import NO_PAGES, BackingFile, DiskPort
 
@@ -23,17 +23,19 @@ COMMIT_BYTES = 4096
 class Fsync:
     """One call; `done()` when it returns. Starts in the constructor."""
 
-    __slots__ = ("_clock", "_commit", "_disk", "_done", "_file", "_later", "_wrote")
+    __slots__ = ("_clock", "_commit", "_disk", "_done", "_file", "_later", "_rank", "_wrote")
 
     def __init__(
         self,
         clock: Clock,
+        rank: int,
         disk: DiskPort,
         file: BackingFile,
         wrote: Callable[[int], None],
         done: Callable[[], None],
     ) -> None:
         self._clock = clock
+        self._rank = rank  # of fsyncs with a step at one instant the one begun first has the lower
         self._disk = disk
         self._file = file
         self._wrote = wrote  # told of every metadata write, in bytes
@@ -56,10 +58,10 @@ class Fsync:
             wait_ns = file.writeback_end_ns()
             file.write_back(dirty[~is_busy], Reason.FSYNC)
             if self._later.size:
-                clock.at(wait_ns, Rank.HOST, self._again)
+                clock.at(wait_ns, rank, self._again)
                 return
             ready = self._written
-        clock.at(file.writeback_end_ns(), Rank.HOST, ready)
+        clock.at(file.writeback_end_ns(), rank, ready)
 
     def _again(self, _: None) -> None:
         """What was under writeback has completed: write those of its pages that are dirty again."""
@@ -68,7 +70,7 @@ class Fsync:
         dirty = file.dirty_pages()
         free = np.setdiff1d(dirty, file.under_writeback(), assume_unique=True)
         file.write_back(np.intersect1d(free, self._later, assume_unique=True), Reason.FSYNC)
-        self._clock.at(max(self._clock.now, file.writeback_end_ns()), Rank.HOST, self._written)
+        self._clock.at(max(self._clock.now, file.writeback_end_ns()), self._rank, self._written)
 
     def _written(self, _: None) -> None:
         if not self._commit:
@@ -76,7 +78,7 @@ class Fsync:
             return
         _start, end = self._disk.write(JOURNAL_BYTES)
         self._wrote(JOURNAL_BYTES)
-        self._clock.at(end, Rank.HOST, self._journalled)
+        self._clock.at(end, self._rank, self._journalled)
 
     def _journalled(self, _: None) -> None:
         self._disk.flush(self._flushed)
@@ -85,9 +87,9 @@ class Fsync:
         _start, end = self._disk.write(COMMIT_BYTES)
         self._wrote(COMMIT_BYTES)
         if self._disk.fua:
-            self._clock.at(end + self._disk.flush_ns, Rank.HOST, self._returned)
+            self._clock.at(end + self._disk.flush_ns, self._rank, self._returned)
         else:
-            self._clock.at(end, Rank.HOST, self._committed)
+            self._clock.at(end, self._rank, self._committed)
 
     def _committed(self, _: None) -> None:
         self._disk.flush(self._done)

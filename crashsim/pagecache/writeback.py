@@ -46,6 +46,9 @@ class Guest(Protocol):
     def divide(self) -> None:
         """A snapshot is being taken: split the store in progress, and plan what follows again."""
 
+    def reconsider(self) -> None:
+        """A threshold changed: look at it before the next store."""
+
 
 @dataclass(slots=True)
 class Batch:
@@ -59,6 +62,7 @@ class Batch:
     end_ns: int
     reason: Reason
     whole: bool  # every page that was dirty
+    count: int  # pages
     taken: list[Taken]
     _pages: I64 | None = None
     complete_ns: I64 | None = None  # of each page
@@ -155,6 +159,10 @@ class BackingFile:
             self.in_flight = [batch for batch in self.in_flight if batch.end_ns > now]
         return not self.in_flight
 
+    def in_flight_pages(self) -> int:
+        """Pages of the batches in flight: at least as many as are under writeback."""
+        return 0 if self.idle() else sum(batch.count for batch in self.in_flight)
+
     def write_back_all(self, reason: Reason) -> None:
         """Snapshot every dirty page; for a file with nothing under writeback."""
         if len(self.sources) == 1:
@@ -179,6 +187,6 @@ class BackingFile:
     def _submit(self, taken: list[Taken], count: int, reason: Reason, whole: bool) -> None:
         start, end = self._disk.write(count * PAGE_BYTES)
         now = self._clock.now
-        batch = Batch(len(self._batches), self.device, now, start, end, reason, whole, taken)
+        batch = Batch(len(self._batches), self.device, now, start, end, reason, whole, count, taken)
         self._batches.append(batch)
         self.in_flight.append(batch)

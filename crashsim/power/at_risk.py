@@ -24,7 +24,7 @@ from crashsim.engine.streams import I64
 from crashsim.power.safety import Batched, Safety
 from crashsim.power.steps import StepFunction, merge
 
-STRETCH_ROWS = 1 << 17
+STRETCH_ROWS = 1 << 15
 
 
 def at_risk(history: History, safety: Safety) -> StepFunction:

@@ -15,7 +15,7 @@ import numpy as np
 from crashsim.engine.history import NEVER, History
 from crashsim.engine.pages import words
 from crashsim.engine.streams import I64
-from crashsim.power.safety import Safety
+from crashsim.power.safety import Safety, Stage
 from crashsim.power.steps import Ramps, StepFunction, from_changes, merge
 
 _ROWS = 1 << 18
@@ -108,6 +108,8 @@ def broken_promises(history: History, last: I64) -> tuple[I64, I64]:
     requests: list[I64] = []
     stores: list[I64] = []
     landed = history.store_t_ns + words(history.store_offset, history.store_length) - 1
+    if not history.facts["dax"]:  # a flush does not cover what is still in L1 (Rule G2)
+        landed = rows_safe(history, Safety(history, Stage.IN_HOST))[1]
     for device, span in enumerate(history.devices):
         asked = np.flatnonzero((history.flush_device == device) & (history.flush_result == 0))
         if not asked.size:

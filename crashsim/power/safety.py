@@ -21,6 +21,9 @@ from crashsim.engine.pages import Pieces, split
 from crashsim.engine.streams import I64
 
 
+_BATCHES_TRIED = 4  # a page that one partial writeback leaves out is in one of the next, as a rule
+
+
 class Domain(StrEnum):
     """What fails."""
 
@@ -58,6 +61,16 @@ def kept_stage(domain: Domain, host_crash: HostCrash = HostCrash()) -> Stage:
     if domain is Domain.HOST_CRASH and host_crash.disk_cache_kept:
         return Stage.SUBMITTED if host_crash.in_flight_kept else Stage.COMPLETED
     return Stage.DURABLE
+
+
+def _count_before(instants: I64, t_ns: I64) -> I64:
+    """For each t how many of the ascending instants are smaller."""
+    if t_ns.size == 0 or bool(np.any(t_ns[1:] < t_ns[:-1])):
+        return np.searchsorted(instants, t_ns, "left")
+    low, high = np.searchsorted(instants, [t_ns[0], t_ns[-1]], "left")
+    place = np.searchsorted(t_ns, instants[low:high], "right")  # cheaper: fewer instants than t
+    counts = np.diff(place, prepend=0, append=t_ns.size)
+    return np.repeat(np.arange(low, high + 1, dtype=np.int64), counts)
 
 
 class Batched(NamedTuple):
@@ -98,6 +111,7 @@ class Safety:
         self._copies = _PageTimes(history.copy_page, history.copy_t_ns)
         self._has_copies = bool(history.copy_t_ns.size) or not history.facts["dax"]
         self._every_page: _PageTimes | None = None
+        self._io_key: I64 | None = None
         self._page_io: I64 = np.empty(0, dtype=np.int64)
         self._batch_base: list[tuple[I64, I64]] = []
         for device in range(len(history.devices)):
@@ -148,7 +162,8 @@ class Safety:
 
     def of_pieces(self, pieces: Pieces, store_t_ns: I64) -> I64:
         """Safe instant of each piece; `pieces.row` counts within `store_t_ns`."""
-        t = store_t_ns[pieces.row]
+        same = pieces.row.size == store_t_ns.size  # each store is one piece
+        t = store_t_ns if same else store_t_ns[pieces.row]
         if self._stage is Stage.STORED:
             return t
         if self._has_copies:
@@ -159,8 +174,8 @@ class Safety:
 
     def copied_ns(self, page: I64, t_ns: I64) -> I64:
         """When the guest's writeback copied each to L2."""
-        row = self._copies.first_at_or_after(page, t_ns)
-        return np.where(row >= 0, self._history.copy_t_ns[row], NEVER)
+        instants = np.append(self._history.copy_t_ns, NEVER)  # row -1: never
+        return instants[self._copies.first_at_or_after(page, t_ns)]
 
     def _carried(self, page: I64, t_ns: I64) -> I64:
         """Safe instant of what was in L2 from `t_ns`."""
@@ -182,21 +197,44 @@ class Safety:
         if number.size == 0:
             return np.full(t_ns.size, NEVER, dtype=np.int64)
         history = self._history
-        next_batch = np.searchsorted(instants, t_ns, "left")
+        next_batch = _count_before(instants, t_ns)
         late = next_batch == number.size
         batch = number[np.minimum(next_batch, number.size - 1)]
         safe = self._batch_ns[batch]
-        # What a whole snapshot takes needs no search; otherwise look the page up.
-        search = (history.batch_whole[batch] == 0) | (safe < 0)
         safe[late] = NEVER
-        search &= ~late
-        if bool(search.any()):
-            where = np.flatnonzero(search)
-            io = self._first_io(page[where], t_ns[where])
+        # What a whole snapshot takes needs no search; otherwise look for the page's next I/O. (What
+        # came at the very instant of the snapshot may have come after it.)
+        search = (history.batch_whole[batch] == 0) | (safe < 0)
+        search |= history.batch_t_ns[batch] == t_ns
+        todo = np.flatnonzero(search & ~late)
+        for later in range(_BATCHES_TRIED):
+            if not todo.size:
+                return safe
+            after = next_batch[todo] + later
+            here = after < number.size
+            safe[todo[~here]] = NEVER
+            todo, after = todo[here], after[here]
+            io = self._io_in_batch(number[after], page[todo])
             found = io >= 0
-            safe[where] = NEVER
-            safe[where[found]] = self._io_safe(io[found])
+            safe[todo[found]] = self._io_safe(io[found])
+            todo = todo[~found]
+        io = self._first_io(page[todo], t_ns[todo])
+        found = io >= 0
+        safe[todo] = NEVER
+        safe[todo[found]] = self._io_safe(io[found])
         return safe
+
+    def _io_in_batch(self, batch: I64, page: I64) -> I64:
+        """The I/O of the batch that carries the page, -1 if none."""
+        history = self._history
+        if self._io_key is None:
+            self._io_key = (history.io_batch << 40) | history.io_first_page
+        io = np.searchsorted(self._io_key, (batch << 40) | page, "right") - 1
+        near = np.maximum(io, 0)
+        inside = (history.io_batch[near] == batch) & (
+            page < history.io_first_page[near] + history.io_pages[near]
+        )
+        return np.where((io >= 0) & inside, io, -1)
 
     def _first_io(self, page: I64, t_ns: I64) -> I64:
         """The first I/O that carries what page held at `t_ns`, -1 if none."""

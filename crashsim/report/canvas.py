@@ -189,5 +189,6 @@ def set_log_axis(axis: Any, scale: LogScale, label: str) -> None:
 
 def say(axes: Axes, text: str) -> None:
     """Words in the middle of axes that have nothing to show."""
+    axes.set_ylim(0, 1)
     axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", fontsize=11)
     axes.set_yticks([])

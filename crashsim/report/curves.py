@@ -79,9 +79,7 @@ def _extremes(values: I64, first: Places, last: Places) -> tuple[I64, I64]:
 
 def line(steps: Steps, start_ns: int, end_ns: int, columns: int = COLUMNS) -> Band:
     """A quantity that changes evenly between its points (a recovery point): as it is, or its
-    envelope. Two points at one instant are a jump. Thinned ones are steps already."""
-    if not steps.exact:
-        return band(steps, start_ns, end_ns, columns)
+    envelope. Two points at one instant are a jump."""
     instants = np.asarray(steps.instants, dtype=np.int64)
     values = np.asarray(steps.values, dtype=np.int64)
     if instants.size == 0:

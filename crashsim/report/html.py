@@ -22,7 +22,7 @@ MOST_ROWS = 200
 MOST_DETAILED = 40
 
 # As in canvas.py, which is not imported: it loads matplotlib.
-_COLOURS = {"#252525": "currentColor", "#fefefe": "var(--paper)"}
+_COLOURS = {"#252525": "currentColor", "#fefefe": "var(--paper)", "#0072b2": "var(--blue)"}
 
 
 def html_report(results: Results, plots: Sequence[Plot], command: str) -> str:

@@ -86,7 +86,10 @@ def _layer_panel(axes: Axes, case: CaseResult, columns: int) -> list[str]:
     top = int(np.sum(shape.rows, axis=0).max())
     axes.set_ylim(0, top * 1.08)
     set_axis(axes.yaxis, size_unit(top), "not on media", ticks=4)
-    if not shape.exact:
+    if not all(steps.exact for steps in layers.values()):
+        # Each layer was thinned by itself: at no one instant need they all be so large.
+        axes.set_xlabel(f"time ({unit.name}), each layer at its largest")
+    elif not shape.exact:
         width = format_duration(end_ns // columns)
         axes.set_xlabel(f"time ({unit.name}), averaged over {width}")
     return names

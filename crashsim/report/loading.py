@@ -8,6 +8,7 @@ by a `UsageError` that says where.
 from __future__ import annotations
 
 import json
+from dataclasses import fields, is_dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from crashsim.errors import UsageError
-from crashsim.results import SCHEMA_VERSION, Results, Steps, to_json
+from crashsim.results import SCHEMA_VERSION, Results, Steps
 
 _LARGEST = (1 << 63) - 1  # what the columns of a step function hold
 _SHOWN_MISTAKES = 5
@@ -52,7 +53,7 @@ def from_json(document: dict[str, Any], name: str) -> Results:
         results = TypeAdapter(Results).validate_json(json.dumps(content), strict=True)
     except ValidationError as error:
         raise UsageError(_mistakes(error, name)) from None
-    if unknown := _unknown(document, to_json(results), ""):
+    if unknown := _unknown(content, results, ""):
         raise UsageError(f"{name}: unknown field {unknown}")
     _check(results, name)
     return results
@@ -82,17 +83,22 @@ def _place(location: tuple[int | str, ...]) -> str:
 
 def _unknown(given: Any, known: Any, path: str) -> str:
     """The first key of a document that its reading has not."""
-    if isinstance(given, dict):
-        for key, value in given.items():
-            place = f"{path}.{key}".removeprefix(".")
-            if key not in known:
-                return place
-            if deeper := _unknown(value, known[key], place):
-                return deeper
-    elif isinstance(given, list) and given and isinstance(given[0], dict):
-        for index, value in enumerate(given):
-            if deeper := _unknown(value, known[index], f"{path}.{index}"):
-                return deeper
+    if is_dataclass(known):
+        names = [field.name for field in fields(known)]
+        inner = {name: getattr(known, name) for name in names}
+    elif isinstance(known, dict):
+        inner = known
+    elif isinstance(known, list) and known and is_dataclass(known[0]):
+        inner = {str(index): item for index, item in enumerate(known)}
+        given = {str(index): item for index, item in enumerate(given)}
+    else:
+        return ""
+    for key, value in given.items():
+        place = f"{path}.{key}".removeprefix(".")
+        if key not in inner:
+            return place
+        if deeper := _unknown(value, inner[key], place):
+            return deeper
     return ""
 
 

@@ -18,6 +18,7 @@ from crashsim.report.words import (
     passed,
     printable,
     some,
+    told,
     verdict,
     worst_first,
 )
@@ -77,10 +78,10 @@ def _expectations(results: Results) -> str:
 
 
 def _examples(results: Results) -> list[str]:
-    told = [(case, example) for case in worst_first(results.cases) for example in case.examples]
-    if not told:
+    examples = told(results, _MOST_EXAMPLES)
+    if not examples:
         return []
-    lines = [f"- {escaped(c.name)}: {escaped(e.text)}" for c, e in told[:_MOST_EXAMPLES]]
+    lines = [f"- {escaped(case.name)}: {escaped(example.text)}" for case, example in examples]
     return ["### What would be lost, for example", "\n".join(lines)]
 
 

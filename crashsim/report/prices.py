@@ -87,7 +87,7 @@ def loss_against_price(cases: list[CaseResult]) -> Figure:
         axes.plot(x, y, "o", markersize=7, color=COLOURS[1], markerfacecolor=face, clip_on=False)
     x_label = "guest's time spent waiting" if waits else "flushes"
     set_log_axis(axes.xaxis, across, f"{x_label} (logarithmic)")
-    set_log_axis(axes.yaxis, up, "at risk, 99 % of the time at most")
+    set_log_axis(axes.yaxis, up, "at risk, 99 % of the time at most\n(logarithmic)")
     _margins(axes, across.ticks, up.ticks)
     names = short_names([case.name for case in cases], 34)
     texts = [name if named else str(i + 1) for i, name in enumerate(names)]

@@ -27,6 +27,7 @@ from crashsim.report.words import (
     passed,
     printable,
     some,
+    told,
     verdict,
     worst_first,
 )
@@ -70,14 +71,16 @@ def _table_of(
     cases: Sequence[CaseResult], console: Console
 ) -> tuple[list[str], list[list[Text]], str]:
     """Headings, rows, and what was left out."""
-    names = [_name(case) for case in cases]
+    names = [Text(printable(case.name)) for case in cases]
     columns = list(COLUMNS)
     if console.is_terminal:
-        room = console.width - max(_NARROWEST_NAME, min(max(map(len, names)), console.width // 3))
+        room = (
+            console.width - max(_NARROWEST_NAME, min(max(map(len, names)), console.width // 3)) - 3
+        )
         columns = _fitting(columns, cases, room)
-    headings = ["case", *(column.heading for column in columns)]
+    headings = ["", "case", *(column.heading for column in columns)]
     rows = [
-        [name, *(_cell(column, case) for column in columns)]
+        [_sign(case), name, *(_cell(column, case) for column in columns)]
         for name, case in zip(names, cases, strict=True)
     ]
     rest = [column.heading for column in COLUMNS if column not in columns]
@@ -97,11 +100,10 @@ def _words(column: Column, cases: Sequence[CaseResult]) -> list[str]:
     return [*column.heading.split(), *(column.cell(case) for case in cases)]
 
 
-def _name(case: CaseResult) -> Text:
-    name = printable(case.name)
+def _sign(case: CaseResult) -> Text:
     if case.writes == 0 or failed(case):
-        return Text.assemble(("✗ ", "bold red"), name)
-    return Text.assemble(("✓ ", "green"), name) if case.expectations else Text(name)
+        return Text("✗", "bold red")
+    return Text("✓" if case.expectations else "", "green")
 
 
 def _cell(column: Column, case: CaseResult) -> Text:
@@ -130,8 +132,11 @@ class _Speaker:
 
     def _boxed(self, headings: list[str], rows: list[list[Text]]) -> None:
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), header_style="bold")
+        names = headings.index("case")
         for index, heading in enumerate(headings):
-            if index == 0:
+            if heading == "":
+                table.add_column("", no_wrap=True)
+            elif index <= names:
                 table.add_column(heading, overflow="fold", vertical="bottom")
             else:
                 # One word a line: a heading is no wider than its figures.
@@ -144,9 +149,13 @@ class _Speaker:
     def _plain(self, headings: list[str], rows: list[list[Text]]) -> None:
         lines = [headings, *([cell.plain for cell in row] for row in rows)]
         widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-        for first, *rest in lines:
-            cells = [cell.rjust(width) for cell, width in zip(rest, widths[1:], strict=True)]
-            self("  ".join([first.ljust(widths[0]), *cells]).rstrip())
+        names = headings.index("case")
+        for line in lines:
+            cells = [
+                cell.ljust(width) if index <= names else cell.rjust(width)
+                for index, (cell, width) in enumerate(zip(line, widths, strict=True))
+            ]
+            self("  ".join(cells).rstrip())
 
     def _carried_text(self, text: Text) -> Text:
         carried = self._carried(text.plain)
@@ -163,12 +172,12 @@ class _Speaker:
 
 
 def _print_examples(results: Results, say: _Speaker) -> None:
-    told = [(case, example) for case in worst_first(results.cases) for example in case.examples]
-    if not told:
+    examples = told(results, _MOST_EXAMPLES)
+    if not examples:
         return
     say("")
     say("For example:", "bold")
-    for case, example in told[:_MOST_EXAMPLES]:
+    for case, example in examples:
         say(f"  {case.name}: {example.text}")
 
 

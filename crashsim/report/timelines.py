@@ -74,7 +74,7 @@ def _draw(axes: Axes, shape: Band, colour: str, *, steps: bool, width: float) ->
 
 def add_legend(figure: Figure, cases: list[CaseResult], chosen: list[int]) -> None:
     """Above the plots: the chosen cases, and how many others there are."""
-    names = labels(cases, 60)
+    names = labels(cases, 44)
     handles: list[Any] = [
         Line2D([], [], color=COLOURS[k], linewidth=2, label=names[i]) for k, i in enumerate(chosen)
     ]
@@ -91,15 +91,17 @@ def risk_over_time(cases: list[CaseResult]) -> Figure:
     chosen = coloured(cases)
     rows = [(k, i) for k, i in enumerate(chosen) if _has_marks(cases[i])]
     zoomed = _zoom(cases, chosen)
-    heights = [3.3, 0.3 + 0.2 * len(rows)] + ([1.7] if zoomed else [])
+    heights = [3.3] + ([0.3 + 0.2 * len(rows)] if rows else []) + ([1.7] if zoomed else [])
     figure = new_figure(sum(heights) + 0.9)
     panels = figure.subplots(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
     end_ns = end_of(cases)
     _risk_panel(panels[0], cases, chosen, end_ns)
-    panels[0].tick_params(labelbottom=False)
-    _marks_panel(panels[1], cases, rows, end_ns)
+    if rows:
+        panels[0].tick_params(labelbottom=False)
+        panels[0].set_xlabel("")
+        _marks_panel(panels[1], cases, rows, end_ns)
     if zoomed:
-        _zoom_panel(panels[2], cases, chosen, zoomed)
+        _zoom_panel(panels[-1], cases, chosen, zoomed)
     add_legend(figure, cases, chosen)
     return figure
 
@@ -109,7 +111,6 @@ def _risk_panel(axes: Axes, cases: list[CaseResult], chosen: list[int], end_ns: 
     _all_cases(axes, cases, chosen, "loss")
     axes.set_xlim(0, end_ns)
     set_axis(axes.xaxis, time_unit(end_ns), "time")
-    axes.set_xlabel("")
     if worst == 0:
         say(axes, "nothing is at risk at any instant")
         axes.set_ylabel("bytes at risk")
@@ -170,7 +171,8 @@ def _marks_panel(
     for row, (k, i) in enumerate(rows):
         marks = cases[i].marks
         # Rows count downwards: flushes in the upper half, the host's own writeback below.
-        _ticks(axes, seen(marks.flush_acks, 0, end_ns), row - 0.4, row + 0.1, COLOURS[k])
+        low = row + (0.1 if marks.other_writeback else 0.35)
+        _ticks(axes, seen(marks.flush_acks, 0, end_ns), row - 0.35, low, COLOURS[k])
         _ticks(axes, seen(marks.other_writeback, 0, end_ns), row + 0.2, row + 0.4, COLOURS[k])
         _mark(axes, seen(marks.flusher_passes, 0, end_ns), row, COLOURS[k], "v", 7)
     axes.set_ylim(len(rows) - 0.4, -0.6)
@@ -234,6 +236,9 @@ def _zoom(cases: list[CaseResult], chosen: list[int]) -> tuple[int, int, list[in
     first = max(0, len(acks) // 2 - _FLUSHES_IN_ZOOM // 2)
     last = min(len(acks) - 1, first + _FLUSHES_IN_ZOOM)
     start, stop = acks[first], acks[last]
+    if any(not cases[i].loss.exact for i in small):
+        # Thinned: a short window would show the thinning, the whole run still shows the height.
+        start, stop = 0, end_of(cases)
     return (start, stop, small) if stop > start else None
 
 
@@ -247,7 +252,9 @@ def _zoom_panel(
         shape = band(cases[i].loss, start, min(stop, cases[i].end_ns))
         _draw(axes, shape, COLOURS[k], steps=True, width=1.6)
         at = seen(cases[i].marks.flush_acks, start, stop)
-        if at.size <= _MOST_TICKS_IN_ZOOM:
+        # Marks may be thinned: some ticks would read as all of them.
+        whole = len(cases[i].marks.flush_acks) >= cases[i].flushes - 1
+        if whole and at.size <= _MOST_TICKS_IN_ZOOM:
             _ticks(axes, at, 0, largest * 0.12, COLOURS[k])
     axes.set_xlim(start, stop)
     axes.set_ylim(0, largest * 1.1)

@@ -6,11 +6,12 @@ here (`printable`); escaping for HTML, XML, Markdown or a terminal is left to th
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from crashsim.experiment.units import format_bytes, format_duration
-from crashsim.results import CaseResult, Expectation, Results
+from crashsim.results import CaseResult, Example, Expectation, Results
 
 LAYER_NAMES = {
     "L0": "guest program",
@@ -38,12 +39,25 @@ class Column:
         return f"{self.group} {self.title}".strip()
 
 
+def _size(size_bytes: int) -> str:
+    return format_bytes(size_bytes) if size_bytes else "0"
+
+
+def _duration(duration_ns: int) -> str:
+    return format_duration(duration_ns) if duration_ns else "0"
+
+
+def count(number: int) -> str:
+    """`12,345` of 12345."""
+    return f"{number:,}"
+
+
 COLUMNS: tuple[Column, ...] = (
-    Column("at risk", "worst", 9, lambda c: format_bytes(c.at_risk_bytes.max)),
-    Column("at risk", "p50", 2, lambda c: format_bytes(c.at_risk_bytes.p50)),
-    Column("at risk", "p99", 8, lambda c: format_bytes(c.at_risk_bytes.p99)),
-    Column("recovery point", "max", 7, lambda c: format_duration(c.recovery_point_ns.max)),
-    Column("recovery point", "p99", 1, lambda c: format_duration(c.recovery_point_ns.p99)),
+    Column("at risk", "worst", 9, lambda c: _size(c.at_risk_bytes.max)),
+    Column("at risk", "p50", 2, lambda c: _size(c.at_risk_bytes.p50)),
+    Column("at risk", "p99", 8, lambda c: _size(c.at_risk_bytes.p99)),
+    Column("recovery point", "max", 7, lambda c: _duration(c.recovery_point_ns.max)),
+    Column("recovery point", "p99", 1, lambda c: _duration(c.recovery_point_ns.p99)),
     Column("acks", "uncovered", 5, lambda c: count(c.uncovered_acknowledgements.max)),
     Column(
         "broken",
@@ -55,13 +69,8 @@ COLUMNS: tuple[Column, ...] = (
     Column("", "holes", 3, lambda c: count(c.holes)),
     Column("", "torn", 0, lambda c: count(c.torn)),
     Column("", "flushes", 4, lambda c: count(c.flushes)),
-    Column("", "waiting", 6, lambda c: format_duration(c.guest_wait_ns)),
+    Column("", "waiting", 6, lambda c: _duration(c.guest_wait_ns)),
 )
-
-
-def count(number: int) -> str:
-    """`12,345` of 12345."""
-    return f"{number:,}"
 
 
 def some(number: int, noun: str, plural: str = "") -> str:
@@ -98,14 +107,17 @@ def short_names(names: list[str], longest: int) -> list[str]:
     its keys, if these still tell the cases apart."""
     full = [printable(name) for name in names]
     if any(len(name) > longest for name in full):
-        brief = [", ".join(_value(part) for part in name.split(",")) for name in full]
+        brief = [", ".join(map(_value, re.split("[,+]", name))) for name in full]
         if len({*brief}) == len(brief):
             full = brief
     return [shortened(name, longest) for name in full]
 
 
+_KEYS = re.compile(r"^(?:[\w.-]+[=:])+")
+
+
 def _value(part: str) -> str:
-    return part.rpartition("=")[2].rpartition(":")[2].strip()
+    return _KEYS.sub("", part.strip())
 
 
 def passed(results: Results) -> bool:
@@ -139,6 +151,19 @@ def expectations_summary(results: Results) -> str:
     if not wrong:
         return f"All {some(len(judged), 'expectation')} hold."
     return f"{count(wrong)} of {some(len(judged), 'expectation')} did not come true."
+
+
+def told(results: Results, most: int) -> list[tuple[CaseResult, Example]]:
+    """Examples worth telling: the worst cases first, each with one of a kind before the next."""
+    rounds: dict[int, list[tuple[CaseResult, Example]]] = {}
+    for case in worst_first(results.cases):
+        kinds: dict[str, Example] = {}
+        for example in case.examples:
+            kinds.setdefault(example.kind, example)
+        for number, example in enumerate(kinds.values()):
+            rounds.setdefault(number, []).append((case, example))
+    ordered = [pair for number in sorted(rounds) for pair in rounds[number]]
+    return ordered[:most]
 
 
 def verdict(results: Results) -> list[str]:

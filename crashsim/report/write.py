@@ -22,7 +22,8 @@ from crashsim.results import Results, to_json
 
 def json_text(results: Results) -> str:
     """The content of `results.json`, also what `--json` prints."""
-    return json.dumps(to_json(results), ensure_ascii=False, separators=(",", ":")) + "\n"
+    # ASCII, so that no standard output can fail to carry it.
+    return json.dumps(to_json(results), separators=(",", ":")) + "\n"
 
 
 def write_reports(results: Results, folder: Path, command: str) -> None:

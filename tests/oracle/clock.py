@@ -23,6 +23,7 @@ class Rank(IntEnum):
     HOST = 1
     FLUSHER = 2
     GUEST = 3
+    BACKGROUND = 4
 
 
 @dataclass(eq=False, slots=True)

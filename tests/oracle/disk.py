@@ -108,7 +108,7 @@ class Disk:
             for content in covered:
                 self.outcome.layers.move(self.clock.now, "L5", content)
         self.flushing = False
-        for done in sharing:
-            done()
         if self.next_flush:
             self.issue()
+        for done in sharing:
+            done()

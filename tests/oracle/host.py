@@ -20,7 +20,7 @@ PAUSE_LIMIT_NS = 200_000_000
 BACKGROUND_PAGES = 1024
 JOURNAL_BYTES = 8192
 COMMIT_BYTES = 4096
-PERIODIC, BACKGROUND, EARLY = 0, 1, 2  # the order of rank 2
+PERIODIC, EARLY = 0, 1  # the order of rank 2
 
 
 class GuestPort(Protocol):
@@ -78,12 +78,12 @@ class Host:
 
     # --- dirtying -----------------------------------------------------------------------------
 
-    def make_dirty(self, device: int, pages: list[int]) -> int:
-        """Rule H1: the pages are dirty from now on; returns how many were not before."""
+    def make_dirty(self, device: int, pages: list[int]) -> None:
+        """Rule H1: the pages are dirty from now on."""
         file = self.files[device]
         new = set(pages) - self.dirty
         if not new:
-            return 0
+            return
         self.dirty |= new
         file.mtime_dirty = True
         if file.age_start is None:
@@ -92,18 +92,17 @@ class Host:
         # Reading: every store that dirties a page while the writer is stopped makes the check.
         if len(self.dirty) > self.background and self.background_batch is None:
             self.background_batch = set()
-            self.clock.at(self.clock.now, Rank.FLUSHER, (BACKGROUND,), self.background_pass)
-        return len(new)
+            self.clock.at(self.clock.now, Rank.BACKGROUND, (), self.background_pass)
 
-    def pause(self, dirtied: int) -> int:
-        """Rule H7: how long the writer that just dirtied so many pages is held up."""
+    def pause(self, faults: int) -> int:
+        """Rule H7: how long the writer that just faulted on so many pages is held up."""
         x = len(self.dirty) + len(self.writeback)
         freerun = (self.background + self.limit) // 2
-        if dirtied == 0 or x <= freerun:
+        if faults == 0 or x <= freerun:
             return 0
         if x >= self.limit:
             return PAUSE_LIMIT_NS
-        work = dirtied * PAGE_BYTES * 10**9 * (self.limit - freerun)
+        work = faults * PAGE_BYTES * 10**9 * (self.limit - freerun)
         room = self.disk.spec.bandwidth * (self.limit - x)
         return min(PAUSE_LIMIT_NS, ceil_div(work, room))
 
@@ -145,7 +144,7 @@ class Host:
         if self.background_batch:
             self.background_batch -= set(pages)
             if not self.background_batch:
-                self.clock.at(self.clock.now, Rank.FLUSHER, (BACKGROUND,), self.background_pass)
+                self.clock.at(self.clock.now, Rank.BACKGROUND, (), self.background_pass)
 
     def idle_dirty(self, file: File) -> set[int]:
         """Its dirty pages that are not under writeback."""
@@ -166,8 +165,10 @@ class Host:
         own = self.idle_dirty(file)
         fsync.waits = fsync.before | own
         self.snapshot(file, own, "fsync")
-        fsync.busy = False
-        self.proceed(fsync)
+        if fsync.waits:
+            fsync.busy = False
+        else:
+            self.data_written(fsync)
 
     def step(self, fsync: Fsync, action: Callable[[], None]) -> None:
         fsync.busy = True
@@ -196,14 +197,14 @@ class Host:
     def data_written(self, fsync: Fsync) -> None:
         """Rule H11: F, or J F C F when the file's times have to be committed too."""
         if not fsync.commits:
-            self.disk.flush(lambda: self.step(fsync, lambda: self.returns(fsync)))
+            self.disk.flush(lambda: self.returns(fsync))
             return
         self.disk.write_block(
             JOURNAL_BYTES, False, lambda: self.step(fsync, lambda: self.journal_written(fsync))
         )
 
     def journal_written(self, fsync: Fsync) -> None:
-        self.disk.flush(lambda: self.step(fsync, lambda: self.journal_flushed(fsync)))
+        self.disk.flush(lambda: self.journal_flushed(fsync))
 
     def journal_flushed(self, fsync: Fsync) -> None:
         fua = self.disk.spec.fua
@@ -211,7 +212,7 @@ class Host:
         self.disk.write_block(COMMIT_BYTES, fua, lambda: self.step(fsync, lambda: last(fsync)))
 
     def commit_written(self, fsync: Fsync) -> None:
-        self.disk.flush(lambda: self.step(fsync, lambda: self.returns(fsync)))
+        self.disk.flush(lambda: self.returns(fsync))
 
     def returns(self, fsync: Fsync) -> None:
         """Rule G9. Reading: several errors that are due fire with the same fsync."""

@@ -19,7 +19,7 @@ COMMIT, CACHE_FLUSHER = 1, 2  # the order of rank 3, after the vCPUs
 class VcpuPort(Protocol):
     def start_due_writes(self, device: int) -> None: ...
 
-    def cleaned(self, device: int, cleaned: list[int]) -> None: ...
+    def divided(self, device: int, cleaned: list[int]) -> None: ...
 
 
 @dataclass(eq=False, slots=True)
@@ -103,7 +103,7 @@ class Kernel:
         self.copied_now += copies
         self.outcome.copies += copies
         self.host.make_dirty(device, pages)
-        self.vcpus.cleaned(device, [])
+        self.vcpus.divided(device, [])
         return len(pages) * COPY_NS + self.host.spec.fault_ns * clean
 
     def end_of_instant(self) -> None:

@@ -2,7 +2,7 @@
 
 A byte's latest version is what L0 holds, whether the failure keeps it is what the layer of the
 domain holds, and no table of batches or watermarks is looked at. Everything is said for `0 <= t <=
-end`; a step (t, value) holds from t on.
+end`; a step (t, value) holds from t on. Holes and torn writes are those of the instants before the end.
 """
 
 from __future__ import annotations
@@ -65,6 +65,7 @@ class _Judge:
                 self.bytes[store.write][address] = version
         self.lengths = {write.number: write.length for write in outcome.writes}
         self.saved: set[int] = set()
+        self.part_saved: set[int] = set()  # of those begun and not wholly safe, now
         self.result = Loss()
 
     def judge(self) -> Loss:
@@ -103,7 +104,9 @@ class _Judge:
         if not result.recovery or result.recovery[-1][1] != oldest:
             result.recovery.append((instant, oldest))
         newest_saved = max((self.begun[write] for write in self.saved), default=-1)
-        result.holes |= {write for write in unsaved if self.begun[write] < newest_saved}
+        if instant < self.outcome.end_ns:
+            result.holes |= {write for write in unsaved if self.begun[write] < newest_saved}
+            result.torn |= self.part_saved
         step(result.uncovered, instant, self.uncovered_records(instant))
         for index, request in enumerate(self.outcome.flush_requests):
             if request.acknowledged == instant and request.result == 0 and self.broke(request):
@@ -112,6 +115,7 @@ class _Judge:
     def unsaved_writes(self, instant: int) -> list[int]:
         """Begun, not wholly safe; a rest that division left and that has not begun is not safe."""
         unsaved = []
+        self.part_saved = set()
         for write, begin in self.begun.items():
             if begin > instant or write in self.saved:
                 continue
@@ -121,7 +125,7 @@ class _Judge:
                 continue
             unsaved.append(write)
             if safe:
-                self.result.torn.add(write)
+                self.part_saved.add(write)
         return unsaved
 
     def uncovered_records(self, instant: int) -> int:
@@ -132,7 +136,8 @@ class _Judge:
         )
 
     def broke(self, request: FlushRequest) -> bool:
-        """A store of the device had landed when the flush was submitted, and is not safe now."""
+        """A store of the device had landed in L2 when the flush was submitted, and is not safe now
+        (a flush does not cover L1, G2)."""
         assert request.submitted is not None
         for store in self.outcome.stores:
             first = self.outcome.device_base[store.device] + store.offset
@@ -141,9 +146,18 @@ class _Judge:
             landed = store.begin + word_count - 1
             version = (store.begin, store.vcpu, store.write)
             promised = store.device == request.device and landed <= request.submitted
+            promised = promised and self.in_host_at(addresses, version, request.submitted)
             if promised and not all(self.holds(address, version) for address in addresses):
                 return True
         return False
+
+    def in_host_at(self, addresses: range, version: Version, instant: int) -> bool:
+        """L2 held this version of these bytes, or later ones, at that instant."""
+        held = {byte: NOTHING for byte in addresses}
+        for change in self.outcome.layers.changes:
+            if change.layer == "L2" and change.instant <= instant and change.address in held:
+                held[change.address] = max(held[change.address], change.version)
+        return all(found >= version for found in held.values())
 
 
 def step(steps: Steps, instant: int, value: int) -> None:

@@ -125,13 +125,19 @@ class Writes:
         those that a division then leaves to the rest; the pauses of the parts add up."""
         assert vcpu.planned is not None
         plan, vcpu.planned = vcpu.planned, None
+        self.cancel(vcpu)
         now = self.clock.now
         touched = self.write_pages(vcpu, plan)
         self.kernel.stored(vcpu.device)
         if self.spec.dax:
+            faults = len(set(touched) - vcpu.mapped)
             vcpu.mapped |= set(touched)
-            dirtied = self.host.make_dirty(vcpu.device, touched)
-            vcpu.begun = Begun(plan, now, plan.pause_ns + self.host.pause(dirtied))
+            if faults:
+                self.host.files[vcpu.device].mtime_dirty = True
+            self.host.make_dirty(vcpu.device, touched)
+            for device in range(len(self.host.files)):
+                self.start_due_writes(device)  # what begins at the same instant counts, too
+            vcpu.begun = Begun(plan, now, plan.pause_ns + self.host.pause(faults))
         else:
             self.kernel.cache_dirty(vcpu.device, touched)
             vcpu.begun = Begun(plan, now, 0)
@@ -222,8 +228,12 @@ class Writes:
         return self.fault_ns == 0 or not self.spec.dax or touched <= vcpu.mapped
 
     def cleaned(self, device: int, cleaned: list[int]) -> None:
-        """The host took a snapshot now: faults to come, writes divided, plans made again.
-        Reading: every write of the device is divided, whatever its pages, and also without DAX."""
+        """The host took a snapshot now: faults to come. Without DAX no vCPU sees it."""
+        if self.spec.dax:
+            self.divided(device, cleaned)
+
+    def divided(self, device: int, cleaned: list[int]) -> None:
+        """Every write of the device is divided, whatever its pages, and plans made again."""
         self.last_cleaning[device] = self.clock.now
         for vcpu in self.vcpus:
             if vcpu.device == device:
