@@ -6,11 +6,10 @@ Losses are those of a host power cut unless they are listed under another failur
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from itertools import pairwise
 
 import numpy as np
 
-from crashsim import cuts
+from crashsim import cuts, thinning
 from crashsim.engine.history import History, Reason
 from crashsim.engine.pages import PAGE_BYTES
 from crashsim.engine.streams import I64
@@ -28,12 +27,9 @@ from crashsim.results import (
     Example,
     Marks,
     Spread,
-    Steps,
 )
 from crashsim.tell import Teller
 
-EXACT_STEPS = 200_000  # steps of `loss` in the results; beyond, the largest value of each interval
-PICTURE_STEPS = 2_000
 EXAMPLES_EACH = 2
 
 
@@ -90,9 +86,9 @@ def measure(case: Case, history: History, inputs: Inputs, paranoid: bool) -> Cas
         bytes_written=int(history.io_pages.sum()) * PAGE_BYTES
         + int(history.facts["metadata_bytes"]),
         guest_wait_ns=int(history.facts["guest_wait_ns"]),
-        loss=_steps(found.at_risk, end, EXACT_STEPS),
-        recovery_point=_ramps_as_steps(found.recovery, end),
-        layers=_layers(stages, end),
+        loss=thinning.largest(found.at_risk, end, thinning.EXACT_STEPS),
+        recovery_point=thinning.saw_teeth(found.recovery, end, thinning.PICTURE_STEPS),
+        layers=thinning.layers(stages, end, thinning.PICTURE_STEPS),
         domains=_domains(stages, options, end),
         devices=_devices(history),
         cuts=compared,
@@ -134,64 +130,8 @@ def _stages(history: History, durable: StepFunction) -> dict[Stage, StepFunction
     return found
 
 
-def _layers(stages: dict[Stage, StepFunction], end: int) -> dict[str, Steps]:
-    """Bytes at risk by the layer that holds their latest version: what has got past one stage but
-    not the next."""
-    order = [Stage.STORED, Stage.IN_HOST, Stage.SUBMITTED, Stage.COMPLETED, Stage.DURABLE]
-    layers: dict[str, Steps] = {}
-    for number, (inner, outer) in enumerate(pairwise(order), start=1):
-        layers[f"L{number}"] = _steps(_minus(stages[outer], stages[inner]), end, PICTURE_STEPS)
-    return layers
-
-
-def _minus(a: StepFunction, b: StepFunction) -> StepFunction:
-    if not b.instants.size:
-        return a
-    t = np.union1d(a.instants, b.instants)
-    return StepFunction(t, _values_at(a, t) - _values_at(b, t))
-
-
-def _values_at(steps: StepFunction, t: I64) -> I64:
-    values = np.concatenate([np.zeros(1, dtype=np.int64), steps.values])
-    return values[np.searchsorted(steps.instants, t, "right")]
-
-
 def _domains(stages: dict[Stage, StepFunction], options: HostCrash, end: int) -> dict[str, Spread]:
     return {str(d): spread(stages[kept_stage(d, options)], end) for d in Domain}
-
-
-def _steps(steps: StepFunction, end: int, limit: int) -> Steps:
-    """For the results: exact up to `limit` steps, else the largest value of each of `limit`
-    intervals."""
-    inside = int(np.searchsorted(steps.instants, end, "left"))
-    t, values = steps.instants[:inside], steps.values[:inside]
-    if inside <= limit:
-        return Steps(t.tolist(), values.tolist())
-    edges = (
-        np.arange(limit, dtype=np.int64) * (end // limit)
-        + np.arange(limit) * (end % limit) // limit
-    )
-    before = _values_at(steps, edges)
-    bucket = np.searchsorted(edges, t, "right") - 1
-    largest = before.copy()
-    np.maximum.at(largest, bucket, values)
-    return Steps(edges.tolist(), largest.tolist(), exact=False)
-
-
-def _ramps_as_steps(ramps: Ramps, end: int) -> Steps:
-    """The recovery point at the corners of its saw teeth, or its maxima if these are too many."""
-    start, stop = ramps.start, np.minimum(ramps.end, end)
-    some = stop > start
-    start, stop, low = start[some], stop[some], ramps.low[some]
-    if not start.size:
-        return Steps([], [])
-    t = np.stack([start, stop - 1, stop], axis=1).ravel()
-    high = low + (stop - start)
-    values = np.stack([low, high - 1, np.zeros_like(low)], axis=1).ravel()
-    keep = np.append(t[1:] != t[:-1], True)
-    shape = StepFunction(t[keep], values[keep])
-    inside = _steps(shape, end, PICTURE_STEPS)
-    return Steps(inside.instants, inside.values, exact=False)
 
 
 def _devices(history: History) -> list[DeviceResult]:
@@ -245,8 +185,8 @@ def _marks(history: History) -> Marks:
 
 
 def _thinned(instants: I64) -> list[int]:
-    """At most `PICTURE_STEPS` of them, evenly chosen: they are for the eye."""
-    step = -(-instants.size // PICTURE_STEPS) or 1
+    """At most `thinning.PICTURE_STEPS` of them, evenly chosen: they are for the eye."""
+    step = -(-instants.size // thinning.PICTURE_STEPS) or 1
     return list(instants[::step].tolist())
 
 

@@ -45,8 +45,8 @@ class Teller:
         position = int(unsaved[0])
         age = format_duration(t - int(self._writes.begin_ns[position]))
         text = (
-            f"A power cut at {format_duration(t)} takes {format_bytes(size)}; {unsaved.size} "
-            f"writes are not safe. The oldest, {self.where(position, t)}, is {age} old."
+            f"A power cut at {format_duration(t)} takes {format_bytes(size)} of {unsaved.size} "
+            f"writes that are not safe. The oldest was {age} old: {self.where(position, t)}."
         )
         return [self._example("at-risk-peak", text, t, position)]
 

@@ -215,7 +215,7 @@ def test_the_verdict_begins_with_the_gravest() -> None:
 
 def test_the_verdict_of_a_synced_run_names_its_best_and_its_price() -> None:
     (line,) = verdict(fixtures.results(fixtures.with_sync(100), fixtures.with_sync(10)))
-    assert "No acknowledged record is among it" in line
+    assert "No record acknowledged to the world is ever lost" in line
     assert "The price: 1,600 flushes, 3.2 s of waiting" in line
     assert "At best it takes 3.5 KiB (sync=fdatasync, every=10 records" in line
 
@@ -223,6 +223,13 @@ def test_the_verdict_of_a_synced_run_names_its_best_and_its_price() -> None:
 def test_a_program_that_acknowledges_nothing_is_not_praised_for_losing_no_record() -> None:
     silent = replace(fixtures.with_sync(), acknowledged=0)
     assert "acknowledged" not in verdict(fixtures.results(silent))[0]
+
+
+def test_flushes_that_nobody_waits_for_are_no_sync() -> None:
+    journal_only = replace(fixtures.without_sync(), flushes=3)
+    (line,) = verdict(fixtures.results(journal_only))
+    assert line.startswith("Without a sync, a power cut takes 17.2 MiB at worst")
+    assert "Of the records acknowledged to the world, up to 70,400 would be lost." in line
 
 
 def test_no_loss_is_said_plainly() -> None:

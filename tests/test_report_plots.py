@@ -117,7 +117,7 @@ def test_many_cases_are_told_apart_by_colour_only_from_worst_to_best() -> None:
     assert max(losses) in [losses[i] for i in chosen]
     assert min(losses) in [losses[i] for i in chosen]
     with style():
-        assert "15 other cases" in words_of(timelines.risk_over_time(cases))
+        assert "15 other cases (largest values)" in words_of(timelines.risk_over_time(cases))
 
 
 def points(*places: tuple[int, int]) -> list[CaseResult]:

@@ -39,6 +39,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "crashsim.measure": ("crashsim",),
     "crashsim.cuts": ("crashsim",),
     "crashsim.tell": ("crashsim",),
+    "crashsim.thinning": ("crashsim.engine", "crashsim.power", "crashsim.results"),
     "crashsim.runs": ("crashsim",),
     "crashsim.cli": ("crashsim",),
 }

@@ -20,7 +20,6 @@ from crashsim.engine.history import NEVER, History
 from crashsim.engine.pages import Pieces, split
 from crashsim.engine.streams import I64
 
-
 _BATCHES_TRIED = 4  # a page that one partial writeback leaves out is in one of the next, as a rule
 
 

@@ -72,6 +72,12 @@ def _draw(axes: Axes, shape: Band, colour: str, *, steps: bool, width: float) ->
     axes.plot(shape.t_ns, shape.high, drawstyle="steps-post", color=colour, linewidth=width * 0.6)
 
 
+def _ground(axes: Axes, shape: Band, *, steps: bool) -> None:
+    """A case among the others: one thin line, for bands of many would cover all."""
+    kind = "steps-post" if steps or not shape.exact else "default"
+    axes.plot(shape.t_ns, shape.high, drawstyle=kind, color=FAINT, linewidth=0.6, alpha=0.7)
+
+
 def add_legend(figure: Figure, cases: list[CaseResult], chosen: list[int]) -> None:
     """Above the plots: the chosen cases, and how many others there are."""
     names = labels(cases, 44)
@@ -79,7 +85,7 @@ def add_legend(figure: Figure, cases: list[CaseResult], chosen: list[int]) -> No
         Line2D([], [], color=COLOURS[k], linewidth=2, label=names[i]) for k, i in enumerate(chosen)
     ]
     if rest := len(cases) - len(chosen):
-        text = some(rest, "other case")
+        text = some(rest, "other case") + " (largest values)"
         handles.append(Line2D([], [], color=FAINT, linewidth=1, label=text))
     longest = max(len(str(handle.get_label())) for handle in handles)
     columns = max(1, min(len(handles), _LEGEND_CHARACTERS // (longest + 8)))
@@ -147,7 +153,7 @@ def _all_cases(axes: Axes, cases: list[CaseResult], chosen: list[int], what: str
     for i, case in enumerate(cases):
         if i not in chosen:
             ground = _shape(case, what, COLUMNS // 3)
-            _draw(axes, ground, FAINT, steps=what == "loss", width=0.6)
+            _ground(axes, ground, steps=what == "loss")
     for k, i in enumerate(chosen):
         shape = _shape(cases[i], what)
         _draw(axes, shape, COLOURS[k], steps=what == "loss", width=1.6)

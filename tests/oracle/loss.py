@@ -182,15 +182,16 @@ def uncovered_marks(outcome: Outcome) -> Steps:
 
 
 def covered_from(outcome: Outcome, marks: list[Acknowledgement], index: int) -> int | None:
-    """The completion of the first flush submitted at or after the previous acknowledgement."""
+    """The first completion of a flush submitted at or after the previous acknowledgement."""
     device = marks[index].device
     since = max((mark.instant for mark in marks[:index] if mark.device == device), default=0)
-    flushes = [
-        (request.submitted, request.acknowledged)
+    completions = [
+        request.acknowledged
         for request in outcome.flush_requests
         if request.device == device
         and request.result == 0
+        and request.acknowledged is not None
         and request.submitted is not None
         and request.submitted >= since
     ]
-    return min(flushes, default=(None, None))[1]
+    return min(completions, default=None)
