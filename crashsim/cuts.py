@@ -6,6 +6,7 @@ must be equal to the byte; if not, that is crashsim's error, not the user's (`Re
 
 from __future__ import annotations
 
+import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,12 +23,14 @@ from crashsim.power import loss
 from crashsim.power.safety import Domain, HostCrash, Safety, Stage, kept_stage
 from crashsim.power.steps import StepFunction
 from crashsim.replay.build import write_image
-from crashsim.replay.image import certain
+from crashsim.replay.image import all_pieces, certain
 from crashsim.replay.versions import TwoFiles
 from crashsim.results import Cut
 
 _KEEP = {Stage.IN_HOST: "host", Stage.SUBMITTED: "submitted"}
 _KEEP |= {Stage.COMPLETED: "completed", Stage.DURABLE: "durable"}
+_IN_MEMORY = "/dev/shm"
+_BYTES_OF_FILES = 12  # for each byte touched: two stamps, two of content, and what a copy needs
 _CONTENT_CUTS = 32  # cuts of a case whose images are compared byte by byte in content as well
 _CONTENT_STORES = 1 << 18
 
@@ -98,10 +101,11 @@ def judge(
 ) -> list[Cut]:
     """Every chosen cut in every domain."""
     cuts: list[Cut] = []
+    room = _scratch_folder(history, inputs)
     for domain in domains:
         files: TwoFiles | None = None
         try:
-            with tempfile.TemporaryDirectory(prefix="crashsim-") as folder:
+            with tempfile.TemporaryDirectory(prefix="crashsim-", dir=room) as folder:
                 if domain.stage in _KEEP:
                     files = TwoFiles(history, _KEEP[domain.stage], Path(folder))
                 for number, (t, why) in enumerate(chosen):
@@ -112,6 +116,19 @@ def judge(
         except OSError as error:
             raise OutputError(f"comparing files in {tempfile.gettempdir()}: {error}") from error
     return cuts
+
+
+def _scratch_folder(history: History, inputs: Inputs) -> str | None:
+    """Where the files to be compared are made: in memory, if there is room, as they live shortly."""
+    pages = np.unique(all_pieces(history).page).size
+    before = sum(image.nbytes for image in inputs.before if image is not None)
+    need = pages * PAGE_BYTES * _BYTES_OF_FILES + 2 * before
+    try:
+        free = os.statvfs(_IN_MEMORY)
+    except OSError:
+        return None  # the system's own choice
+    enough = free.f_bavail * free.f_frsize > 2 * need
+    return _IN_MEMORY if enough and os.access(_IN_MEMORY, os.W_OK | os.X_OK) else None
 
 
 def _one(
@@ -163,7 +180,7 @@ def differing_bytes(history: History, inputs: Inputs, stage: Stage, t: int, fold
         before = inputs.before[device]
         paths = [folder / name for name in ("guest.img", "kept.img")]
         for path, extents in zip(paths, (intended, kept), strict=True):
-            write_image(path, span, extents, inputs.content, before)
+            write_image(path, span, extents, inputs.content, before, scratch=True)
         guest, media = (np.memmap(path, dtype=np.uint8, mode="r") for path in paths)
         for page in pages.tolist():
             here = slice(page * PAGE_BYTES, (page + 1) * PAGE_BYTES)

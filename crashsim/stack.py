@@ -228,6 +228,9 @@ class Stack:
             "failed_syncs": sum(vcpu.failed_syncs for vcpu in self.vcpus),
             "metadata_bytes": self.cache.metadata_bytes,
             "writes": sum(p.offset.size for p in self.programs),
+            "unfinished_writes": [
+                vcpu.unfinished_write for vcpu in self.vcpus if vcpu.unfinished_write is not None
+            ],
             "fsync_errors_not_fired": list(self.cache.errors_left),
         }
 

@@ -8,6 +8,7 @@ for all its operations, and a recording has neither a journal timer nor a guest 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import TypeVar
 
@@ -222,7 +223,7 @@ class _Builder:
             self.operate(Op.FLUSH, 0, int(preflush) + int(item.fua))
 
 
-def _columns(rows: list[tuple[int, ...]] | list[tuple[int, int, int]], width: int) -> list[I64]:
+def _columns(rows: Sequence[tuple[int, ...]], width: int) -> list[I64]:
     table = np.array(rows, dtype=np.int64).reshape(-1, width)
     return [np.ascontiguousarray(column) for column in table.T]
 
@@ -363,9 +364,7 @@ def simulated_loss(history: History, domain: str) -> Lost:
     broken: list[tuple[int, int]] = []
     if domain == Domain.POWER_CUT:
         request, _ = broken_promises(history, rows_safe(history, Safety(history, Stage.DURABLE))[1])
-        broken = [
-            (int(history.flush_submit_ns[r]), int(history.flush_ack_ns[r])) for r in request
-        ]
+        broken = [(int(history.flush_submit_ns[r]), int(history.flush_ack_ns[r])) for r in request]
     ramps = recovery_point(writes)
     return Lost(
         at_risk=_steps(at_risk(history, safety), end),
@@ -412,9 +411,7 @@ def predicted_loss(outcome: Outcome, domain: str, recorded: bool) -> Lost:
         holes=expected.holes,
         torn=expected.torn,
         broken=sorted(
-            (r.submitted or 0, r.acknowledged or 0)
-            for r in requests
-            if domain == Domain.POWER_CUT
+            (r.submitted or 0, r.acknowledged or 0) for r in requests if domain == Domain.POWER_CUT
         ),
     )
 

@@ -26,7 +26,7 @@ from tests.oracle.worlds import worlds
 
 MORE = os.environ.get("CRASHSIM_EXAMPLES")
 RANDOM_WORLDS = settings(
-    max_examples=int(MORE or 500),
+    max_examples=int(MORE or 250),
     derandomize=MORE is None,
     database=None,
     deadline=None,

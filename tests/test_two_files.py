@@ -26,7 +26,7 @@ FILES = {
     "durable": Stage.DURABLE,
 }
 FEWER_WORLDS = settings(
-    max_examples=120,
+    max_examples=50,
     derandomize=True,
     database=None,
     deadline=None,
@@ -37,8 +37,8 @@ FEWER_WORLDS = settings(
 def disagreements(history: History, keep: str) -> list[tuple[int, int, int]]:
     """(instant, calculated, compared) wherever the two differ, at every instant of change."""
     risk = at_risk(history, Safety(history, FILES[keep]))
-    columns = (history.store_t_ns, history.copy_t_ns, history.batch_t_ns)
-    columns += (history.io_complete_ns, history.flush_disk_end_ns, risk.instants)
+    columns = [history.store_t_ns, history.copy_t_ns, history.batch_t_ns]
+    columns += [history.io_complete_ns, history.flush_disk_end_ns, risk.instants]
     instants = np.unique(np.concatenate(columns))
     found = []
     with tempfile.TemporaryDirectory() as folder:
@@ -103,7 +103,9 @@ def versions(history: History, cut: int) -> dict[int, set[int | None]]:
 def _not_older(history: History, write: int | None, certain_write: int | None) -> bool:
     if certain_write is None or write is None:
         return certain_write is None
-    first = {int(w): i for i, w in reversed(list(enumerate(history.store_write.tolist())))}
+    first: dict[int, int] = {
+        w: i for i, w in reversed(list(enumerate(history.store_write.tolist())))
+    }
     return first[write] >= first[certain_write]
 
 

@@ -118,6 +118,7 @@ class VCpu:
         "number",
         "stores",
         "throttle_ns",
+        "unfinished_write",
         "wait_ns",
     )
 
@@ -141,6 +142,7 @@ class VCpu:
         self.wait_ns = 0
         self.throttle_ns = 0
         self.failed_syncs = 0
+        self.unfinished_write: int | None = None  # of which a rest had not begun at the run's end
         self._clock = clock
         self._program = program
         self._memory = memory
@@ -349,10 +351,11 @@ class VCpu:
 
     def _pause(self) -> None:
         """Held up behind a write (Rule H7)."""
-        self.throttle_ns += self._pause_ns
-        self._free_ns += self._pause_ns
-        self._paused_until_ns = self._free_ns
-        self._pause_ns = 0
+        if self._pause_ns:
+            self.throttle_ns += self._pause_ns
+            self._free_ns += self._pause_ns
+            self._paused_until_ns = self._free_ns
+            self._pause_ns = 0
 
     def _began(self, row: int, new: int) -> None:
         """Rows before `row` have begun: their pages are dirty, `new` of them since the last
@@ -464,7 +467,7 @@ class VCpu:
             self.stores.whole = False
             self._rest = (cut, offset + length - cut)
             self._free_ns = now
-        else:
+        elif self._row or not self._plan.head:  # what is left of a write pauses at its own end
             self._pause()
         self._go_on_at(max(now, self._free_ns), self._resume)
 
@@ -550,6 +553,10 @@ class VCpu:
         self.throttle_ns -= max(0, self._paused_until_ns - self._clock.now)
         if not self.done:
             self.settle()
+            plan = self._plan
+            if self._rest is not None or (plan.head and self._row == self._dirty_row == 0):
+                position = plan.first_write - plan.head + self._row
+                self.unfinished_write = self._program.first_write + position
             self._landed(max(self._row, self._dirty_row))
             self._retire()
             if self._clean_wait:

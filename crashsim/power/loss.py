@@ -52,6 +52,9 @@ def write_safety(history: History, first: I64, last: I64) -> WriteSafety:
     """Join the stores of each write."""
     write, begin = history.store_write, history.store_t_ns
     size = int(history.facts["writes"])
+    unfinished = history.facts.get("unfinished_writes", [])  # a rest of them never began
+    if unfinished:
+        last = np.where(np.isin(write, unfinished), NEVER, last)
     if write.size <= 1 or bool(np.all(np.diff(write) > 0)):  # one store each
         return WriteSafety(write, begin, first, last)
     start = np.full(size, NEVER, dtype=np.int64)

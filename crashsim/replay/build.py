@@ -16,7 +16,12 @@ from crashsim.replay.sparse import SparseFile
 
 
 def write_image(
-    path: Path, span: DeviceSpan, extents: Extents, content: Content, before: memoryview | None
+    path: Path,
+    span: DeviceSpan,
+    extents: Extents,
+    content: Content,
+    before: memoryview | None,
+    scratch: bool = False,
 ) -> int:
     """Write the device's image to a new file; returns the bytes stored on top of `before`."""
     low, high = np.searchsorted(extents.offset, [span.first_byte, span.end_byte])
@@ -24,7 +29,7 @@ def write_image(
         column[low:high] for column in (extents.write, extents.start, extents.end, extents.length)
     ]
     offset = extents.offset[low:high] - span.first_byte
-    with SparseFile(path, span.pages * PAGE_BYTES) as file:
+    with SparseFile(path, span.pages * PAGE_BYTES, scratch) as file:
         if before is not None:
             _lay_down(file, before)
         for start, size in runs(offset, columns[2] - columns[1]):

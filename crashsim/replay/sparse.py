@@ -15,12 +15,15 @@ from crashsim.errors import OutputError
 
 
 class SparseFile:
-    """A file of `size_bytes`, all zero at first, mapped read-write. It must not exist yet."""
+    """A file of `size_bytes`, all zero at first, mapped read-write. It must not exist yet.
 
-    __slots__ = ("_file", "map", "path")
+    `scratch`: it will be removed soon, so closing it does not wait for the disk."""
 
-    def __init__(self, path: Path, size_bytes: int) -> None:
+    __slots__ = ("_file", "_scratch", "map", "path")
+
+    def __init__(self, path: Path, size_bytes: int, scratch: bool = False) -> None:
         self.path = path
+        self._scratch = scratch
         try:
             self._file = path.open("x+b")
             try:
@@ -45,11 +48,12 @@ class SparseFile:
             raise OutputError(f"{self.path}: no space for it: {error.strerror}") from error
 
     def close(self) -> None:
-        """Write everything to the disk and let go."""
+        """Write everything to the disk, unless it is scratch, and let go."""
         try:
-            self.map.flush()
+            if not self._scratch:
+                self.map.flush()
+                os.fsync(self._file.fileno())
             self.map.close()
-            os.fsync(self._file.fileno())
         except OSError as error:
             raise OutputError(f"{self.path}: cannot be written: {error.strerror}") from error
         finally:

@@ -35,7 +35,8 @@ class TwoFiles:
         size = (last.first_page + last.pages) * PAGE_BYTES * _STAMP_BYTES
         self._history = history
         self._keep = keep
-        self._files = [SparseFile(folder / name, size) for name in ("guest.stamps", "kept.stamps")]
+        names = ("guest.stamps", "kept.stamps")
+        self._files = [SparseFile(folder / name, size, scratch=True) for name in names]
         self._guest, self._kept = (np.frombuffer(f.map, dtype=np.uint32) for f in self._files)
         self._host: dict[int, Stamps] = {}  # L2 of a guest without DAX
         self._sent: dict[int, list[tuple[int, Stamps]]] = {}  # I/O -> its pages' content

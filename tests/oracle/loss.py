@@ -2,7 +2,8 @@
 
 A byte's latest version is what L0 holds, whether the failure keeps it is what the layer of the
 domain holds, and no table of batches or watermarks is looked at. Everything is said for `0 <= t <=
-end`; a step (t, value) holds from t on. Holes and torn writes are those of the instants before the end.
+end`, a step (t, value) holds from t on; holes and torn writes are those of instants before the
+end.
 """
 
 from __future__ import annotations
@@ -153,7 +154,7 @@ class _Judge:
 
     def in_host_at(self, addresses: range, version: Version, instant: int) -> bool:
         """L2 held this version of these bytes, or later ones, at that instant."""
-        held = {byte: NOTHING for byte in addresses}
+        held = dict.fromkeys(addresses, NOTHING)
         for change in self.outcome.layers.changes:
             if change.layer == "L2" and change.instant <= instant and change.address in held:
                 held[change.address] = max(held[change.address], change.version)
