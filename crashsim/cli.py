@@ -13,6 +13,9 @@ import os
 import shlex
 import sys
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -73,8 +76,16 @@ def run(
         interrupted = True
         if not finished:
             raise
+        click.echo("Interrupted: keeping what was done so far.", err=True)
     results = _results(plan, finished, interrupted)
-    final = _keep(results, finished, output, interrupted)
+    try:
+        final = _keep(results, finished, output)
+    except KeyboardInterrupt:
+        if interrupted:  # the second time: now
+            raise
+        interrupted = True
+        results = replace(results, interrupted=True)
+        final = _keep(results, finished, output)
     _print(results, final, as_json, _command(), plan.file)
     sys.exit(130 if interrupted else _verdict(results, finished))
 
@@ -92,11 +103,11 @@ def _results(plan: Plan, finished: list[Finished], interrupted: bool) -> Results
     )
 
 
-def _keep(results: Results, finished: list[Finished], output: Path, interrupted: bool) -> Path:
+def _keep(results: Results, finished: list[Finished], output: Path) -> Path:
     from crashsim.report.write import write_reports
     from crashsim.runs import new_folder, write_history
 
-    suffix = "-interrupted" if interrupted else ""
+    suffix = "-interrupted" if results.interrupted else ""
     with new_folder(output, results.experiment, results.seed, suffix) as (folder, final):
         write_history(folder, finished)
         write_reports(results, folder, _command())
@@ -109,18 +120,43 @@ def _print(results: Results, final: Path, as_json: bool, command: str, file: str
     from crashsim.report.terminal import print_results
     from crashsim.report.write import json_text
 
-    if as_json:
-        click.echo(json_text(results), nl=False)
-    else:
-        print_results(results)
-    if os.environ.get("GITHUB_ACTIONS") == "true":
-        for line in error_annotations(results, file, _metric_lines(file)):
-            click.echo(line, err=as_json)
+    annotate = os.environ.get("GITHUB_ACTIONS") == "true"
+    if annotate:
         append_step_summary(summary(results), os.environ)
-    if not as_json:
-        if any(not e.holds for case in results.cases for e in case.expectations):
-            click.echo(f"Again: {command}")
-        click.echo(f"Report: {final / 'report.html'}")
+    with _printing():
+        if as_json:
+            click.echo(json_text(results), nl=False)
+        else:
+            print_results(results)
+        if annotate:
+            for line in error_annotations(results, file, _metric_lines(file)):
+                click.echo(line, err=as_json)
+        if not as_json:
+            if any(not e.holds for case in results.cases for e in case.expectations):
+                click.echo(f"Again: {command}")
+            click.echo(f"Report: {final / 'report.html'}")
+
+
+@contextmanager
+def _printing() -> Iterator[None]:
+    """A reader that has gone (`| head`) changes no exit code; another failure is said."""
+    try:
+        yield
+        sys.stdout.flush()
+    except (BrokenPipeError, SystemExit):  # rich makes the second out of the first
+        _discard_output()
+    except OSError as error:
+        _discard_output()
+        raise OutputError(f"standard output: {error.strerror or error}") from None
+
+
+def _discard_output() -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _say_on_output(text: str) -> None:
+    with _printing():
+        click.echo(text)
 
 
 def _metric_lines(file: str) -> dict[str, int]:
@@ -215,7 +251,7 @@ def image(
         raise OutputError(f"{output}: cannot be written: {error.strerror or error}") from None
     finally:
         working.unlink(missing_ok=True)
-    click.echo(f"{output}: {format_bytes(stored)} of the run survive on it.")
+    _say_on_output(f"{output}: {format_bytes(stored)} of the run survive on it.")
 
 
 @cli.command()
@@ -233,7 +269,7 @@ def loss(folder: Path, at_ns: int, domain: str, case_name: str | None) -> None:
     saved = load_run(folder, case_name)
     _inside(at_ns, saved.history.end_ns)
     options = host_crash(saved.experiment.power)
-    click.echo("\n".join(loss_at(saved.history, Domain(domain), options, at_ns)))
+    _say_on_output("\n".join(loss_at(saved.history, Domain(domain), options, at_ns)))
 
 
 def _inside(at_ns: int, end_ns: int) -> None:
@@ -277,8 +313,9 @@ def compare(old: Path, new: Path, tolerances: tuple[str, ...]) -> None:
     found = comparing.compare(
         documents[0], documents[1], comparing.parse_tolerances(list(tolerances))
     )
-    print_comparison(found)
     append_step_summary(comparison_summary(found), os.environ)
+    with _printing():
+        print_comparison(found)
     sys.exit(1 if found.regressed else 0)
 
 
@@ -287,7 +324,7 @@ def schema() -> None:
     """Print the JSON Schema of experiment files, for editors."""
     from crashsim.experiment.schema import json_schema
 
-    click.echo(json.dumps(json_schema(), indent=2))
+    _say_on_output(json.dumps(json_schema(), indent=2))
 
 
 @cli.command()
@@ -298,7 +335,7 @@ def new(file: Path | None) -> None:
 
     text = starter()
     if file is None:
-        click.echo(text, nl=False)
+        _say_on_output(text.rstrip("\n"))
         return
     try:
         with file.open("x", encoding="utf-8") as target:
@@ -307,7 +344,7 @@ def new(file: Path | None) -> None:
         raise OutputError(f"{file}: exists already; nothing was written") from None
     except OSError as error:
         raise OutputError(f"{file}: cannot be written: {error.strerror or error}") from None
-    click.echo(f"{file}: written. Now: crashsim run {shlex.quote(str(file))}")
+    _say_on_output(f"{file}: written. Now: crashsim run {shlex.quote(str(file))}")
 
 
 @cli.command()
@@ -319,7 +356,7 @@ def show(experiment: Path, overrides: tuple[str, ...], seed: int | None) -> None
     from crashsim.experiment.loader import load
     from crashsim.experiment.show import show as shown
 
-    click.echo(shown(load(experiment, overrides, seed)), nl=False)
+    _say_on_output(shown(load(experiment, overrides, seed)).rstrip("\n"))
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -338,14 +375,12 @@ def main(arguments: list[str] | None = None) -> int:
         return _say(f"Nothing explored: {error}", error.exit_code)
     except CrashsimError as error:
         return _say(f"Error: {error}", error.exit_code)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except KeyboardInterrupt:
         return _say("Interrupted.", 130)
     except MemoryError:
         return _say("Error: not enough memory for this experiment", 3)
-    except Exception as error:  # noqa: BLE001 - anything else is ours: say so, and how to show it
+    # Anything else is our own fault: say so, and how to show it.
+    except Exception as error:  # noqa: BLE001
         if os.environ.get("CRASHSIM_DEBUG"):
             traceback.print_exc()
         kind = type(error).__name__

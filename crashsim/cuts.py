@@ -119,7 +119,7 @@ def judge(
 
 
 def _scratch_folder(history: History, inputs: Inputs) -> str | None:
-    """Where the files to be compared are made: in memory, if there is room, as they live shortly."""
+    """Where the files to be compared are made: in memory if that has room: they live shortly."""
     pages = np.unique(all_pieces(history).page).size
     before = sum(image.nbytes for image in inputs.before if image is not None)
     need = pages * PAGE_BYTES * _BYTES_OF_FILES + 2 * before

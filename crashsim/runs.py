@@ -9,13 +9,17 @@ workers nor the folder's name.
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import shutil
+import signal
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import count
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -56,18 +60,43 @@ def run_case(case: Case, paranoid: bool = False) -> Finished:
 def run_cases(
     cases: tuple[Case, ...], workers: int, paranoid: bool, advance: Callable[[int, str], None]
 ) -> Iterator[Finished]:
-    """Run all cases, in order, on several processes; `advance(done, now)` tells how far it is."""
+    """Run all cases, in order, on several processes; `advance(done, now)` tells how far it is.
+
+    Interrupted, it gives what is finished and raises KeyboardInterrupt; no process is left."""
     if workers <= 1 or len(cases) == 1:
         for number, case in enumerate(cases):
             advance(number, case.name)
             yield run_case(case, paranoid)
         return
-    with ProcessPoolExecutor(min(workers, len(cases))) as pool:
-        futures = [pool.submit(run_case, case, paranoid) for case in cases]
+    pool = ProcessPoolExecutor(min(workers, len(cases)), initializer=_begin_worker)
+    try:
+        # Workers inherit the mask: none of them sees a Ctrl-C that comes before it is set up.
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
         try:
-            yield from _in_order(cases, futures, advance)
+            futures = [pool.submit(run_case, case, paranoid) for case in cases]
         finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
+        yield from _in_order(cases, futures, advance)
+    except BaseException:
+        for worker in multiprocessing.active_children():
+            worker.terminate()
+        raise
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _begin_worker() -> None:
+    """Ctrl-C reaches every process of the terminal: the parent alone answers it. A worker whose
+    parent was killed has nobody to work for."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _in_order(
@@ -75,28 +104,31 @@ def _in_order(
     futures: list[Future[Finished]],
     advance: Callable[[int, str], None],
 ) -> Iterator[Finished]:
-    for case, future in zip(cases, futures, strict=True):
-        while not future.done():
-            done = sum(one.done() for one in futures)
-            advance(done, case.name)
-            wait([one for one in futures if not one.done()], return_when=FIRST_COMPLETED)
-        yield future.result()
+    given = 0
+    try:
+        for case, future in zip(cases, futures, strict=True):
+            while not future.done():
+                advance(sum(one.done() for one in futures), case.name)
+                wait([one for one in futures if not one.done()], return_when=FIRST_COMPLETED)
+            given += 1
+            yield future.result()
+    except KeyboardInterrupt:
+        yield from [one.result() for one in futures[given:] if _succeeded(one)]
+        raise
+
+
+def _succeeded(future: Future[Finished]) -> bool:
+    return future.done() and not future.cancelled() and future.exception() is None
 
 
 @contextmanager
 def new_folder(base: Path, name: str, seed: int, suffix: str = "") -> Iterator[tuple[Path, Path]]:
     """(where to write, where it will be); on a clean exit it is put in its place."""
     parent = base / name
-    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
-    final = parent / f"{stamp}-{seed}{suffix}"
+    stamp = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{seed}{suffix}"
     try:
         parent.mkdir(parents=True, exist_ok=True)
-        number = 2
-        while final.exists():
-            final = parent / f"{stamp}-{seed}{suffix}-{number}"
-            number += 1
-        working = parent / f".unfinished-{os.getpid()}-{final.name}"
-        working.mkdir()
+        working, final = _claim(parent, stamp)
     except OSError as error:
         raise OutputError(f"{parent}: cannot be written: {error.strerror or error}") from None
     try:
@@ -105,20 +137,41 @@ def new_folder(base: Path, name: str, seed: int, suffix: str = "") -> Iterator[t
         working.rename(final)
         if not suffix:
             _point(parent / "latest", final.name)
+        _sync(parent)
     except OSError as error:
         raise OutputError(f"{parent}: cannot be written: {error.strerror or error}") from None
     finally:
         shutil.rmtree(working, ignore_errors=True)
 
 
+def _claim(parent: Path, stamp: str) -> tuple[Path, Path]:
+    """A new folder to write in and a name that nobody else has or will take: another run of the
+    same experiment may begin or end within the same second."""
+    for number in count(1):
+        final = parent / (stamp if number == 1 else f"{stamp}-{number}")
+        working = parent / f".unfinished-{final.name}"
+        try:
+            working.mkdir()
+        except FileExistsError:
+            continue
+        if not final.exists():
+            return working, final
+        working.rmdir()
+    raise AssertionError("numbers do not end")
+
+
 def sync_tree(folder: Path) -> None:
     """fsync every file and folder of a tree."""
     for path in [*sorted(folder.rglob("*")), folder]:
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        _sync(path)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _point(link: Path, target: str) -> None:

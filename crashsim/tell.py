@@ -90,11 +90,9 @@ class Teller:
         history = self._history
         t = int(history.ack_t_ns[ack])
         label = str(history.ack_label[ack])
-        name = (
-            f"'{label}'"
-            if label
-            else f"of writes {history.ack_low[ack]} to {history.ack_high[ack] - 1}"
-        )
+        first, last = int(history.ack_low[ack]), int(history.ack_high[ack]) - 1
+        writes = f"of write {first}" if first == last else f"of writes {first} to {last}"
+        name = f"'{label}'" if label else writes
         until = "the end of the run" if safe_ns >= history.end_ns else format_duration(safe_ns)
         text = (
             f"The acknowledgement {name} given at {format_duration(t)} could be lost until {until}."

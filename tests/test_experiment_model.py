@@ -127,7 +127,9 @@ def test_a_slot_is_the_largest_value_rounded_up_to_8() -> None:
 
 def test_theta_is_a_number_of_64ths() -> None:
     assert KeyValue(records=1, slots=1).theta_64ths == 63
-    workload = KeyValue(records=1, slots=1, distribution="zipf", theta="1.5")  # type: ignore[arg-type]
+    workload = KeyValue.model_validate(
+        {"kind": "key-value", "records": 1, "slots": 1, "distribution": "zipf", "theta": "1.5"}
+    )
     assert workload.theta_64ths == 96
 
 

@@ -71,7 +71,7 @@ def recorded_program(
         before = 1 if flags & FLUSH else 0
         after = 1 if flags & FUA else 0
         if before and generation == "ordered":
-            operate(Op.FLUSH, gap, 1)
+            operate(Op.PREFLUSH, gap, after)  # if it fails, neither data nor FUA flush follow
             gap, before = 0, 0
         offset.append(start + first_byte)
         length.append(size)

@@ -10,66 +10,20 @@ follows again (`divide`).
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Protocol
 
 import numpy as np
 
 from crashsim.engine.clock import Clock, Rank
 from crashsim.engine.pageset import PageSet
 from crashsim.engine.streams import I64
-from crashsim.guest.plan import Plan, make_plan
+from crashsim.guest.plan import make_plan
+from crashsim.guest.ports import Kernel, Memory
 from crashsim.guest.program import Call, Op, Program
+from crashsim.guest.storelog import PlanLog, StoreLog
 
 CHUNK_ROWS_MAX = 1 << 16
 CHUNK_ROWS_MIN = 64
 _FLUSHES = (Op.FLUSH, Op.PREFLUSH)
-
-
-class Memory(Protocol):
-    """What a vCPU asks of the memory it stores to: host pages with DAX, the guest's own page cache
-    without."""
-
-    @property
-    def fault_ns(self) -> int: ...
-    def dirtied(self, t_ns: int) -> None: ...
-    def reserve(self, pages: int) -> None: ...
-    def room(self) -> int: ...
-    def dirtied_many(self) -> None: ...
-    def pause_ns(self, dirtied_pages: int) -> int: ...
-
-
-class Kernel(Protocol):
-    """What a vCPU asks of its guest's kernel; `done(ok)` comes when the call returns."""
-
-    def will_store(self, t_ns: int) -> None: ...
-    def stored(self, t_ns: int) -> None: ...
-    def sync(self, vcpu: int, call: Call, done: Callable[[bool], None]) -> None: ...
-    def group_sync(self, vcpu: int, program: Program, done: Callable[[bool], None]) -> None: ...
-    def flush(self, vcpu: int, count: int, done: Callable[[bool], None]) -> None: ...
-
-
-@dataclass(slots=True)
-class _Log:
-    """Rows of one plan that have happened: [low[i], high[i]) began `shift[i]` later than
-    planned."""
-
-    plan: Plan
-    low: list[int] = field(default_factory=list)
-    high: list[int] = field(default_factory=list)
-    shift: list[int] = field(default_factory=list)
-
-
-@dataclass(slots=True)
-class StoreLog:
-    """Columns of a vCPU's stores, in pieces to be joined after the run; times of last words are
-    begin + words - 1."""
-
-    t_ns: list[I64] = field(default_factory=list)
-    offset: list[I64] = field(default_factory=list)
-    length: list[I64] = field(default_factory=list)
-    write: list[I64] = field(default_factory=list)
-    whole: bool = True  # no write was divided or left out: store i is write i
 
 
 class VCpu:
@@ -194,7 +148,7 @@ class VCpu:
             offset, length, think, self._memory.fault_ns, stretch, touched, position, head
         )
         self._plan = plan
-        self._log = _Log(plan)
+        self._log = PlanLog(plan)
         records = np.searchsorted(program.record_high, program.op_at[op:op_end], "right")
         self._ops = list(
             zip(
@@ -221,28 +175,7 @@ class VCpu:
 
     def _retire(self) -> None:
         """Put the rows that happened into the columns, and forget the plan."""
-        log = self._log
-        if log.low:
-            plan, low, high = log.plan, log.low[0], log.high[-1]
-            begin = plan.begin[low:high]
-            begin += np.repeat(
-                np.array(log.shift, dtype=np.int64),
-                np.array(log.high, dtype=np.int64) - np.array(log.low, dtype=np.int64),
-            )
-            first = self._program.first_write + plan.first_write - plan.head
-            self._store(
-                begin,
-                plan.offset[low:high],
-                plan.length[low:high],
-                np.arange(first + low, first + high, dtype=np.int64),
-            )
-            log.low = []
-
-    def _store(self, t_ns: I64, offset: I64, length: I64, write: I64) -> None:
-        self.stores.t_ns.append(t_ns)
-        self.stores.offset.append(offset)
-        self.stores.length.append(length)
-        self.stores.write.append(write)
+        self.stores.retire(self._log, self._program)
 
     # windows
 
@@ -463,7 +396,7 @@ class VCpu:
             self._retire()
             write = self._program.first_write + plan.first_write - plan.head + row
             one = np.array([begin, offset, cut - offset, write], dtype=np.int64)
-            self._store(one[0:1], one[1:2], one[2:3], one[3:4])
+            self.stores.add(one[0:1], one[1:2], one[2:3], one[3:4])
             self.stores.whole = False
             self._rest = (cut, offset + length - cut)
             self._free_ns = now

@@ -51,7 +51,7 @@ def all_pieces(history: History) -> Pieces:
 
 
 def certain(history: History, stage: Stage, cut_ns: int, whole: bool = False) -> Extents:
-    """The image of what the failure is certain to leave; `whole`: a store in progress counts whole."""
+    """The image of what the failure is certain to leave; `whole`: with stores in progress whole."""
     pieces = all_pieces(history)
     kept = versions_at(history, stage, cut_ns)
     pieces = Pieces(*(column[kept] for column in pieces))

@@ -1,0 +1,28 @@
+"""Fixtures for the tests of the whole program."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from crashsim.report import write
+from tests.cli_support import Program
+
+
+@pytest.fixture
+def program(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Program:
+    """crashsim in this process, without its plots: they take most of a small run's time, and
+    are tested with the reports and by `drawing_program`."""
+    monkeypatch.setattr(write, "draw", lambda results: ())
+    monkeypatch.delenv("GITHUB_ACTIONS", raising=False)
+    monkeypatch.delenv("GITHUB_STEP_SUMMARY", raising=False)
+    return Program(tmp_path, capsys)
+
+
+@pytest.fixture
+def drawing_program(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Program:
+    """crashsim in this process, plots and all."""
+    return Program(tmp_path, capsys)
