@@ -11,18 +11,18 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import signal
 import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from crashsim import __version__
-from crashsim.errors import CrashsimError, NothingExplored, OutputError, UsageError
+from crashsim.errors import CrashsimError, NothingExplored, OutputError
 
 if TYPE_CHECKING:
     from crashsim.experiment.loader import Plan
@@ -78,14 +78,9 @@ def run(
             raise
         click.echo("Interrupted: keeping what was done so far.", err=True)
     results = _results(plan, finished, interrupted)
-    try:
+    with _unhurried() as pressed:
         final = _keep(results, finished, output)
-    except KeyboardInterrupt:
-        if interrupted:  # the second time: now
-            raise
-        interrupted = True
-        results = replace(results, interrupted=True)
-        final = _keep(results, finished, output)
+    interrupted = interrupted or bool(pressed)
     _print(results, final, as_json, _command(), plan.file)
     sys.exit(130 if interrupted else _verdict(results, finished))
 
@@ -103,6 +98,22 @@ def _results(plan: Plan, finished: list[Finished], interrupted: bool) -> Results
     )
 
 
+@contextmanager
+def _unhurried() -> Iterator[list[int]]:
+    """Ctrl-C waits until what is done is kept; a second one does not. Yields those that came."""
+    pressed: list[int] = []
+
+    def later(number: int, _frame: object) -> None:
+        pressed.append(number)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    before = signal.signal(signal.SIGINT, later)
+    try:
+        yield pressed
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def _keep(results: Results, finished: list[Finished], output: Path) -> Path:
     from crashsim.report.write import write_reports
     from crashsim.runs import new_folder, write_history
@@ -118,6 +129,7 @@ def _print(results: Results, final: Path, as_json: bool, command: str, file: str
     from crashsim.report.github import append_step_summary, error_annotations
     from crashsim.report.markdown import summary
     from crashsim.report.terminal import print_results
+    from crashsim.report.words import expectation_line, failed, printable
     from crashsim.report.write import json_text
 
     annotate = os.environ.get("GITHUB_ACTIONS") == "true"
@@ -126,6 +138,9 @@ def _print(results: Results, final: Path, as_json: bool, command: str, file: str
     with _printing():
         if as_json:
             click.echo(json_text(results), nl=False)
+            for case in results.cases:
+                for text in [*map(expectation_line, failed(case)), *case.notices]:
+                    click.echo(printable(f"{case.name}: {text}"), err=True)
         else:
             print_results(results)
         if annotate:
@@ -230,11 +245,11 @@ def image(
     from crashsim.power.safety import Domain, kept_stage
     from crashsim.replay.build import write_image
     from crashsim.replay.image import surviving
-    from crashsim.runs import load_run
+    from crashsim.runs import check_instant, device_number, load_run
 
     saved = load_run(folder, case_name)
-    _inside(at_ns, saved.history.end_ns)
-    number = _device([span.name for span in saved.history.devices], device)
+    check_instant(saved, at_ns)
+    number = device_number(saved, device)
     if output.exists():
         raise OutputError(f"{output}: exists already; nothing was written")
     inputs = make_inputs(saved.experiment, saved.files)
@@ -263,30 +278,13 @@ def loss(folder: Path, at_ns: int, domain: str, case_name: str | None) -> None:
     """Tell in words what a cut at one instant takes."""
     from crashsim.cuts import host_crash
     from crashsim.power.safety import Domain
-    from crashsim.runs import load_run
+    from crashsim.runs import check_instant, load_run
     from crashsim.tell import loss_at
 
     saved = load_run(folder, case_name)
-    _inside(at_ns, saved.history.end_ns)
+    check_instant(saved, at_ns)
     options = host_crash(saved.experiment.power)
     _say_on_output("\n".join(loss_at(saved.history, Domain(domain), options, at_ns)))
-
-
-def _inside(at_ns: int, end_ns: int) -> None:
-    from crashsim.experiment.units import exact_duration
-
-    if at_ns >= end_ns:
-        raise UsageError(
-            f"--at: the run ended at {exact_duration(end_ns)}; choose an instant before"
-        )
-
-
-def _device(names: list[str], wanted: str | None) -> int:
-    if wanted is None and len(names) == 1:
-        return 0
-    if wanted in names:
-        return names.index(wanted)
-    raise UsageError(f"--device: expected one of {', '.join(names)}, got {wanted or 'none'}")
 
 
 @cli.command()

@@ -31,6 +31,7 @@ from crashsim.engine.history import History
 from crashsim.errors import OutputError, UsageError
 from crashsim.experiment.loader import Case
 from crashsim.experiment.model import Experiment
+from crashsim.experiment.units import exact_duration
 from crashsim.inputs import make_inputs
 from crashsim.measure import measure
 from crashsim.results import CaseResult
@@ -187,7 +188,7 @@ def write_history(folder: Path, finished: list[Finished]) -> None:
     head = [
         {
             "name": one.case.name,
-            "experiment": one.case.experiment.model_dump(mode="json"),
+            "experiment": one.case.experiment.model_dump(mode="json", exclude_unset=True),
             "files": one.files,
         }
         for one in finished
@@ -249,3 +250,20 @@ def _choose(names: list[str], wanted: str | None, folder: Path) -> int:
     listed = "\n  ".join(names)
     ask = f"no case {wanted!r}" if wanted else "several cases: say which with --case"
     raise UsageError(f"{folder}: {ask}\n  {listed}")
+
+
+def check_instant(saved: Saved, at_ns: int) -> None:
+    """UsageError unless the instant lies within the run."""
+    if at_ns >= saved.history.end_ns:
+        end = exact_duration(saved.history.end_ns)
+        raise UsageError(f"--at: the run ended at {end}; choose an instant before")
+
+
+def device_number(saved: Saved, wanted: str | None) -> int:
+    """A device by its name; without one the only one."""
+    names = [span.name for span in saved.history.devices]
+    if wanted is None and len(names) == 1:
+        return 0
+    if wanted in names:
+        return names.index(wanted)
+    raise UsageError(f"--device: expected one of {', '.join(names)}, got {wanted or 'none'}")

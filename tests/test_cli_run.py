@@ -203,7 +203,10 @@ def test_results_do_not_depend_on_workers_or_on_hashing(tmp_path: Path) -> None:
         arguments = ("run", file, "--workers", workers, "--output", runs)
         assert outside(*arguments, PYTHONHASHSEED=hashing).code == 0
         contents.append(
-            [(runs / "small/latest" / name).read_bytes() for name in ("results.json", "history.npz")]
+            [
+                (runs / "small/latest" / name).read_bytes()
+                for name in ("results.json", "history.npz")
+            ]
         )
     assert contents[0] == contents[1]
 

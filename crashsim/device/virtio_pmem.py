@@ -1,10 +1,12 @@
-"""A virtio-pmem device under QEMU (Rules G1, V1, V2, V7).
+"""A virtio-pmem device under QEMU (Rules G1, G3, G5, V1, V2, V7).
 
 The device's duty: every write completed before a flush was requested persists before the flush
 completes (V2). QEMU's way: each request is one `fsync` of the whole backing file (a request has no
 range, G1) in a pool of 64 threads; requests are neither ordered nor merged, nothing is retried, and
-a failure is answered with 1 (V1). The pool is one device's here; QEMU's main loop shares one among
-all devices, which matters only beyond 64 flushes at once.
+a failure is answered with 1 (V1). So a flush persists everybody's stores (G5), and nothing but a
+flush does: flushing CPU caches makes no store durable, and MAP_SYNC is refused (G3). The pool is
+one device's here; QEMU's main loop shares one among all devices, which matters only beyond 64
+flushes at once.
 """
 
 from __future__ import annotations

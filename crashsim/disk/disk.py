@@ -1,4 +1,5 @@
-"""The disk (Rules D1, D2, D5; parts of H5).
+"""The disk (Rules D1, D2, D5; of Rule D4 the ignored FLUSH; of Rule H5 the
+unordered completions).
 
 What survives a power cut: everything a completed FLUSH covered; with power-loss protection
 everything completed. What may or may not: the rest of the cache, in any combination (D2).
@@ -68,7 +69,9 @@ class Disk:
 
     def write(self, size_bytes: int) -> tuple[int, int]:
         """Submit a write now; return when its transfer starts and ends."""
-        start = max(self._clock.now, self._free_ns)
+        now, start = self._clock.now, self._free_ns
+        if now > start:
+            start = now
         self._free_ns = start - (-size_bytes * SECOND_NS // self.bandwidth)
         return start, self._free_ns
 

@@ -25,56 +25,13 @@ CHUNK_ROWS_MAX = 1 << 16
 CHUNK_ROWS_MIN = 64
 _FLUSHES = (Op.FLUSH, Op.PREFLUSH)
 
+# row, kind, delay, argument, then of the row: free, new, records before it, begin
+_Operation = tuple[int, int, int, int, int, int, int, int]
+
 
 class VCpu:
     """One virtual CPU. `number` is global; `dirty` is the set of pages it touched since they were
     cleaned."""
-
-    __slots__ = (
-        "_asked_ns",
-        "_bound",
-        "_careful",
-        "_chunk_rows",
-        "_clean_wait",
-        "_clock",
-        "_dirty_row",
-        "_due_ns",
-        "_finished",
-        "_free_ns",
-        "_in_window",
-        "_kernel",
-        "_last_sync_ns",
-        "_log",
-        "_looked_row",
-        "_memory",
-        "_next_op",
-        "_op_rows",
-        "_ops",
-        "_pause_ns",
-        "_paused_until_ns",
-        "_plan",
-        "_program",
-        "_rank",
-        "_record",
-        "_rel_free",
-        "_rel_new",
-        "_reserved",
-        "_rest",
-        "_row",
-        "_shift",
-        "_stale",
-        "_token",
-        "acknowledged",
-        "dirty",
-        "done",
-        "failed_syncs",
-        "marks",
-        "number",
-        "stores",
-        "throttle_ns",
-        "unfinished_write",
-        "wait_ns",
-    )
 
     def __init__(
         self,
@@ -114,7 +71,7 @@ class VCpu:
         self._free_ns = 0
         self._next_op = 0  # in the program
         self._rest: tuple[int, int] | None = None  # (offset, length) left of a divided write
-        self._ops: list[tuple[int, int, int, int, int, int, int]] = []
+        self._ops: list[_Operation] = []
         self._make_plan(0)
 
     def start(self) -> None:
@@ -159,12 +116,13 @@ class VCpu:
                 plan.free[rows].tolist(),
                 plan.new[rows].tolist(),
                 records.tolist(),
+                np.append(plan.begin, 0)[rows].tolist(),
                 strict=True,
             )
         )
         self._ops.reverse()  # taken from the end
         self._row = self._dirty_row = self._looked_row = 0
-        self._rel_free = self._rel_new = 0
+        self._look_up(0)
         self._stale = False
 
     def _cleans(self, kind: I64) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
@@ -228,7 +186,7 @@ class VCpu:
             bound = plan.offset.size
             free, new = int(plan.free[bound]), int(plan.new[bound])
         shift = self._free_ns - self._rel_free
-        first = shift + int(plan.begin[row])
+        first = shift + self._rel_begin
         careful = False
         room = self._memory.room()
         if new - self._rel_new > room or self._pause_ns:
@@ -296,13 +254,13 @@ class VCpu:
         low = self._dirty_row
         if row > low:
             plan = self._plan
-            begin = self._shift + int(plan.begin[low])
+            begin = self._shift + (self._rel_begin if low == self._row else int(plan.begin[low]))
             self.dirty.add_range(plan.offset, plan.length, low, row, new)
             if new:
                 self._reserved -= new
                 self._memory.reserve(-new)
                 skip = 0
-                if plan.new[low + 1] == plan.new[low]:
+                if new < row - low and plan.new[low + 1] == plan.new[low]:
                     skip = int(np.searchsorted(plan.new[low + 1 : row + 1], plan.new[low], "right"))
                 self._memory.dirtied(
                     begin if skip == 0 else self._shift + int(plan.begin[low + skip])
@@ -318,8 +276,18 @@ class VCpu:
             log.high.append(row)
             log.shift.append(self._shift)
             self._row = row
-            self._rel_free = int(self._plan.free[row])
-            self._rel_new = int(self._plan.new[row])
+            self._look_up(row)
+
+    def _look_up(self, row: int) -> None:
+        """What the plan says of the row that is next."""
+        if self._ops and self._ops[-1][0] == row:  # numbers already: every window ends here
+            op = self._ops[-1]
+            self._rel_free, self._rel_new, self._rel_begin = op[4], op[5], op[7]
+            return
+        plan = self._plan
+        self._rel_free = int(plan.free[row])
+        self._rel_new = int(plan.new[row])
+        self._rel_begin = int(plan.begin[row]) if row < plan.begin.size else 0
 
     def settle(self) -> None:
         """Account for every store that has begun by now."""
@@ -412,7 +380,7 @@ class VCpu:
 
     # operations
 
-    def _operate(self, op: tuple[int, int, int, int, int, int, int]) -> bool:
+    def _operate(self, op: _Operation) -> bool:
         """Do one operation; True if the vCPU is to wait."""
         delay_ns = op[2]
         self._next_op += 1
@@ -422,12 +390,12 @@ class VCpu:
             return True
         return self._call(op)
 
-    def _delayed(self, op: tuple[int, int, int, int, int, int, int]) -> None:
+    def _delayed(self, op: _Operation) -> None:
         if not self._call(op):
             self._proceed()
 
-    def _call(self, op: tuple[int, int, int, int, int, int, int]) -> bool:
-        _row, kind, _delay, argument, _free, _new, record = op
+    def _call(self, op: _Operation) -> bool:
+        _row, kind, _delay, argument, _free, _new, record, _begin = op
         now = self._clock.now
         program = self._program
         if kind == Op.MARK:

@@ -22,6 +22,7 @@ from crashsim.pagecache.sync import Fsync
 from crashsim.pagecache.writeback import BackingFile, Batch, DiskPort
 
 BACKGROUND_CHUNK_PAGES = 1024
+_HOST_RANK = int(Rank.HOST)
 PAUSE_MAX_NS = 200_000_000
 
 
@@ -125,7 +126,7 @@ class PageCache:
             done(result)
 
         self._fsyncs += 1
-        file, rank = self.files[device], Rank.HOST + self._fsyncs
+        file, rank = self.files[device], _HOST_RANK + self._fsyncs
         Fsync(self._clock, rank, self._disk, file, self._wrote_metadata, returned)
 
     def _wrote_metadata(self, size_bytes: int) -> None:

@@ -149,8 +149,9 @@ class BackingFile:
 
     def writeback_end_ns(self) -> int:
         """When everything in flight will have completed; now if nothing is."""
-        now = self._clock.now
-        return max((batch.end_ns for batch in self.in_flight), default=now)
+        if not self.in_flight:
+            return self._clock.now
+        return self.in_flight[-1].end_ns  # one pipe: the last submitted is the last to end
 
     def idle(self) -> bool:
         """Nothing under writeback."""

@@ -1,0 +1,217 @@
+"""Ctrl-C, a kill, a reader that goes away: nothing that looks finished and is not, nothing that
+lingers, no traceback."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.cli_support import ROOT, SMALL, command, environment, finished_runs
+
+PATIENCE_SECONDS = 60.0
+# The second case takes minutes: nobody waits for it to end.
+LONG = (
+    SMALL.replace("duration: 2s", "")
+    .replace("1MiB", "1GiB")
+    .replace("records: 100, record_size: 256B, rate: 100/s", "record_size: 256B")
+    + "sync: {call: fdatasync}\n"
+    + "sweep: {product: {workload.records: [50, 3000000]}}\n"
+)
+
+
+def begin(tmp_path: Path, workers: str, text: str = LONG) -> subprocess.Popen[str]:
+    file = tmp_path / "long.yaml"
+    file.write_text(text)
+    return subprocess.Popen(
+        command("run", file, "--workers", workers, "--output", tmp_path / "runs"),
+        cwd=ROOT,
+        env=environment(TMPDIR=str(tmp_path)),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def wait_until(happened: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+    end = time.monotonic() + PATIENCE_SECONDS
+    while not happened():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < end, "nothing happened"
+        time.sleep(0.02)
+
+
+def session_of(process: subprocess.Popen[str]) -> list[int]:
+    """Processes of its session that are still there."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal():
+            try:
+                fields = (entry / "stat").read_text().rpartition(")")[2].split()
+            except OSError:
+                continue
+            if int(fields[3]) == process.pid and fields[0] != "Z":
+                found.append(int(entry.name))
+    return found
+
+
+def nobody_lingers(process: subprocess.Popen[str]) -> bool:
+    end = time.monotonic() + PATIENCE_SECONDS
+    while left := session_of(process):
+        if time.monotonic() > end:
+            for number in left:
+                os.kill(number, signal.SIGKILL)
+            return False
+        time.sleep(0.02)
+    return True
+
+
+def cpu_seconds(process: subprocess.Popen[str]) -> float:
+    """Time that the session's processes have worked for."""
+    ticks = 0
+    for number in session_of(process):
+        try:
+            stat = Path(f"/proc/{number}/stat").read_text()
+        except OSError:
+            continue
+        ticks += sum(map(int, stat.rpartition(")")[2].split()[11:13]))
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+@pytest.mark.parametrize(("workers", "records"), [("1", "[50, 3000000]"), ("2", "[3000000, 50]")])
+def test_an_interrupt_keeps_what_was_done_and_says_so(
+    tmp_path: Path, workers: str, records: str
+) -> None:
+    process = begin(tmp_path, workers, LONG.replace("[50, 3000000]", records))
+    # The first case takes a fraction of a second after the imports; its successor far longer.
+    wait_until(lambda: cpu_seconds(process) > 4, process)
+    os.killpg(process.pid, signal.SIGINT)
+    out, err = process.communicate(timeout=PATIENCE_SECONDS)
+    assert process.returncode == 130, err
+    assert "Traceback" not in err and "Interrupted" in err
+    assert nobody_lingers(process)
+    (folder,) = finished_runs(tmp_path / "runs")
+    assert "interrupted" in folder.name
+    document = json.loads((folder / "results.json").read_text())
+    assert document["interrupted"] is True
+    assert [case["name"] for case in document["cases"]] == ["records=50"]
+    assert not (tmp_path / "runs" / "long" / "latest").exists()
+    assert "interrupted" in out.lower()
+    assert "interrupted" in (folder / "summary.md").read_text().lower()
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_an_interrupt_before_anything_was_done_keeps_nothing(tmp_path: Path, workers: str) -> None:
+    text = LONG.replace("[50, 3000000]", "[3000000, 3000001]")
+    process = begin(tmp_path, workers, text)
+    wait_until(lambda: cpu_seconds(process) > 2, process)
+    os.killpg(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=PATIENCE_SECONDS)
+    assert process.returncode == 130, err
+    assert err.strip() == "Interrupted."
+    assert nobody_lingers(process)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_an_interrupt_while_reports_are_written_lets_them_be_finished(tmp_path: Path) -> None:
+    process = begin(tmp_path, "1", SMALL)
+    wait_until(lambda: any((tmp_path / "runs").rglob("results.json")), process)
+    os.killpg(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=PATIENCE_SECONDS)
+    assert process.returncode == 130, err
+    folders = finished_runs(tmp_path / "runs")
+    assert len({folder.resolve() for folder in folders}) == 1
+    assert (folders[0] / "report.html").stat().st_size
+
+
+def test_a_second_interrupt_does_not_wait(tmp_path: Path) -> None:
+    process = begin(tmp_path, "1", SMALL)
+    wait_until(lambda: any((tmp_path / "runs").rglob("results.json")), process)
+    os.killpg(process.pid, signal.SIGINT)
+    time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=PATIENCE_SECONDS)
+    assert process.returncode == 130, err
+    assert "Traceback" not in err
+    assert not finished_runs(tmp_path / "runs")
+
+
+def test_a_kill_leaves_nothing_that_looks_finished_and_no_process(tmp_path: Path) -> None:
+    process = begin(tmp_path, "2")
+    wait_until(lambda: cpu_seconds(process) > 3, process)
+    process.kill()
+    process.wait()
+    assert nobody_lingers(process)
+    for stream in (process.stdout, process.stderr):
+        assert stream is not None
+        stream.close()
+    assert not finished_runs(tmp_path / "runs")
+
+
+def test_a_killed_writer_leaves_only_a_hidden_folder(
+    tmp_path: Path,
+) -> None:
+    """The kill comes while the reports are written: the first of them is there already."""
+    file = tmp_path / "small.yaml"
+    file.write_text(SMALL)
+    runs = tmp_path / "runs"
+    process = subprocess.Popen(
+        command("run", file, "--output", runs),
+        cwd=ROOT,
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    wait_until(lambda: any(runs.rglob("results.json")), process)
+    process.kill()
+    process.wait()
+    assert not finished_runs(runs)
+    assert not (runs / "small" / "latest").exists()
+    hidden = [path.name for path in (runs / "small").iterdir()]
+    assert len(hidden) == 1 and hidden[0].startswith(".unfinished-")
+
+
+@pytest.mark.parametrize("expected", ["0", "1"])
+@pytest.mark.parametrize("options", [(), ("--json",)])
+def test_a_reader_that_goes_away_changes_no_exit_code(
+    tmp_path: Path, expected: str, options: tuple[str, ...]
+) -> None:
+    file = tmp_path / "small.yaml"
+    file.write_text(SMALL + f"expect: {{broken_promises: '>= {expected}'}}\n")
+    read, write = os.pipe()
+    os.close(read)
+    process = subprocess.Popen(
+        command("run", file, "--output", tmp_path / "runs", *options),
+        cwd=ROOT,
+        env=environment(),
+        stdout=write,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    os.close(write)
+    _, err = process.communicate(timeout=PATIENCE_SECONDS)
+    assert process.returncode == int(expected), err
+    assert "Traceback" not in err and "Exception" not in err and "Error" not in err
+
+
+@pytest.mark.parametrize("arguments", [("schema",), ("new",)])
+def test_an_output_that_is_full_is_said_with_exit_code_2(arguments: tuple[str, ...]) -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            command(*arguments),
+            cwd=ROOT,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 2
+    assert done.stderr == "Error: standard output: No space left on device\n"
