@@ -264,6 +264,8 @@ def image(
         raise OutputError(f"{output}: exists already; nothing was written") from None
     except OSError as error:
         raise OutputError(f"{output}: cannot be written: {error.strerror or error}") from None
+    except OutputError as error:
+        raise OutputError(str(error).replace(str(working), str(output))) from None
     finally:
         working.unlink(missing_ok=True)
     _say_on_output(f"{output}: {format_bytes(stored)} of the run survive on it.")

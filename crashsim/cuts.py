@@ -23,7 +23,7 @@ from crashsim.power import loss
 from crashsim.power.safety import Domain, HostCrash, Safety, Stage, kept_stage
 from crashsim.power.steps import StepFunction
 from crashsim.replay.build import write_image
-from crashsim.replay.image import all_pieces, certain
+from crashsim.replay.image import Extents, all_pieces, certain
 from crashsim.replay.versions import TwoFiles
 from crashsim.results import Cut
 
@@ -172,8 +172,9 @@ def _one(
 def differing_bytes(history: History, inputs: Inputs, stage: Stage, t: int, folder: Path) -> int:
     """Bytes that read differently in the guest's image and in the one the failure leaves."""
     total = 0
-    intended = certain(history, Stage.STORED, t, whole=True)
-    kept = certain(history, stage, t, whole=True)
+    intended, kept = _apart(
+        certain(history, Stage.STORED, t, whole=True), certain(history, stage, t, whole=True)
+    )
     for device, span in enumerate(history.devices):
         low, high = np.searchsorted(intended.offset, [span.first_byte, span.end_byte])
         pages = np.unique((intended.offset[low:high] - span.first_byte) // PAGE_BYTES)
@@ -189,3 +190,21 @@ def differing_bytes(history: History, inputs: Inputs, stage: Stage, t: int, fold
         for path in paths:
             path.unlink()
     return total
+
+
+def _apart(one: Extents, other: Extents) -> tuple[Extents, Extents]:
+    """Two images without the runs that show the same part of the same write: their bytes are the
+    same, as content depends on nothing else. What is left to compare is in proportion to the loss.
+    """
+    _, here, there = np.intersect1d(
+        one.offset, other.offset, assume_unique=True, return_indices=True
+    )
+    same = (one.write[here] == other.write[there]) & (one.start[here] == other.start[there])
+    same &= one.end[here] == other.end[there]
+    return _leave_out(one, here[same]), _leave_out(other, there[same])
+
+
+def _leave_out(extents: Extents, rows: I64) -> Extents:
+    e = extents
+    columns = (e.offset, e.write, e.start, e.end, e.length)
+    return Extents(*(np.delete(column, rows) for column in columns))

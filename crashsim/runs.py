@@ -78,7 +78,7 @@ def run_cases(
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
         yield from _in_order(cases, futures, advance)
-    except BaseException:
+    except BaseException:  # whatever ends this, no worker goes on
         for worker in multiprocessing.active_children():
             worker.terminate()
         raise
@@ -215,7 +215,7 @@ def load_run(folder: Path, case_name: str | None) -> Saved:
     """A case from a run's folder; without a name the only one."""
     path = folder / HISTORY_FILE if folder.is_dir() else folder
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             head = json.loads(str(archive["cases"]))
             number = _choose([entry["name"] for entry in head], case_name, folder)
             prefix = f"{number}/"

@@ -51,12 +51,12 @@ class Program:
     def __call__(self, *arguments: str | Path) -> Answer:
         self._capture.readouterr()
         try:
-            code = cli.main([str(argument) for argument in arguments])
+            code: object = cli.main([str(argument) for argument in arguments])
         except SystemExit as stop:
-            assert isinstance(stop.code, int)
             code = stop.code
         said = self._capture.readouterr()
         assert "Traceback" not in said.err
+        assert isinstance(code, int)
         return Answer(code, said.out, said.err)
 
     def write(self, text: str, name: str = "small.yaml") -> Path:

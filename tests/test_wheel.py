@@ -80,7 +80,7 @@ def test_the_wheel_in_a_clean_environment_is_complete_and_runs_a_shipped_experim
     results = json.loads((run_folder / "results.json").read_text(encoding="utf-8"))
     assert results["version"] == crashsim.__version__
     (case,) = results["cases"]
-    assert case["acknowledged"] == 100
+    assert case["acknowledged"] == 101  # 100 transactions and "ready"
     assert case["broken_promises"] == 0
     assert case["uncovered_acknowledgements"]["max"] >= 1
     assert (run_folder / "report.html").stat().st_size > 0
