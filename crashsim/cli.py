@@ -193,7 +193,8 @@ def _verdict(results: Results, finished: list[Finished]) -> int:
 
 
 def _command() -> str:
-    return shlex.join(["crashsim", *sys.argv[1:]])
+    """What the user typed."""
+    return shlex.join(["crashsim", *click.get_current_context().obj])
 
 
 def _instant(_context: click.Context, _parameter: click.Parameter, value: str) -> int:
@@ -362,7 +363,8 @@ def show(experiment: Path, overrides: tuple[str, ...], seed: int | None) -> None
 def main(arguments: list[str] | None = None) -> int:
     """Run a command; returns the exit code. No traceback ever reaches the user."""
     try:
-        result: Any = cli.main(args=arguments, standalone_mode=False)
+        typed = sys.argv[1:] if arguments is None else arguments
+        result: Any = cli.main(args=typed, obj=typed, standalone_mode=False)
         return int(result) if isinstance(result, int) else 0
     except click.exceptions.Exit as stop:
         return stop.exit_code

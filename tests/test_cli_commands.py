@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import jsonschema  # type: ignore[import-untyped]
 import pytest
-from jsonschema import Draft202012Validator
 from ruamel.yaml import YAML
 
 from crashsim.experiment.units import format_bytes, format_duration
@@ -129,11 +129,13 @@ def test_the_schema_is_one_that_editors_take_and_the_experiments_satisfy(
     answer = program("schema")
     assert answer.code == 0
     schema = json.loads(answer.out)
-    Draft202012Validator.check_schema(schema)
+    jsonschema.Draft202012Validator.check_schema(schema)
     files = sorted(EXPERIMENTS.glob("*.yaml"))
     assert files
     for file in files:
-        Draft202012Validator(schema).validate(YAML(typ="safe", pure=True).load(file.read_text()))
+        jsonschema.Draft202012Validator(schema).validate(
+            YAML(typ="safe", pure=True).load(file.read_text())
+        )
 
 
 def test_annotations_of_a_comparison_go_to_the_step_summary(

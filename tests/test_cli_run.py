@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from crashsim import cuts
 from crashsim.cuts import durability_events
 from crashsim.experiment.loader import load
 from crashsim.inputs import make_inputs
 from crashsim.measure import measure
 from crashsim.report.loading import read_results
 from crashsim.results import to_json
-from crashsim.runs import load_run
+from crashsim.runs import load_run, new_folder
 from tests.cli_support import (
     SMALL,
     SWEEP,
@@ -106,14 +108,7 @@ def test_a_history_that_is_loaded_again_gives_the_same_figures(program: Program)
     for case, was in zip(plan.cases, program.results()["cases"], strict=True):
         saved = load_run(program.latest(), case.name)
         again = measure(case, saved.history, make_inputs(saved.experiment, saved.files), False)
-        document = json.loads(json.dumps(to_json_case(again)))
-        assert document == was
-
-
-def to_json_case(result: Any) -> dict[str, Any]:
-    from dataclasses import asdict
-
-    return asdict(result)
+        assert json.loads(json.dumps(asdict(again))) == was
 
 
 def test_json_on_standard_output_is_the_file_and_nothing_else(program: Program) -> None:
@@ -140,15 +135,15 @@ def test_set_changes_one_value(program: Program) -> None:
 
 def test_paranoid_compares_at_every_durability_event(program: Program) -> None:
     assert program.run(SYNCED, "--paranoid").code == 0
-    cuts = program.results()["cases"][0]["cuts"]
+    found = program.results()["cases"][0]["cuts"]
     history = load_run(program.latest(), None).history
     events = durability_events(history)
     events = events[events < history.end_ns]
     assert events.size == 10, "one for each sync"
-    assert {cut["t_ns"] for cut in cuts} >= set(events.tolist())
-    assert all(cut["lost_bytes"] == cut["compared_bytes"] for cut in cuts)
+    assert {cut["t_ns"] for cut in found} >= set(events.tolist())
+    assert all(cut["lost_bytes"] == cut["compared_bytes"] for cut in found)
     assert program.run(SYNCED).code == 0
-    assert len(program.results()["cases"][0]["cuts"]) < len(cuts)
+    assert len(program.results()["cases"][0]["cuts"]) < len(found)
 
 
 def test_a_run_is_never_without_a_cut(program: Program) -> None:
@@ -162,7 +157,8 @@ def test_an_expectation_that_fails_is_exit_code_1_and_told_with_the_command(
     answer = program.run(SMALL + "expect: {at_risk_max: <= 1KiB, broken_promises: 0}\n")
     assert answer.code == 1
     assert "at_risk_max" in answer.out and "25 KiB" in answer.out
-    assert "Again: crashsim " in answer.out
+    file = program.folder / "small.yaml"
+    assert f"Again: crashsim run {file} --workers 1 --output {program.runs}\n" in answer.out
     verdicts = {e["metric"]: e["holds"] for e in program.results()["cases"][0]["expectations"]}
     assert verdicts == {"at_risk_max": False, "broken_promises": True}
 
@@ -209,6 +205,29 @@ def test_results_do_not_depend_on_workers_or_on_hashing(tmp_path: Path) -> None:
             ]
         )
     assert contents[0] == contents[1]
+
+
+def test_comparing_only_what_differs_finds_what_comparing_everything_finds(
+    program: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = SYNCED.replace("append-log", "key-value").replace(
+        "record_size: 256B", "slots: 20, value_size: {min: 8B, max: 5KiB}"
+    )
+    assert program.run(text, "--paranoid").code == 0
+    found = program.results()["cases"][0]["cuts"]
+    assert any(cut["differing_bytes"] for cut in found)
+    monkeypatch.setattr(cuts, "_apart", lambda one, other: (one, other))
+    assert program.run(text, "--paranoid").code == 0
+    assert program.results()["cases"][0]["cuts"] == found
+
+
+def test_two_runs_at_once_take_different_names(tmp_path: Path) -> None:
+    with (
+        new_folder(tmp_path, "x", 1) as (first, first_final),
+        new_folder(tmp_path, "x", 1) as (second, second_final),
+    ):
+        assert first != second and first_final != second_final
+    assert first_final.is_dir() and second_final.is_dir()
 
 
 def test_two_runs_within_a_second_have_a_folder_each(program: Program) -> None:
