@@ -18,8 +18,6 @@ HAS_PIP = $(BIN)/python -m pip --version >/dev/null 2>&1 || $(BIN)/python -m ens
 demo: .venv/installed
 	@echo "crashsim run experiments/$(DEMO).yaml"
 	@$(BIN)/crashsim run experiments/$(DEMO).yaml
-	@echo
-	@echo "The report: runs/$(DEMO)/latest/report.html"
 
 test: .venv/installed-dev
 	@$(BIN)/python -m pytest -n 2
