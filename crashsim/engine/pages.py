@@ -14,7 +14,6 @@ from crashsim.engine.streams import I64
 
 PAGE_BYTES = 4096
 PAGE_SHIFT = 12
-WORD_BYTES = 8
 
 
 class Pieces(NamedTuple):

@@ -240,8 +240,3 @@ def layer_name(layer: str) -> str:
     """`L2 host page cache` of `L2`."""
     name = LAYER_NAMES.get(layer)
     return f"{layer} {name}" if name else printable(layer)
-
-
-def rerun_command(results: Results) -> str:
-    """A line to paste, for callers that do not know the command the user typed."""
-    return f"crashsim run {printable(results.experiment)}.yaml --seed {results.seed}"
