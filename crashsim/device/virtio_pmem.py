@@ -16,6 +16,8 @@ from collections.abc import Callable
 from typing import Protocol
 
 from crashsim.engine.history import NEVER
+from crashsim.engine.pageset import Work
+from crashsim.engine.streams import I64
 
 POOL_THREADS = 64
 
@@ -24,6 +26,7 @@ class FsyncPort(Protocol):
     """The host: fsync of a device's backing file; `done(result)` at its return."""
 
     def fsync(self, device: int, done: Callable[[int], None]) -> None: ...
+    def fsync_alone(self, device: int, work: Work) -> tuple[I64, I64]: ...
 
 
 class NowPort(Protocol):
@@ -74,6 +77,22 @@ class VirtioPmem:
             self._begin(request, done)
         else:
             self._queue.append((request, done))
+
+    def submit_alone(self, vcpu: int, work: Work) -> I64:
+        """Flushes of a guest that is alone, see `PageCache.fsync_alone`; when each is
+        acknowledged."""
+        if self._busy:
+            return work.pages[:0]
+        begin_ns, end_ns = self._host.fsync_alone(self._device, work)
+        n, log, begin = end_ns.size, self._log, begin_ns.tolist()
+        log.device.extend([self._device] * n)
+        log.vcpu.extend([vcpu] * n)
+        log.asked_ns.extend(begin)
+        log.submit_ns.extend(begin)
+        log.begin_ns.extend(begin)
+        log.ack_ns.extend(end_ns.tolist())
+        log.result.extend([0] * n)
+        return end_ns
 
     def _begin(self, request: int, done: Callable[[int], None]) -> None:
         self._busy += 1

@@ -82,6 +82,19 @@ class Disk:
         else:
             self._issue([done])
 
+    def transfer_ns(self, pages: I64) -> I64:
+        """How long writes of that many pages take, one alone."""
+        return transfer_ns(pages, self.bandwidth)
+
+    def idle(self) -> bool:
+        """No write in the pipe and no FLUSH in flight."""
+        return self._call is None and self._free_ns <= self._clock.now
+
+    def flushed_alone(self, issue_ns: I64) -> None:
+        """FLUSHes that met nothing else; ascending instants, none of which is in the future."""
+        end_ns = issue_ns + self.flush_ns
+        self.flushes.extend(zip(issue_ns.tolist(), end_ns.tolist(), strict=True))
+
     def _issue(self, call: list[Callable[[], None]]) -> None:
         self._call = call
         now = self._clock.now

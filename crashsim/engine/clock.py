@@ -12,6 +12,8 @@ from enum import IntEnum
 from heapq import heappop, heappush
 from typing import Any
 
+from crashsim.engine.history import NEVER
+
 
 class Rank(IntEnum):
     """Who goes first among events of one instant. Where there are several of a kind, their number
@@ -30,11 +32,12 @@ class Rank(IntEnum):
 class Clock:
     """Integer-nanosecond discrete-event loop."""
 
-    __slots__ = ("_heap", "_sequence", "now", "stopped")
+    __slots__ = ("_heap", "_sequence", "_until_ns", "now", "stopped")
 
     def __init__(self) -> None:
         self.now = 0
         self.stopped = False
+        self._until_ns = NEVER
         self._heap: list[tuple[int, int, int, Callable[[Any], None], Any]] = []
         self._sequence = 0
 
@@ -43,11 +46,18 @@ class Clock:
         self._sequence += 1
         heappush(self._heap, (t_ns, rank, self._sequence, call, argument))
 
+    def quiet_until_ns(self) -> int:
+        """The instant before which nothing is scheduled; a handler that knows that it would be the
+        only one to act may move `now` on to any earlier instant."""
+        return min(self._heap[0][0], self._until_ns) if self._heap else self._until_ns
+
     def run(self, until_ns: int | None) -> None:
         """Run up to and including `until_ns`, or without one to the end of the instant at which
         `stopped` is set."""
         heap = self._heap
-        if until_ns is None:
+        if until_ns is not None:
+            self._until_ns = until_ns
+        else:
             while heap and not self.stopped:
                 self.now, _rank, _sequence, call, argument = heappop(heap)
                 call(argument)

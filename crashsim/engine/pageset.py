@@ -9,6 +9,7 @@ needs the pages there and then.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 
@@ -33,6 +34,18 @@ class Taken:
         if not parts:
             return _NO_PAGES
         return unique_sorted(np.concatenate(parts) if len(parts) > 1 else parts[0])
+
+
+class Work(Protocol):
+    """What the only guest of a file does between its next syncs, int64[n]: how long it is busy, and
+    how many pages it dirties if none is dirty before."""
+
+    @property
+    def busy_ns(self) -> I64: ...
+    @property
+    def pages(self) -> I64: ...
+    def taken(self, some: I64) -> list[Taken]:
+        """The pages of some of them."""
 
 
 class PageSet:

@@ -12,11 +12,15 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
+from crashsim.engine.pageset import Work
+from crashsim.engine.streams import I64
+
 
 class QueuePort(Protocol):
     """The device's virtqueue: submit a flush asked for at `asked_ns`."""
 
     def submit(self, vcpu: int, asked_ns: int, done: Callable[[int], None]) -> None: ...
+    def submit_alone(self, vcpu: int, work: Work) -> I64: ...
 
 
 class NowPort(Protocol):
@@ -45,6 +49,13 @@ class Driver:
             self._waiting.append((vcpu, now, done))
         else:
             self._submit(vcpu, now, done)
+
+    def flush_alone(self, vcpu: int, work: Work) -> I64:
+        """Flushes of the only vCPU, one after the other; when each of those that nothing else
+        comes between is acknowledged."""
+        if self._outstanding:
+            return work.pages[:0]
+        return self._queue.submit_alone(vcpu, work)
 
     def _submit(self, vcpu: int, asked_ns: int, done: Callable[[int], None]) -> None:
         self._outstanding = True

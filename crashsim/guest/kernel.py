@@ -15,7 +15,7 @@ import numpy as np
 
 from crashsim.engine.clock import Clock, Rank
 from crashsim.engine.history import NEVER
-from crashsim.engine.pageset import PageSet
+from crashsim.engine.pageset import PageSet, Work
 from crashsim.engine.streams import I64
 from crashsim.guest.program import Call, Program
 
@@ -30,6 +30,7 @@ class FlushPort(Protocol):
     @property
     def one_at_a_time(self) -> bool: ...
     def flush(self, vcpu: int, done: Callable[[int], None]) -> None: ...
+    def flush_alone(self, vcpu: int, work: Work) -> I64: ...
 
 
 class StoringVCpu(Protocol):
@@ -148,6 +149,16 @@ class GuestKernel:
             )
         else:
             self._flush_in_turn(vcpu, flushes, done)
+
+    def sync_alone(self, vcpu: int, call: Call, work: Work) -> I64:
+        """The next sync calls of the device's only vCPU: when each returns, with success, of those
+        that nothing else comes between (none, if anything else may come)."""
+        one_flush = not self._journal or (
+            call != Call.FSYNC and self._uncommitted_ns is not None  # the timer runs
+        )
+        if self._page_cache is not None or len(self.vcpus) != 1 or not one_flush:
+            return work.pages[:0]
+        return self._driver.flush_alone(vcpu, work)
 
     def _flush_in_turn(self, vcpu: int, flushes: int, done: Callable[[bool], None]) -> None:
         if flushes == 1:

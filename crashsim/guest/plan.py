@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from crashsim.engine.pages import pages_touched, words
+from crashsim.engine.pageset import Taken
 from crashsim.engine.streams import I64
 
 Contains = Callable[[I64], np.ndarray[tuple[int], np.dtype[np.bool_]]]
@@ -35,6 +36,50 @@ class Plan:
     new: I64  # [n + 1]
     first_write: int  # within the program; of row `head` on
     head: int  # 1 if row 0 is the rest of a divided write, else 0
+
+
+@dataclass(slots=True)
+class Ahead:
+    """The next windows of stores, each with the sync behind it, int64[n]: rows [low, row) of the
+    plan, of which the first is free to begin at `free` (relative) and keeps the vCPU busy for
+    `busy_ns`; they dirty `pages` pages if none is dirty before."""
+
+    plan: Plan
+    low: I64
+    row: I64
+    free: I64
+    busy_ns: I64
+    pages: I64
+
+    def taken(self, some: I64) -> list[Taken]:
+        """The pages of these windows."""
+        offset, length = self.plan.offset, self.plan.length
+        ranges = zip(self.low[some].tolist(), self.row[some].tolist(), strict=True)
+        return [Taken([(offset, length, low, high)]) for low, high in ranges]
+
+
+@dataclass(slots=True)
+class Syncs:
+    """The operations of a plan that has no others than syncs without delay, int64[m]: their row,
+    and the records finished before it."""
+
+    plan: Plan
+    row: I64
+    record: I64
+
+    def ahead(self, first: int, count: int, row: int, free: int, new: int) -> Ahead:
+        """`count` windows and syncs from sync `first` on; the plan's next row, its `free` and
+        `new`."""
+        rows = self.row[first : first + count]
+        frees, news = self.plan.free[rows], self.plan.new[rows]
+        return Ahead(
+            self.plan,
+            low=np.append(row, rows[:-1]),
+            row=rows,
+            free=np.append(free, frees[:-1]),
+            busy_ns=np.diff(frees, prepend=free),
+            pages=np.diff(news, prepend=new),
+        )
 
 
 def first_touch(offset: I64, length: I64, stretch: I64 | None, touched: Contains | None) -> I64:

@@ -27,6 +27,9 @@ class Op(IntEnum):
     PREFLUSH = 5  # a flush; if it fails, the next write does not happen, nor do [n] ops behind it
 
 
+FLUSHES = (Op.FLUSH, Op.PREFLUSH)
+
+
 class Call(IntEnum):
     """Sync calls of Rule G4."""
 
@@ -56,6 +59,12 @@ class Program:
     group_delay_ns: int = 0
     acknowledge_at_once: bool = False  # records are acknowledged when written, not when synced
     labels: tuple[str, ...] = ()
+
+    def cleans(self, kind: I64) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+        """Operations after which every page is clean for certain."""
+        if self.call == Call.MSYNC_ASYNC:
+            return np.isin(kind, FLUSHES)
+        return np.isin(kind, (Op.SYNC, Op.GROUP_SYNC, *FLUSHES))
 
     def _check(self) -> None:
         n = self.offset.size

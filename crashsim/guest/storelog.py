@@ -21,6 +21,13 @@ class PlanLog:
     high: list[int] = field(default_factory=list)
     shift: list[int] = field(default_factory=list)
 
+    def extend(self, low: I64, high: I64, shift: I64) -> None:
+        """Many windows at once; empty ones are left out."""
+        some = np.flatnonzero(high > low)
+        self.low.extend(low[some].tolist())
+        self.high.extend(high[some].tolist())
+        self.shift.extend(shift[some].tolist())
+
 
 @dataclass(slots=True)
 class StoreLog:

@@ -16,14 +16,14 @@ import numpy as np
 from crashsim.engine.clock import Clock, Rank
 from crashsim.engine.pageset import PageSet
 from crashsim.engine.streams import I64
-from crashsim.guest.plan import make_plan
+from crashsim.guest.plan import Syncs, make_plan
 from crashsim.guest.ports import Kernel, Memory
-from crashsim.guest.program import Call, Op, Program
+from crashsim.guest.program import FLUSHES, Call, Op, Program
 from crashsim.guest.storelog import PlanLog, StoreLog
 
 CHUNK_ROWS_MAX = 1 << 16
 CHUNK_ROWS_MIN = 64
-_FLUSHES = (Op.FLUSH, Op.PREFLUSH)
+_IN_VAIN_MAX = 256  # windows that are done one by one before another try to do many
 
 # row, kind, delay, argument, then of the row: free, new, records before it, begin
 _Operation = tuple[int, int, int, int, int, int, int, int]
@@ -72,6 +72,8 @@ class VCpu:
         self._next_op = 0  # in the program
         self._rest: tuple[int, int] | None = None  # (offset, length) left of a divided write
         self._ops: list[_Operation] = []
+        self._stretch = 0  # how many windows and syncs to try at once; below 0: try later
+        self._in_vain = 1
         self._make_plan(0)
 
     def start(self) -> None:
@@ -97,7 +99,7 @@ class VCpu:
         op_end = int(np.searchsorted(program.op_at, last_end))
         rows = program.op_at[op:op_end] - (position - head)
         kind = program.op_kind[op:op_end]
-        clean = rows[self._cleans(kind)]
+        clean = rows[program.cleans(kind)]
         n = offset.size
         stretch = np.cumsum(np.bincount(clean, minlength=n + 1)[:n]) if clean.size else None
         touched = self.dirty.contains if self.dirty.count else None
@@ -107,29 +109,24 @@ class VCpu:
         self._plan = plan
         self._log = PlanLog(plan)
         records = np.searchsorted(program.record_high, program.op_at[op:op_end], "right")
-        self._ops = list(
-            zip(
-                rows.tolist(),
-                kind.tolist(),
-                program.op_delay_ns[op:op_end].tolist(),
-                program.op_argument[op:op_end].tolist(),
-                plan.free[rows].tolist(),
-                plan.new[rows].tolist(),
-                records.tolist(),
-                np.append(plan.begin, 0)[rows].tolist(),
-                strict=True,
-            )
+        delay = program.op_delay_ns[op:op_end]
+        columns = (
+            rows,
+            kind,
+            delay,
+            program.op_argument[op:op_end],
+            plan.free[rows],
+            plan.new[rows],
+            records,
+            np.append(plan.begin, 0)[rows],
         )
+        self._ops = list(zip(*(column.tolist() for column in columns), strict=True))
         self._ops.reverse()  # taken from the end
+        plain = program.call != Call.MSYNC_ASYNC and bool(np.all((kind == Op.SYNC) & (delay == 0)))
+        self._syncs = Syncs(plan, rows, records) if plain and rows.size else None
         self._row = self._dirty_row = self._looked_row = 0
         self._look_up(0)
         self._stale = False
-
-    def _cleans(self, kind: I64) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
-        """Operations after which every page is clean for certain."""
-        if self._program.call == Call.MSYNC_ASYNC:
-            return np.isin(kind, _FLUSHES)
-        return np.isin(kind, (Op.SYNC, Op.GROUP_SYNC, *_FLUSHES))
 
     def _retire(self) -> None:
         """Put the rows that happened into the columns, and forget the plan."""
@@ -160,8 +157,47 @@ class VCpu:
                     self.done = True
                     self._finished()
                     return
-            self._start_window()
-            return
+            if self._syncs is None or not self._sync_alone(self._syncs):
+                self._start_window()
+                return
+
+    def _sync_alone(self, syncs: Syncs) -> bool:
+        """Do as many of the next windows and their syncs as nothing else comes between; whether
+        there were any. What a loop over them would do, at once."""
+        if not self._ops or self.dirty.count or self._pause_ns:
+            return False
+        if self._stretch < 0:  # it was in vain before: not again at once
+            self._stretch += 1
+            return False
+        first = syncs.row.size - len(self._ops)
+        ahead = syncs.ahead(first, max(1, self._stretch), self._row, self._rel_free, self._rel_new)
+        ends = self._kernel.sync_alone(self.number, self._program.call, ahead)
+        n = ends.size
+        if n == 0:
+            self._in_vain = min(2 * self._in_vain, _IN_VAIN_MAX)
+            self._stretch = -self._in_vain
+            return False
+        self._in_vain = 1
+        self._stretch = n if n < ahead.row.size else 4 * n
+        before = np.append(self._free_ns, ends[:-1])
+        self._log.extend(ahead.low[:n], ahead.row[:n], before - ahead.free[:n])
+        del self._ops[-n:]
+        self._next_op += n
+        self._row = self._dirty_row = int(ahead.row[n - 1])
+        self._look_up(self._row)
+        self.wait_ns += int((ends - before - ahead.busy_ns[:n]).sum())
+        self._free_ns = self._last_sync_ns = self._clock.now = int(ends[-1])
+        self._acknowledge_all(ends, syncs.record[first : first + n])
+        return True
+
+    def _acknowledge_all(self, t_ns: I64, record: I64) -> None:
+        """Syncs returned with success; the records before `record[i]` are finished."""
+        before = np.append(self._record, record[:-1])
+        if not self._program.acknowledge_at_once:
+            some = np.flatnonzero(record > before)
+            columns = (t_ns[some].tolist(), before[some].tolist(), record[some].tolist())
+            self.acknowledged.extend(zip(*columns, strict=True))
+        self._record = int(record[-1])
 
     def _replan(self) -> None:
         plan = self._plan
@@ -404,7 +440,7 @@ class VCpu:
             return False
         if kind == Op.SYNC_IF_DUE and now - self._last_sync_ns < argument:
             return False
-        if program.call == Call.MSYNC_ASYNC and kind not in _FLUSHES:
+        if program.call == Call.MSYNC_ASYNC and kind not in FLUSHES:
             self._returned(kind, record, True)
             return False
 
@@ -421,7 +457,7 @@ class VCpu:
             self._stale = True
         self._clean_wait = True
         self._asked_ns = now
-        if kind in _FLUSHES:
+        if kind in FLUSHES:
             self._kernel.flush(self.number, argument if kind == Op.FLUSH else 1, done)
         elif kind == Op.GROUP_SYNC:
             self._kernel.group_sync(self.number, program, done)
@@ -441,7 +477,7 @@ class VCpu:
 
     def _returned(self, kind: int, record: int, ok: bool) -> None:
         now = self._clock.now
-        if kind not in _FLUSHES:
+        if kind not in FLUSHES:
             self._last_sync_ns = now
         if not ok:
             self.failed_syncs += 1

@@ -17,9 +17,10 @@ import numpy as np
 from crashsim.engine.clock import Clock, Rank
 from crashsim.engine.history import DeviceSpan, Reason
 from crashsim.engine.pages import PAGE_BYTES
+from crashsim.engine.pageset import Work
 from crashsim.engine.streams import I64, Stream
-from crashsim.pagecache.sync import Fsync
-from crashsim.pagecache.writeback import BackingFile, Batch, DiskPort
+from crashsim.pagecache.sync import COMMIT_BYTES, JOURNAL_BYTES, Fsync, alone, flushes_alone
+from crashsim.pagecache.writeback import NO_PAGES, BackingFile, Batch, DiskPort
 
 BACKGROUND_CHUNK_PAGES = 1024
 _HOST_RANK = int(Rank.HOST)
@@ -128,6 +129,28 @@ class PageCache:
         self._fsyncs += 1
         file, rank = self.files[device], _HOST_RANK + self._fsyncs
         Fsync(self._clock, rank, self._disk, file, self._wrote_metadata, returned)
+
+    def fsync_alone(self, device: int, work: Work) -> tuple[I64, I64]:
+        """The next fsyncs of a file, one after the other, if only its one guest acts meanwhile:
+        when each begins and returns. Fewer of them, or none, if anything else might happen."""
+        file, disk = self.files[device], self._disk
+        settled = file.age_start_ns is not None and not file.mtime_dirty
+        if len(file.sources) != 1 or not (settled and file.idle() and disk.idle()):
+            return NO_PAGES, NO_PAGES
+        data_ns, whole_ns = alone(disk, work.pages)
+        end_ns = self._clock.now + np.cumsum(work.busy_ns + whole_ns)
+        quiet_ns = min([self._clock.quiet_until_ns(), *self._errors[:1]])
+        n = int(np.searchsorted(end_ns, quiet_ns, "left"))
+        crowded = np.flatnonzero(work.pages[:n] > self.room())
+        n = int(crowded[0]) if crowded.size else n
+        pages, end_ns = work.pages[:n], end_ns[:n]
+        begin_ns = end_ns - whole_ns[:n]
+        dirty = np.flatnonzero(pages)
+        t_ns = begin_ns[dirty]
+        file.written_alone(t_ns, t_ns + data_ns[dirty], pages[dirty], work.taken(dirty))
+        disk.flushed_alone(flushes_alone(disk, begin_ns, pages))
+        self._wrote_metadata(dirty.size * (JOURNAL_BYTES + COMMIT_BYTES))
+        return begin_ns, end_ns
 
     def _wrote_metadata(self, size_bytes: int) -> None:
         self.metadata_bytes += size_bytes

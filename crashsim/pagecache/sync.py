@@ -14,10 +14,41 @@ import numpy as np
 
 from crashsim.engine.clock import Clock
 from crashsim.engine.history import Reason
+from crashsim.engine.pages import PAGE_BYTES
+from crashsim.engine.streams import I64
 from crashsim.pagecache.writeback import NO_PAGES, BackingFile, DiskPort
 
 JOURNAL_BYTES = 8192
 COMMIT_BYTES = 4096
+
+
+def alone(disk: DiskPort, pages: I64) -> tuple[I64, I64]:
+    """What fsyncs take that find an idle disk and `pages` dirty pages each, int64[n], ns: until the
+    data is written, and until they return (Rule H11). A page that is dirty has made the mtime
+    dirty."""
+    data_ns = disk.transfer_ns(pages)
+    journal_ns, commit_ns = _metadata_ns(disk)
+    metadata_ns = journal_ns + disk.flush_ns + commit_ns
+    return data_ns, data_ns + disk.flush_ns + np.where(pages > 0, metadata_ns, 0)
+
+
+def flushes_alone(disk: DiskPort, begin_ns: I64, pages: I64) -> I64:
+    """When such fsyncs issue their FLUSHes, ascending."""
+    data_ns, whole_ns = alone(disk, pages)
+    dirty = pages > 0
+    journal_ns, _commit_ns = _metadata_ns(disk)
+    issue_ns = begin_ns + data_ns + np.where(dirty, journal_ns, 0)
+    if disk.fua:  # the commit block flushes by itself
+        return issue_ns
+    second_ns = (begin_ns + whole_ns - disk.flush_ns)[dirty]
+    return np.sort(np.concatenate([issue_ns, second_ns]))
+
+
+def _metadata_ns(disk: DiskPort) -> tuple[int, int]:
+    """Transfer of the journal and of the commit block."""
+    sizes = np.array([JOURNAL_BYTES, COMMIT_BYTES], dtype=np.int64)
+    journal_ns, commit_ns = disk.transfer_ns(sizes // PAGE_BYTES).tolist()
+    return journal_ns, commit_ns
 
 
 class Fsync:

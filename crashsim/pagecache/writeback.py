@@ -34,6 +34,9 @@ class DiskPort(Protocol):
     @property
     def fua(self) -> bool: ...
     def write(self, size_bytes: int) -> tuple[int, int]: ...
+    def transfer_ns(self, pages: I64) -> I64: ...
+    def idle(self) -> bool: ...
+    def flushed_alone(self, issue_ns: I64) -> None: ...
     def flush(self, done: Callable[[], None]) -> None: ...
 
 
@@ -175,6 +178,16 @@ class BackingFile:
                 guest.divide()
             taken = [source.take_all() for source in self.sources]
             self._submit(taken, count, reason, whole=True)
+
+    def written_alone(self, t_ns: I64, end_ns: I64, pages: I64, taken: list[Taken]) -> None:
+        """fsyncs that met nothing else: one batch each, with what it took of `pages` pages; all of
+        them have completed."""
+        rows = zip(t_ns.tolist(), end_ns.tolist(), pages.tolist(), taken, strict=True)
+        number, device = len(self._batches), self.device
+        self._batches.extend(
+            Batch(number + i, device, t, t, end, Reason.FSYNC, True, count, [one])
+            for i, (t, end, count, one) in enumerate(rows)
+        )
 
     def write_back(self, pages: I64, reason: Reason) -> None:
         """Snapshot `pages`: ascending, dirty, none of them under writeback."""

@@ -1,0 +1,148 @@
+"""A guest that nothing interferes with is simulated many syncs at a time; one by one must give the
+same History."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from crashsim.engine.history import History
+from crashsim.engine.streams import I64
+from crashsim.experiment.loader import load
+from crashsim.experiment.model import Experiment
+from crashsim.guest.kernel import GuestKernel
+from crashsim.guest.policy import synthetic_programs
+from crashsim.stack import simulate
+
+Configuration = dict[str, Any]
+
+KINDS: tuple[Configuration, ...] = (
+    {"kind": "append-log"},
+    {"kind": "key-value", "slots": 40},
+    {"kind": "double-buffer", "body_size": "6KiB"},
+    {"kind": "write-ahead-log", "table_size": "64KiB"},
+)
+
+
+def sync(draw: st.DrawFn) -> Configuration:
+    call = draw(st.sampled_from(["msync", "fdatasync", "fsync", "msync-async"]))
+    return {"call": call, "every": f"{draw(st.integers(1, 4))} records"}
+
+
+def workload(draw: st.DrawFn) -> Configuration:
+    common = {
+        "records": draw(st.integers(1, 60)),
+        "vcpus": draw(st.sampled_from([1, 1, 1, 2])),
+        "rate": draw(st.sampled_from([None, "100/s", "3000/s"])),
+        "acknowledge": draw(st.sampled_from(["after-sync", "before-sync"])),
+    }
+    return draw(st.sampled_from(KINDS)) | {
+        key: value for key, value in common.items() if value is not None
+    }
+
+
+@st.composite
+def configurations(draw: st.DrawFn) -> Configuration:
+    devices = draw(st.sampled_from([1, 1, 1, 2]))
+    listed = [
+        {"name": f"pmem{i}", "size": "16MiB", "workload": workload(draw), "sync": sync(draw)}
+        for i in range(devices)
+    ]
+    host: Configuration = {
+        "memory": draw(st.sampled_from(["1GiB", "256KiB", "128KiB"])),
+        "dirty_writeback": draw(st.sampled_from(["0s", "7ms", "5s"])),
+        "dirty_expire": draw(st.sampled_from(["3ms", "30s"])),
+        "fsync_errors": draw(st.sampled_from([[], ["4ms"], ["0s", "20ms"]])),
+    }
+    if draw(st.booleans()):
+        host["early_writeback"] = {"every": "5ms", "share": "1/3"}
+    return {
+        "devices": listed,
+        "host": host,
+        "guest": {
+            "file_system": draw(st.sampled_from(["ext4", "none"])),
+            "driver": draw(st.sampled_from(["concurrent", "serialized"])),
+            "dax": draw(st.sampled_from([True, True, True, False])),
+        },
+        "disk": {"profile": draw(st.sampled_from(["plp-nvme", "consumer-nvme"]))},
+    } | draw(st.sampled_from([{}, {"duration": "17ms"}, {"duration": "6s"}]))
+
+
+def loaded(configuration: Configuration, tmp_path_factory: pytest.TempPathFactory) -> Experiment:
+    path = tmp_path_factory.getbasetemp() / "alone.yaml"
+    path.write_text(json.dumps(configuration))
+    return load(path, (), None).cases[0].experiment
+
+
+@contextmanager
+def counted(one_by_one: bool) -> Iterator[list[int]]:
+    """How many syncs each attempt to do many at once did; `one_by_one` lets none succeed."""
+    original, done = GuestKernel.sync_alone, [0]
+
+    def watched(self: GuestKernel, vcpu: int, call: object, work: object) -> I64:
+        if one_by_one:
+            return np.empty(0, dtype=np.int64)
+        ends: I64 = original(self, vcpu, call, work)  # type: ignore[arg-type]
+        done.append(ends.size)
+        return ends
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(GuestKernel, "sync_alone", watched)
+        yield done
+
+
+def both(experiment: Experiment) -> tuple[History, History, int]:
+    programs = synthetic_programs(experiment)
+    with counted(one_by_one=False) as done:
+        many = simulate(experiment, programs)
+    with counted(one_by_one=True):
+        one = simulate(experiment, programs)
+    return many, one, sum(done)
+
+
+def assert_equal(many: History, one: History) -> None:
+    assert many.facts == one.facts
+    for name, column in one.columns().items():
+        assert np.array_equal(many.columns()[name], column), name
+
+
+@given(configuration=configurations())
+def test_many_syncs_at_once_and_one_by_one_give_the_same_history(
+    configuration: Configuration, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    many, one, _ = both(loaded(configuration, tmp_path_factory))
+    assert_equal(many, one)
+
+
+@pytest.mark.parametrize("fua", [True, False])
+@pytest.mark.parametrize("file_system", ["ext4", "none"])
+def test_a_lone_guest_that_syncs_each_record_is_done_many_at_a_time(
+    fua: bool, file_system: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    configuration: Configuration = {
+        "device": {"size": "16MiB"},
+        "workload": {"kind": "key-value", "records": 3000, "slots": 500},
+        "sync": {"call": "fdatasync", "every": "1 records"},
+        "guest": {"file_system": file_system},
+        "disk": {"profile": "consumer-nvme", "fua": fua},
+    }
+    many, one, done = both(loaded(configuration, tmp_path_factory))
+    assert_equal(many, one)
+    assert done > 2500
+
+
+def test_another_vcpu_on_the_device_forbids_it(tmp_path_factory: pytest.TempPathFactory) -> None:
+    configuration: Configuration = {
+        "device": {"size": "16MiB"},
+        "workload": {"kind": "append-log", "records": 50, "vcpus": 2},
+        "sync": {"call": "fdatasync", "every": "1 records"},
+    }
+    _, _, done = both(loaded(configuration, tmp_path_factory))
+    assert done == 0
