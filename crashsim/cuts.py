@@ -27,8 +27,9 @@ from crashsim.replay.image import Extents, all_pieces, certain
 from crashsim.replay.versions import TwoFiles
 from crashsim.results import Cut
 
-_KEEP = {Stage.IN_HOST: "host", Stage.SUBMITTED: "submitted"}
-_KEEP |= {Stage.COMPLETED: "completed", Stage.DURABLE: "durable"}
+KEEP = {Stage.IN_HOST: "host", Stage.IN_FILE: "file", Stage.AFTER_QUIT: "after-quit"}
+KEEP |= {Stage.ELSEWHERE: "elsewhere", Stage.SUBMITTED: "submitted"}
+KEEP |= {Stage.COMPLETED: "completed", Stage.DURABLE: "durable"}
 _IN_MEMORY = "/dev/shm"
 _BYTES_OF_FILES = 12  # for each byte touched: two stamps, two of content, and what a copy needs
 _CONTENT_CUTS = 32  # cuts of a case whose images are compared byte by byte in content as well
@@ -106,8 +107,8 @@ def judge(
         files: TwoFiles | None = None
         try:
             with tempfile.TemporaryDirectory(prefix="crashsim-", dir=room) as folder:
-                if domain.stage in _KEEP:
-                    files = TwoFiles(history, _KEEP[domain.stage], Path(folder))
+                if domain.stage in KEEP:
+                    files = TwoFiles(history, KEEP[domain.stage], Path(folder))
                 for number, (t, why) in enumerate(chosen):
                     cut = _one(history, inputs, domain, t, why, files, number, Path(folder))
                     cuts.append(cut)

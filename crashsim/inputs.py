@@ -64,12 +64,18 @@ def make_inputs(experiment: Experiment, files: dict[str, Any] | None = None) -> 
     hashes: dict[str, str] = {}
     synthetic = synthetic_programs(experiment)
     first_write = sum(program.offset.size for program in synthetic)
-    first_byte = 0
+    first_bytes = experiment.first_bytes()
     for number, (device, workload, _sync) in enumerate(experiment.resolved_devices()):
         image = None
         if isinstance(workload, Recording):
             program, content = _recording(
-                workload, experiment, number, first_byte, first_write, device.size, notices
+                workload,
+                experiment,
+                number,
+                first_bytes[number],
+                first_write,
+                device.size,
+                notices,
             )
             programs.append(program)
             recorded.append((first_write, first_write + program.offset.size, content))
@@ -82,7 +88,6 @@ def make_inputs(experiment: Experiment, files: dict[str, Any] | None = None) -> 
                     message = f"the image has {image.nbytes} bytes, {device.name} {device.size}"
                     raise TraceError(workload.image, device.size, message)
         before.append(image)
-        first_byte += device.size
     for path, digest in (files or {}).items():
         if hashes.get(path) != digest:
             raise UsageError(

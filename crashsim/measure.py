@@ -16,6 +16,7 @@ from crashsim.engine.streams import I64
 from crashsim.errors import NothingExplored
 from crashsim.experiment.expect import judge
 from crashsim.experiment.loader import Case
+from crashsim.experiment.units import format_duration
 from crashsim.inputs import Inputs
 from crashsim.power import loss
 from crashsim.power.at_risk import at_risk
@@ -25,6 +26,7 @@ from crashsim.results import (
     CaseResult,
     DeviceResult,
     Example,
+    Expectation,
     Marks,
     Spread,
 )
@@ -96,7 +98,7 @@ def measure(case: Case, history: History, inputs: Inputs, paranoid: bool) -> Cas
         marks=_marks(history),
         notices=inputs.notices + _notices(history),
     )
-    return _judged(case, result)
+    return _judged(case, result, history)
 
 
 def _power_cut(history: History, durable: Safety) -> _Loss:
@@ -122,9 +124,16 @@ def _stages(history: History, durable: StepFunction) -> dict[Stage, StepFunction
     """Bytes whose latest store has not reached a stage, over time."""
     nothing = StepFunction(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64))
     found = {Stage.STORED: nothing, Stage.DURABLE: durable}
-    for stage in (Stage.IN_HOST, Stage.SUBMITTED, Stage.COMPLETED):
+    for stage in (Stage.IN_HOST, Stage.SUBMITTED, Stage.COMPLETED, Stage.ELSEWHERE):
         if stage is Stage.IN_HOST and history.facts["dax"]:
             found[stage] = nothing
+        else:
+            found[stage] = at_risk(history, Safety(history, stage))
+    facts = history.facts
+    for stage in (Stage.IN_FILE, Stage.AFTER_QUIT):
+        outlives = not {"private", "ram"}.intersection(facts["media"])
+        if outlives and not (stage is Stage.AFTER_QUIT and any(facts["discard_data"])):
+            found[stage] = found[Stage.IN_HOST]
         else:
             found[stage] = at_risk(history, Safety(history, stage))
     return found
@@ -191,10 +200,22 @@ def _thinned(instants: I64) -> list[int]:
 
 
 def _notices(history: History) -> list[str]:
-    if history.facts["fsync_errors_not_fired"]:
-        count = len(history.facts["fsync_errors_not_fired"])
-        return [f"{count} configured fsync errors never fired: no fsync ended at or after them"]
-    return []
+    facts = history.facts
+    notices = []
+    notices += [
+        f"{key} at {format_duration(t)} never fired: nothing came at or after it"
+        for key, t in facts["faults_not_fired"]
+    ]
+    if facts["sigbus"] is not None:
+        at, device = format_duration(facts["sigbus"]["t_ns"]), facts["sigbus"]["device"]
+        notices.append(
+            f"the host's file system was full: a store to a hole of {device} killed the monitor "
+            f"with SIGBUS at {at}; no flush reported anything (V6)"
+        )
+    if facts["panicked_ns"] is not None:
+        at = format_duration(facts["panicked_ns"])
+        notices.append(f"the guest panicked at {at} after a failed sync: the run ends there")
+    return notices
 
 
 def _examples(history: History, found: _Loss) -> list[Example]:
@@ -215,8 +236,12 @@ def _examples(history: History, found: _Loss) -> list[Example]:
     return examples
 
 
-def _judged(case: Case, result: CaseResult) -> CaseResult:
-    return replace(result, expectations=judge(case.experiment.expect, metrics(result)))
+def _judged(case: Case, result: CaseResult, history: History) -> CaseResult:
+    expectations = judge(case.experiment.expect, metrics(result))
+    idle = len(history.facts["faults_not_fired"])
+    if history.facts["faults_configured"]:  # a fault that never fires proves nothing
+        expectations.append(Expectation("faults_not_fired", "== 0", idle, "", idle == 0))
+    return replace(result, expectations=expectations)
 
 
 def metrics(result: CaseResult) -> dict[str, int]:

@@ -14,63 +14,39 @@ from typing import Any
 
 import numpy as np
 
-from crashsim.device.virtio_pmem import FlushLog, VirtioPmem
+from crashsim import hostfull
+from crashsim.device.virtio_pmem import MONITORS, FlushLog, VirtioPmem
 from crashsim.disk.disk import Disk, compose
 from crashsim.engine.clock import Clock
+from crashsim.engine.columns import column, join
 from crashsim.engine.history import DeviceSpan, History
-from crashsim.engine.pages import PAGE_SHIFT, pages_touched, words
+from crashsim.engine.pages import PAGE_SHIFT, pages_touched
 from crashsim.engine.pageset import PageSet
 from crashsim.engine.streams import I64, Stream
-from crashsim.experiment.model import Experiment
+from crashsim.errors import UsageError
+from crashsim.experiment.backing import Fault
+from crashsim.experiment.model import Device, Experiment
+from crashsim.guest.acks import acknowledgements
 from crashsim.guest.driver import Driver
-from crashsim.guest.kernel import GuestKernel, GuestPageCache
+from crashsim.guest.kernel import GuestKernel
+from crashsim.guest.pagecache import GuestPageCache
 from crashsim.guest.program import Program
 from crashsim.guest.vcpu import VCpu
+from crashsim.memory import (
+    CopiesIntoMemory,
+    CopiesToDisk,
+    FileMemory,
+    Memory,
+    OwnMemory,
+    has_flush_path,
+    is_shared_file,
+    sync_of,
+)
 from crashsim.pagecache.cache import PageCache
-from crashsim.pagecache.writeback import BackingFile, Batch
+from crashsim.pagecache.writeback import BackingFile, Batch, on_pages
 
 _COMPOSE_PAGES = 1 << 16
 _COMPOSE_BATCHES = (1 << 12) - 1
-
-
-class _HostMemory:
-    """Stores of a DAX guest, and copies of one without, land in pages of the backing file."""
-
-    __slots__ = ("_cache", "_copied", "_file", "fault_ns")
-
-    def __init__(self, cache: PageCache, file: BackingFile, fault_ns: int) -> None:
-        self._cache = cache
-        self._file = file
-        self._copied: PageSet | None = None
-        self.fault_ns = fault_ns
-
-    def dirtied(self, t_ns: int) -> None:
-        self._file.dirtied(t_ns)
-
-    def reserve(self, pages: int) -> None:
-        self._cache.planned_pages += pages
-
-    def room(self) -> int:
-        return self._cache.room()
-
-    def dirtied_many(self) -> None:
-        self._cache.dirtied_many()
-
-    def pause_ns(self, dirtied_pages: int) -> int:
-        return self._cache.pause_ns(dirtied_pages)
-
-    def take_copies(self) -> None:
-        """The guest has no DAX: its kernel's copies are what dirties pages."""
-        self._copied = PageSet(self._file.span.first_page, self._file.span.pages)
-        self._file.sources.append(self._copied)
-
-    def copied(self, pages: I64) -> int:
-        assert self._copied is not None
-        clean = self._copied.add_pages(pages)
-        if clean:
-            self._file.dirtied(self._cache.now_ns())
-            self._cache.dirtied_many()
-        return clean
 
 
 class Stack:
@@ -89,65 +65,107 @@ class Stack:
             stream = Stream(experiment.seed, "early-writeback")
             early = (host.early_writeback.every, numerator, denominator, stream)
         self.cache = PageCache(
-            self.clock, self.disk, host, early, list(host.fsync_errors), self._complete
+            self.clock,
+            self.disk,
+            host,
+            early,
+            host.fsync_errors,
+            host.write_errors,
+            self._complete,
         )
         self.flush_log = FlushLog()
         self.spans = spans(experiment)
         self.vcpus: list[VCpu] = []
         self.guest_caches: list[GuestPageCache] = []
         self._running = len(programs)
-        self.clock.stopped = not programs
-        for device, span in enumerate(self.spans):
-            self._add_device(device, span)
+        if not programs and experiment.duration is None:
+            self.clock.end_now()
+        self.panicked_ns: int | None = None
+        self.faults_not_fired: list[tuple[str, int]] = []
+        devices = [device for device, _, _ in experiment.resolved_devices()]
+        for number, (span, device) in enumerate(zip(self.spans, devices, strict=True)):
+            self._add_device(number, span, device)
 
-    def _add_device(self, device: int, span: DeviceSpan) -> None:
-        guest, host = self.experiment.guest, self.experiment.host
-        file = self.cache.open(device, span)
-        memory = _HostMemory(self.cache, file, host.fault)
-        queue = VirtioPmem(self.clock, device, self.cache, self.flush_log)
-        driver = Driver(self.clock, queue, guest.driver)
+    def _add_device(self, device: int, span: DeviceSpan, what: Device) -> None:
+        guest, host, backing = self.experiment.guest, self.experiment.host, what.backing
+        new_extents = backing.extents != "written"
+        file = self.cache.open(device, span, backing.folio, new_extents, sync_of(what))
+        shared, flush_path = is_shared_file(what), has_flush_path(what)
+        memory: Memory = OwnMemory(host.fault)
+        if shared:
+            memory = FileMemory(self.cache, file, host.fault, flush_path)
+        monitor = MONITORS[self.experiment.vmm]
+        queue = VirtioPmem(self.clock, device, self.cache, self.flush_log, monitor)
+        driver = Driver(self.clock, queue, guest.driver, monitor.queue)
         programs = [p for p in self.programs if p.device == device]
         recorded = any(p.labels for p in programs)
         page_cache = None
-        if not guest.dax and not recorded:
-            memory.take_copies()
-            page_cache = GuestPageCache(
-                self.clock, device, memory, host.fault, host.dirty_writeback, host.dirty_expire
-            )
-            self.guest_caches.append(page_cache)
+        if not self._dax(what) and not recorded:
+            page_cache = self._guest_cache(device, span, what, file, memory)
         journal = guest.file_system == "ext4" and not recorded
-        kernel = GuestKernel(self.clock, device, driver, journal, page_cache)
+        kernel = GuestKernel(self.clock, device, driver, journal, page_cache, flush_path)
         for program in programs:
-            dirty = PageSet(span.first_page, span.pages)
+            store_memory = memory if page_cache is None else page_cache
+            bits = store_memory.shift - PAGE_SHIFT
+            dirty = PageSet(span.first_page >> bits, span.pages >> bits, store_memory.shift)
             vcpu = VCpu(
                 self.clock,
                 len(self.vcpus),
                 program,
                 dirty,
-                memory if page_cache is None else page_cache,
+                store_memory,
                 kernel,
+                guest.on_sync_error,
                 self._one_finished,
+                self._panicked,
             )
             self.vcpus.append(vcpu)
             kernel.vcpus.append(vcpu)
-            if page_cache is None:
-                file.sources.append(dirty)
-                file.guests.append(vcpu)
-            else:
+            if page_cache is not None:
                 page_cache.sources.append(dirty)
                 page_cache.vcpus.append(vcpu)
+            elif shared:
+                file.sources.append(dirty)
+                file.guests.append(vcpu)
+        if backing.prealloc:
+            file.prealloc()
         if not file.sources:
             file.sources.append(PageSet(span.first_page, span.pages))
 
+    def _dax(self, what: Device) -> bool:
+        return self.experiment.guest.dax and what.type != "virtio-blk"
+
+    def _guest_cache(
+        self, device: int, span: DeviceSpan, what: Device, file: BackingFile, memory: Memory
+    ) -> GuestPageCache:
+        """L1, and what its copies do."""
+        copies: CopiesToDisk | CopiesIntoMemory = CopiesToDisk(self.clock, file)
+        if what.cache != "none":
+            through = what.cache == "writethrough"
+            copies = CopiesIntoMemory(self.cache, device, span, memory, through)
+            if is_shared_file(what):
+                file.sources.append(copies.pages)
+        host = self.experiment.host
+        found = GuestPageCache(self.clock, device, copies, host.dirty_writeback, host.dirty_expire)
+        self.guest_caches.append(found)
+        return found
+
+    def _panicked(self) -> None:
+        """The guest stops, and the run with it."""
+        self.panicked_ns = self.clock.now
+        self.clock.end_now()
+
     def _one_finished(self) -> None:
         self._running -= 1
-        self.clock.stopped = self._running == 0
+        if self._running == 0 and self.experiment.duration is None:
+            self.clock.end_now()
 
     def run(self) -> History:
         """Simulate to the end and collect the History."""
         self.cache.start()
-        for vcpu in self.vcpus:
-            vcpu.start()
+        devices = [device for device, _, _ in self.experiment.resolved_devices()]
+        for vcpu, program in zip(self.vcpus, self._by_vcpu(), strict=True):
+            vcpu.start(devices[program.device].plugged)
         collecting = gc.isenabled()
         gc.disable()  # nothing in the loop makes cycles, and its small objects live to the end
         try:
@@ -163,7 +181,8 @@ class Stack:
 
     def _complete(self, batch: Batch) -> None:
         """Work out when each page of a batch completes, while it is in flight."""
-        pages = batch.pages()
+        shift = self.cache.files[batch.device].shift
+        pages = on_pages(batch.pages(), shift)
         _, _, io_pages, complete = compose(
             np.full(pages.size, batch.number, dtype=np.int64),
             pages,
@@ -171,11 +190,18 @@ class Stack:
             self.disk.bandwidth,
             self.order,
         )
-        batch.complete_ns = np.repeat(complete, io_pages)
+        each = np.repeat(complete, io_pages).reshape(-1, 1 << (shift - PAGE_SHIFT))
+        batch.complete_ns = each.max(axis=1)
 
     def _history(self) -> History:
         io = self._compose_all()
+        shorn, ignored = self._shorn(io), self._ignored_flushes()
+        idle = [("host.write_errors", t) for t in self.cache.write_errors_left]
+        idle += [("host.fsync_errors", t) for t in self.cache.errors_left]
+        self.faults_not_fired += idle
         batches, log, disk = self.cache.batches, self.flush_log, self.disk
+        files = self.cache.files
+        commits = [c for c in self.cache.commits if files[c.device].has_new_extents]
         stores = self._stores()
         copies = self._copies()
         acks = self._acknowledgements(stores)
@@ -188,23 +214,30 @@ class Stack:
             store_write=stores[3],
             copy_t_ns=copies[0],
             copy_page=copies[1],
-            batch_t_ns=_column([b.t_ns for b in batches]),
-            batch_reason=_column([int(b.reason) for b in batches]),
-            batch_device=_column([b.device for b in batches]),
-            batch_whole=_column([int(b.whole) for b in batches]),
+            batch_t_ns=column([b.t_ns for b in batches]),
+            batch_reason=column([int(b.reason) for b in batches]),
+            batch_device=column([b.device for b in batches]),
+            batch_whole=column([int(b.whole) for b in batches]),
+            batch_failed=column([int(b.failed) for b in batches]),
+            commit_device=column([c.device for c in commits]),
+            commit_t_ns=column([c.t_ns for c in commits]),
+            commit_complete_ns=column([c.complete_ns for c in commits]),
+            commit_fua_ns=column([c.fua_ns for c in commits]),
+            io_shorn=shorn,
+            flush_disk_ignored=ignored,
             io_batch=io[0],
             io_first_page=io[1],
             io_pages=io[2],
             io_complete_ns=io[3],
-            flush_disk_issue_ns=_column([issue for issue, _ in disk.flushes]),
-            flush_disk_end_ns=_column([end for _, end in disk.flushes]),
-            flush_device=_column(log.device),
-            flush_vcpu=_column(log.vcpu),
-            flush_asked_ns=_column(log.asked_ns),
-            flush_submit_ns=_column(log.submit_ns),
-            flush_begin_ns=_column(log.begin_ns),
-            flush_ack_ns=_column(log.ack_ns),
-            flush_result=_column(log.result),
+            flush_disk_issue_ns=column([issue for issue, _ in disk.flushes]),
+            flush_disk_end_ns=column([end for _, end in disk.flushes]),
+            flush_device=column(log.device),
+            flush_vcpu=column(log.vcpu),
+            flush_asked_ns=column(log.asked_ns),
+            flush_submit_ns=column(log.submit_ns),
+            flush_begin_ns=column(log.begin_ns),
+            flush_ack_ns=column(log.ack_ns),
+            flush_result=column(log.result),
             ack_t_ns=acks[0],
             ack_device=acks[1],
             ack_low=acks[2],
@@ -212,12 +245,28 @@ class Stack:
             ack_label=acks[4],
         )
 
+    def _faults_configured(self) -> int:
+        host, faults = self.experiment.host, self.experiment.disk.faults
+        found = len(host.fsync_errors) + len(host.write_errors)
+        for fault in (faults.ignored_flush, faults.shorn):
+            found += len(fault.at) + (fault.share[0] > 0)
+        return found
+
     def _facts(self) -> dict[str, Any]:
         disk = self.experiment.disk
+        devices = [device for device, _, _ in self.experiment.resolved_devices()]
         return {
             "end_ns": self.clock.now,
             "seed": self.experiment.seed,
             "dax": not self.guest_caches,
+            "media": [
+                "nvdimm" if device.type == "real-nvdimm" else device.backing.kind
+                for device in devices
+            ],
+            "new_extents": [device.backing.extents != "written" for device in devices],
+            "discard_data": [device.backing.discard_data for device in devices],
+            "panicked_ns": self.panicked_ns,
+            "sigbus": None,
             "plp": disk.plp,
             "ignores_flush": disk.ignores_flush,
             "sector_bytes": disk.sector,
@@ -225,14 +274,52 @@ class Stack:
             "recorded": any(p.labels for p in self.programs),
             "guest_wait_ns": sum(vcpu.wait_ns + vcpu.throttle_ns for vcpu in self.vcpus),
             "throttle_ns": sum(vcpu.throttle_ns for vcpu in self.vcpus),
-            "failed_syncs": sum(vcpu.failed_syncs for vcpu in self.vcpus),
+            "failed_syncs": sum(vcpu.acknowledged.failed_syncs for vcpu in self.vcpus),
             "metadata_bytes": self.cache.metadata_bytes,
             "writes": sum(p.offset.size for p in self.programs),
             "unfinished_writes": [
                 vcpu.unfinished_write for vcpu in self.vcpus if vcpu.unfinished_write is not None
             ],
+            "faults_configured": self._faults_configured(),
+            "faults_not_fired": self.faults_not_fired,
             "fsync_errors_not_fired": list(self.cache.errors_left),
         }
+
+    def _shorn(self, io: tuple[I64, I64, I64, I64]) -> I64:
+        """Which I/Os leave their last page behind (Rule D4), int64[i], 1 or 0."""
+        fault = self.experiment.disk.faults.shorn
+        batch, first_page = io[0], io[1]
+        found = _drawn(fault, Stream(self.experiment.seed, "shorn"), (batch << 32) + first_page)
+        ends = np.array([b.end_ns for b in self.cache.batches], dtype=np.int64)
+        last = np.append(np.flatnonzero(np.diff(batch)), batch.size - 1)
+        for t in fault.at:
+            hit = int(np.searchsorted(ends, t, "left"))  # one pipe: ends ascend
+            if hit < ends.size:
+                found[last[np.searchsorted(batch[last], hit)]] = 1
+            else:
+                self.faults_not_fired.append(("disk.faults.shorn", t))
+        self._by_chance("disk.faults.shorn", fault, found)
+        return found
+
+    def _ignored_flushes(self) -> I64:
+        """Which FLUSHes did nothing (Rule D4), int64[d], 1 or 0."""
+        fault = self.experiment.disk.faults.ignored_flush
+        issue = np.array([issue for issue, _ in self.disk.flushes], dtype=np.int64)
+        stream = Stream(self.experiment.seed, "ignored-flush")
+        found = _drawn(fault, stream, np.arange(issue.size, dtype=np.int64))
+        for t in fault.at:
+            hit = int(np.searchsorted(issue, t, "left"))
+            if hit < issue.size:
+                found[hit] = 1
+            else:
+                self.faults_not_fired.append(("disk.faults.ignored_flush", t))
+        self._by_chance("disk.faults.ignored_flush", fault, found)
+        return found
+
+    def _by_chance(self, key: str, fault: Fault, found: I64) -> None:
+        """Say so if a fault that comes by chance alone never came."""
+        if fault.share[0] and not fault.at and not found.any():
+            self.faults_not_fired.append((key, self.clock.now))
 
     def _compose_all(self) -> tuple[I64, I64, I64, I64]:
         """The I/Os of all batches, many batches at a time."""
@@ -255,18 +342,24 @@ class Stack:
         return columns[0], columns[1], columns[2], columns[3]
 
     def _compose(self, group: list[Batch]) -> tuple[I64, I64, I64, I64]:
-        batch, page = _pages_of(group)
-        start = _column([b.start_ns for b in group])
+        shifts = [file.shift for file in self.cache.files]
+        if max(shifts) > PAGE_SHIFT:
+            parts = [on_pages(b.pages(), shifts[b.device]) for b in group]
+            batch = np.repeat(column([b.number for b in group]), [p.size for p in parts])
+            page = np.concatenate(parts)
+        else:
+            batch, page = _pages_of(group)
+        start = column([b.start_ns for b in group])
         return compose(batch, page, start, self.disk.bandwidth, self.order)
 
     def _stores(self) -> tuple[I64, I64, I64, I64]:
         logs = [vcpu.stores for vcpu in self.vcpus]
         if len(logs) == 1 and logs[0].whole:  # the program's own columns will do
-            t, program = _join(logs[0].t_ns), self.programs[0]
+            t, program = join(logs[0].t_ns), self.programs[0]
             number = np.arange(program.first_write, program.first_write + t.size, dtype=np.int64)
             return t, program.offset[: t.size], program.length[: t.size], number
         columns = [
-            _join([part for log in logs for part in getattr(log, name)])
+            join([part for log in logs for part in getattr(log, name)])
             for name in ("t_ns", "offset", "length", "write")
         ]
         if len(logs) > 1:  # by begin, then vCPU
@@ -278,14 +371,14 @@ class Stack:
         copies = [entry for cache in self.guest_caches for entry in cache.copies]
         copies.sort(key=lambda entry: entry[0])
         pages = [page for _, page in copies]
-        times = _column([t for t, _ in copies])
-        return np.repeat(times, _column([page.size for page in pages])), _join(pages)
+        times = column([t for t, _ in copies])
+        return np.repeat(times, column([page.size for page in pages])), join(pages)
 
     def _acknowledgements(
         self, stores: tuple[I64, I64, I64, I64]
     ) -> tuple[I64, I64, I64, I64, np.ndarray[tuple[int], np.dtype[np.str_]]]:
         parts = [
-            _acknowledged(vcpu, program)
+            acknowledgements(vcpu.acknowledged, vcpu.marks, vcpu.stores, program)
             for vcpu, program in zip(self.vcpus, self._by_vcpu(), strict=True)
         ]
         if not parts:
@@ -305,28 +398,34 @@ class Stack:
 
 def spans(experiment: Experiment) -> tuple[DeviceSpan, ...]:
     """Where each device lies in the global address space."""
-    found: list[DeviceSpan] = []
-    first = 0
-    for device, _workload, _sync in experiment.resolved_devices():
-        pages = device.size >> PAGE_SHIFT
-        found.append(DeviceSpan(device.name, first, pages))
-        first += pages
-    return tuple(found)
+    places = zip(experiment.resolved_devices(), experiment.first_bytes(), strict=True)
+    return tuple(
+        DeviceSpan(device.name, first >> PAGE_SHIFT, device.size >> PAGE_SHIFT)
+        for (device, _, _), first in places
+    )
 
 
 def simulate(experiment: Experiment, programs: Sequence[Program]) -> History:
-    """Run the programs on the experiment's stack."""
-    return Stack(experiment, programs).run()
+    """Run the programs on the experiment's stack; up to the SIGBUS of a full host (Rule V6)."""
+    history = Stack(experiment, programs).run()
+    death = hostfull.first_refusal(history, experiment)
+    if death is None:
+        return history
+    if death.t_ns < 2:
+        raise UsageError("host.free: the first store already finds the host full")
+    cut_short = experiment.model_copy(update={"duration": death.t_ns - 1})
+    history = Stack(cut_short, programs).run()
+    history.facts["sigbus"] = death.as_facts()
+    return history
 
 
-def _column(values: list[int]) -> I64:
-    return np.array(values, dtype=np.int64)
-
-
-def _join(parts: list[I64]) -> I64:
-    if len(parts) == 1:
-        return parts[0]
-    return np.concatenate(parts) if parts else np.empty(0, dtype=np.int64)
+def _drawn(fault: Fault, stream: Stream, counter: I64) -> I64:
+    """Which of these a fault hits by chance."""
+    numerator, denominator = fault.share
+    if not numerator:
+        return np.zeros(counter.size, dtype=np.int64)
+    bar = min((numerator << 64) // denominator, (1 << 64) - 1)
+    return (stream.draws(counter) < np.uint64(bar)).astype(np.int64)
 
 
 def _pages_of(group: list[Batch]) -> tuple[I64, I64]:
@@ -342,7 +441,7 @@ def _pages_of(group: list[Batch]) -> tuple[I64, I64]:
         if run is not None:
             offset, length, low, high, numbers, sizes = run
             page, row = pages_touched(offset[low:high], length[low:high])
-            batch = np.repeat(_column(numbers), _column(sizes))
+            batch = np.repeat(column(numbers), column(sizes))
             keys.append(((batch if row is None else batch[row]) - base << 40) | page)
 
     keys: list[I64] = []
@@ -363,7 +462,7 @@ def _pages_of(group: list[Batch]) -> tuple[I64, I64]:
                     run = [offset, length, low, high, [batch.number], [high - low]]
     close()
     if pages:
-        keys.append((np.repeat(_column(number), _column(count)) << 40) | np.concatenate(pages))
+        keys.append((np.repeat(column(number), column(count)) << 40) | np.concatenate(pages))
     key = np.concatenate(keys)
     key.sort()
     keep = np.empty(key.size, dtype=bool)
@@ -371,45 +470,3 @@ def _pages_of(group: list[Batch]) -> tuple[I64, I64]:
     np.not_equal(key[1:], key[:-1], out=keep[1:])
     key = key[keep]
     return (key >> 40) + base, key & ((1 << 40) - 1)
-
-
-def _acknowledged(
-    vcpu: VCpu, program: Program
-) -> tuple[I64, I64, I64, I64, np.ndarray[tuple[int], np.dtype[np.str_]]]:
-    """Acknowledgement columns of one vCPU: instant, device, writes [low, high), label."""
-    base = program.first_write
-    if vcpu.marks:
-        t = _column([t for t, _, _ in vcpu.marks])
-        high = _column([position for _, position, _ in vcpu.marks])
-        low = np.concatenate([high[:1] * 0, high[:-1]])
-        label = np.array([program.labels[i] for _, _, i in vcpu.marks], dtype=np.str_)
-    else:
-        if program.acknowledge_at_once:
-            t = _landed_ns(vcpu, program)
-            low, high = program.record_low[: t.size], program.record_high[: t.size]
-        else:
-            groups = np.array(vcpu.acknowledged, dtype=np.int64).reshape(-1, 3)
-            size = groups[:, 2] - groups[:, 1]
-            t = np.repeat(groups[:, 0], size)
-            low, high = program.record_low[: t.size], program.record_high[: t.size]
-            if size.size and int(groups[-1, 2]) > t.size:  # a failed sync left records out
-                records = np.arange(t.size)
-                records += np.repeat(groups[:, 1] - (np.cumsum(size) - size), size)
-                low, high = program.record_low[records], program.record_high[records]
-        label = np.broadcast_to(np.str_(""), t.shape)
-    if base:
-        low, high = low + base, high + base
-    return t, np.broadcast_to(np.int64(program.device), t.shape), low, high, label
-
-
-def _landed_ns(vcpu: VCpu, program: Program) -> I64:
-    """The instant at which each finished record's last word landed, ascending."""
-    stores = vcpu.stores
-    write = _join(stores.write) - program.first_write
-    if not write.size:
-        return write
-    end = _join(stores.t_ns) + words(_join(stores.offset), _join(stores.length)) - 1
-    last = np.searchsorted(write, program.record_high, "left") - 1  # the last store before
-    done = program.record_high <= write[-1] + 1
-    landed: I64 = end[last[done]]
-    return landed

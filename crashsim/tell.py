@@ -18,6 +18,7 @@ _LISTED = 10  # unsaved writes that are named one by one
 
 _LAYERS = (
     ("L1", "the guest's page cache", Stage.IN_HOST),
+    ("L2", "memory of the monitor's own", Stage.IN_FILE),
     ("L2", "the host's page cache", Stage.SUBMITTED),
     ("L3", "writeback to the disk", Stage.COMPLETED),
     ("L4", "the disk's volatile cache", Stage.DURABLE),

@@ -10,6 +10,7 @@ import os
 from hypothesis import HealthCheck, assume, event, given, settings
 
 from crashsim.power.safety import Domain
+DOMAINS = ("program-kill", "guest-crash", "vmm-kill", "host-crash", "power-cut")
 from tests.against_oracle import (
     comparable,
     differences,
@@ -45,7 +46,7 @@ def test_the_simulator_and_the_oracle_agree_on_what_happened_and_on_what_is_lost
     assume(not tangled(outcome))
     history = simulate_world(world)
     assert differences(simulated(history), predicted(outcome, recorded)) == {}
-    for domain in Domain:
+    for domain in DOMAINS:
         expected = predicted_loss(outcome, domain, recorded)
         assert differences(simulated_loss(history, domain), expected) == {}, domain
         for kind in ("holes", "torn", "broken"):

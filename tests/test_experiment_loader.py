@@ -72,8 +72,8 @@ seed: 1.5
         "x.yaml:5:27: expected true or false, got 'yes'",
         "x.yaml:6:20: call is none, so there is nothing to do every time",
         "x.yaml:7:13: expected a list, got '5s'",
-        "x.yaml:7:38: expected one of program-kill, guest-crash, vmm-kill, host-crash, "
-        "power-cut, got 'fire'",
+        "x.yaml:7:38: expected one of program-kill, guest-crash, vmm-kill, vmm-quit, migration, "
+        "live-copy, storage-snapshot, host-crash, power-cut, got 'fire'",
         "x.yaml:8:23: expected a comparison with a size such as '<= 1MiB', got 5",
         "x.yaml:8:33: expected a comparison with a count such as '== 0', got '<= 1s'",
         "x.yaml:9:7: expected at least 0, got -1",

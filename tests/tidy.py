@@ -35,8 +35,10 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "crashsim.__init__": (),
     # The places that wire the rooms together.
     "crashsim.stack": ("crashsim",),
+    "crashsim.hostfull": ("crashsim.engine", "crashsim.experiment.model"),
     "crashsim.inputs": ("crashsim",),
     "crashsim.measure": ("crashsim",),
+    "crashsim.memory": ("crashsim",),
     "crashsim.cuts": ("crashsim",),
     "crashsim.tell": ("crashsim",),
     "crashsim.thinning": ("crashsim.engine", "crashsim.power", "crashsim.results"),

@@ -1,32 +1,56 @@
-"""A virtio-pmem device under QEMU (Rules G1, G3, G5, V1, V2, V7).
+"""A virtio-pmem device under each monitor (Rules G1, G3, G5, V1, V2, V3, V7).
 
 The device's duty: every write completed before a flush was requested persists before the flush
-completes (V2). QEMU's way: each request is one `fsync` of the whole backing file (a request has no
-range, G1) in a pool of 64 threads; requests are neither ordered nor merged, nothing is retried, and
-a failure is answered with 1 (V1). So a flush persists everybody's stores (G5), and nothing but a
-flush does: flushing CPU caches makes no store durable, and MAP_SYNC is refused (G3). The pool is
-one device's here; QEMU's main loop shares one among all devices, which matters only beyond 64
-flushes at once.
+completes (V2). The monitors' way: each request is one `fsync` or `msync` of the whole backing file,
+for a request has no range (G1). QEMU calls in a pool of 64 threads, requests are neither ordered
+nor merged (V1); the others call one after the other (V3). Nothing is retried, and a failure is
+answered with the monitor's code. So a flush persists everybody's stores (G5), and nothing but a
+flush does: flushing CPU caches makes no store durable, and MAP_SYNC is refused (G3).
+
+Firecracker from 2026-03 on answers every request that it finds when its msync has returned with
+that call's result, those too that were posted while it ran: such an acknowledgement may not cover
+its stores (V3). The pool is one device's here; QEMU's main loop shares one among all devices, which
+matters only beyond 64 flushes at once.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Protocol
 
 from crashsim.engine.history import NEVER
 from crashsim.engine.pageset import Work
 from crashsim.engine.streams import I64
 
-POOL_THREADS = 64
+
+@dataclass(frozen=True, slots=True)
+class Monitor:
+    """How a monitor serves flush requests. `datasync`: msync, which leaves the mtime alone (H12);
+    `queue`: requests that fit on the virtqueue; `error`: le32 of a failed one."""
+
+    datasync: bool
+    threads: int
+    queue: int
+    error: int
+    reuses_result: bool = False
+
+
+MONITORS: Mapping[str, Monitor] = {
+    "qemu": Monitor(datasync=False, threads=64, queue=128, error=1),
+    "cloud-hypervisor": Monitor(datasync=False, threads=1, queue=256, error=1),
+    "crosvm": Monitor(datasync=True, threads=1, queue=256, error=1),
+    "firecracker": Monitor(datasync=True, threads=1, queue=256, error=0xFFFFFFFF),
+    "firecracker-reused-result": Monitor(True, 1, 256, 0xFFFFFFFF, reuses_result=True),
+}
 
 
 class FsyncPort(Protocol):
-    """The host: fsync of a device's backing file; `done(result)` at its return."""
+    """The host: fsync (or fdatasync) of a device's backing file; `done(ok)` at its return."""
 
-    def fsync(self, device: int, done: Callable[[int], None]) -> None: ...
-    def fsync_alone(self, device: int, work: Work) -> tuple[I64, I64]: ...
+    def fsync(self, device: int, datasync: bool, done: Callable[[bool], None]) -> None: ...
+    def fsync_alone(self, device: int, datasync: bool, work: Work) -> tuple[I64, I64]: ...
 
 
 class NowPort(Protocol):
@@ -52,15 +76,18 @@ class FlushLog:
 class VirtioPmem:
     """One device's queue."""
 
-    __slots__ = ("_busy", "_clock", "_device", "_host", "_log", "_queue")
+    __slots__ = ("_busy", "_clock", "_device", "_host", "_log", "_monitor", "_waiting")
 
-    def __init__(self, clock: NowPort, device: int, host: FsyncPort, log: FlushLog) -> None:
+    def __init__(
+        self, clock: NowPort, device: int, host: FsyncPort, log: FlushLog, monitor: Monitor
+    ) -> None:
         self._clock = clock
         self._device = device
         self._host = host
         self._log = log
+        self._monitor = monitor
         self._busy = 0
-        self._queue: deque[tuple[int, Callable[[int], None]]] = deque()
+        self._waiting: deque[tuple[int, Callable[[int], None]]] = deque()
 
     def submit(self, vcpu: int, asked_ns: int, done: Callable[[int], None]) -> None:
         """A request arrives; `done(result)` is its acknowledgement."""
@@ -73,17 +100,17 @@ class VirtioPmem:
         log.begin_ns.append(NEVER)
         log.ack_ns.append(NEVER)
         log.result.append(-1)
-        if self._busy < POOL_THREADS:
+        if self._busy < self._monitor.threads:
             self._begin(request, done)
         else:
-            self._queue.append((request, done))
+            self._waiting.append((request, done))
 
     def submit_alone(self, vcpu: int, work: Work) -> I64:
         """Flushes of a guest that is alone, see `PageCache.fsync_alone`; when each is
         acknowledged."""
         if self._busy:
             return work.pages[:0]
-        begin_ns, end_ns = self._host.fsync_alone(self._device, work)
+        begin_ns, end_ns = self._host.fsync_alone(self._device, self._monitor.datasync, work)
         n, log, begin = end_ns.size, self._log, begin_ns.tolist()
         log.device.extend([self._device] * n)
         log.vcpu.extend([vcpu] * n)
@@ -98,12 +125,26 @@ class VirtioPmem:
         self._busy += 1
         self._log.begin_ns[request] = self._clock.now
 
-        def returned(result: int) -> None:
-            self._log.ack_ns[request] = self._clock.now
-            self._log.result[request] = result
+        def returned(ok: bool) -> None:
             self._busy -= 1
-            if self._queue:
-                self._begin(*self._queue.popleft())
-            done(result)
+            result = 0 if ok else self._monitor.error
+            served = [(request, done)]
+            if self._monitor.reuses_result:
+                served += self._reused()
+            elif self._waiting:
+                self._begin(*self._waiting.popleft())
+            for one, _ in served:
+                self._log.ack_ns[one] = self._clock.now
+                self._log.result[one] = result
+            for _, acknowledged in served:
+                acknowledged(result)
 
-        self._host.fsync(self._device, returned)
+        self._host.fsync(self._device, self._monitor.datasync, returned)
+
+    def _reused(self) -> list[tuple[int, Callable[[int], None]]]:
+        """Requests that get the result of a call that began before they were posted."""
+        found = list(self._waiting)
+        self._waiting.clear()
+        for request, _ in found:
+            self._log.begin_ns[request] = self._clock.now
+        return found

@@ -32,11 +32,10 @@ class Rank(IntEnum):
 class Clock:
     """Integer-nanosecond discrete-event loop."""
 
-    __slots__ = ("_heap", "_sequence", "_until_ns", "now", "stopped")
+    __slots__ = ("_heap", "_sequence", "_until_ns", "now")
 
     def __init__(self) -> None:
         self.now = 0
-        self.stopped = False
         self._until_ns = NEVER
         self._heap: list[tuple[int, int, int, Callable[[Any], None], Any]] = []
         self._sequence = 0
@@ -51,18 +50,17 @@ class Clock:
         only one to act may move `now` on to any earlier instant."""
         return min(self._heap[0][0], self._until_ns) if self._heap else self._until_ns
 
+    def end_now(self) -> None:
+        """The run ends with this instant."""
+        self._until_ns = self.now
+
     def run(self, until_ns: int | None) -> None:
-        """Run up to and including `until_ns`, or without one to the end of the instant at which
-        `stopped` is set."""
-        heap = self._heap
+        """Run up to and including `until_ns`, or without one until somebody ends it."""
         if until_ns is not None:
-            self._until_ns = until_ns
-        else:
-            while heap and not self.stopped:
-                self.now, _rank, _sequence, call, argument = heappop(heap)
-                call(argument)
-            until_ns = self.now
-        while heap and heap[0][0] <= until_ns:
+            self._until_ns = min(until_ns, self._until_ns)
+        heap = self._heap
+        while heap and heap[0][0] <= self._until_ns:
             self.now, _rank, _sequence, call, argument = heappop(heap)
             call(argument)
-        self.now = until_ns
+        if self._until_ns != NEVER:
+            self.now = self._until_ns

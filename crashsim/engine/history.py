@@ -29,6 +29,7 @@ class Reason(IntEnum):
     FLUSHER = 1
     BACKGROUND = 2
     EARLY = 3
+    DIRECT = 4  # the guest's own write, past the host's page cache
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +51,8 @@ class DeviceSpan:
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """Columns of one run (n stores, b batches, i disk writes of pages, d FLUSHes, f flush requests,
-    a acknowledgements)."""
+    """Columns of one run (n stores, b batches, i disk writes of pages, c journal commits, d
+    FLUSHes, f flush requests, a acknowledgements)."""
 
     devices: tuple[DeviceSpan, ...]
     facts: dict[
@@ -67,19 +68,26 @@ class History:
     batch_reason: I64  # [b] Reason
     batch_device: I64  # [b]
     batch_whole: I64  # [b] 1: it took every page of its device that was dirty, 0: some
+    batch_failed: I64  # [b] 1: none of it reached the disk
     io_batch: I64  # [i] ascending
     io_first_page: I64  # [i] global page, ascending within a batch
     io_pages: I64  # [i]
     io_complete_ns: I64  # [i] in the disk's cache (L4) from here on
+    io_shorn: I64  # [i] 1: its last page never arrived
+    commit_device: I64  # [c] journal commits of devices with new extents
+    commit_t_ns: I64  # [c] covers first writes that had ended by then
+    commit_complete_ns: I64  # [c] its last block is in the disk's cache
+    commit_fua_ns: I64  # [c] durable by itself from here on, NEVER: by the next FLUSH
     flush_disk_issue_ns: I64  # [d]
     flush_disk_end_ns: I64  # [d]
+    flush_disk_ignored: I64  # [d] 1: it made nothing durable
     flush_device: I64  # [f] virtio flush requests
     flush_vcpu: I64  # [f] global vCPU number, -1: the guest kernel's journal commit
     flush_asked_ns: I64  # [f] the guest wanted it
     flush_submit_ns: I64  # [f] it was put on the queue
     flush_begin_ns: I64  # [f] the host's fsync began
     flush_ack_ns: I64  # [f] NEVER while outstanding
-    flush_result: I64  # [f] 0 success, 1 failure, -1 outstanding
+    flush_result: I64  # [f] 0 success, the monitor's error code, -1 outstanding
     ack_t_ns: I64  # [a]
     ack_device: I64  # [a]
     ack_low: I64  # [a] the writes [low, high) it stands for

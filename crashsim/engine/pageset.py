@@ -1,4 +1,6 @@
-"""A set of dirty pages that is a list of store ranges until somebody asks for the pages.
+"""A set of dirty pages that is a list of store ranges until somebody asks for the pages. Where the
+host keeps a file in larger folios (Rule H2), "page" is folio throughout: a number of `1 << shift`
+bytes.
 
 Most of the time a run only needs to know *how many* pages a range of writes dirtied (the planner of
 the vCPU counts them in bulk) and that a sync took them all; which pages they were is worked out
@@ -13,7 +15,7 @@ from typing import Protocol
 
 import numpy as np
 
-from crashsim.engine.pages import pages_touched, unique_sorted
+from crashsim.engine.pages import PAGE_SHIFT, pages_touched, unique_sorted
 from crashsim.engine.streams import I64
 
 _NO_PAGES: I64 = np.empty(0, dtype=np.int64)
@@ -25,12 +27,13 @@ class Taken:
 
     ranges: list[tuple[I64, I64, int, int]] = field(default_factory=list)
     known: list[I64] = field(default_factory=list)
+    shift: int = PAGE_SHIFT
 
     def pages(self) -> I64:
         """Ascending distinct pages."""
         parts = list(self.known)
         for offset, length, low, high in self.ranges:
-            parts.append(pages_touched(offset[low:high], length[low:high])[0])
+            parts.append(pages_touched(offset[low:high], length[low:high], self.shift)[0])
         if not parts:
             return _NO_PAGES
         return unique_sorted(np.concatenate(parts) if len(parts) > 1 else parts[0])
@@ -53,10 +56,11 @@ class PageSet:
 
     `count` is exact as long as `add_range` is told the number of pages the range added."""
 
-    __slots__ = ("_bitmap", "_first", "_marked", "_pages", "_ranges", "count")
+    __slots__ = ("_bitmap", "_first", "_marked", "_pages", "_ranges", "_shift", "count")
 
-    def __init__(self, first_page: int, pages: int) -> None:
+    def __init__(self, first_page: int, pages: int, shift: int = PAGE_SHIFT) -> None:
         self.count = 0
+        self._shift = shift
         self._first = first_page
         self._pages = pages
         self._ranges: list[tuple[I64, I64, int, int]] = []
@@ -94,7 +98,7 @@ class PageSet:
         if self._bitmap is not None:
             for pages in self._marked:
                 self._bitmap[pages - self._first] = False
-        taken = Taken(self._ranges, self._marked)
+        taken = Taken(self._ranges, self._marked, self._shift)
         self._ranges, self._marked, self.count = [], [], 0
         return taken
 
@@ -115,7 +119,7 @@ class PageSet:
 
     def _settle(self) -> None:
         if self._ranges:
-            pages = Taken(self._ranges).pages()
+            pages = Taken(self._ranges, shift=self._shift).pages()
             self._ranges = []
             if self._bitmap is not None:
                 pages = pages[~self._bitmap[pages - self._first]]

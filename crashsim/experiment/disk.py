@@ -13,6 +13,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from crashsim.experiment import units
+from crashsim.experiment.backing import DiskFaults
 from crashsim.experiment.part import Contradiction, Part
 from crashsim.experiment.quantities import ByteRate, Duration, Size
 
@@ -65,6 +66,8 @@ class Disk(Part):
     atom: Size = Field(
         default=512, description="Power-fail atom: what a cut never tears. Default: the sector."
     )
+
+    faults: DiskFaults = Field(default=DiskFaults(), description="What it gets wrong.")
 
     @model_validator(mode="before")
     @classmethod

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, cast
 from pydantic import Field, field_validator
 
 from crashsim.experiment import units
+from crashsim.experiment.backing import Backing
 from crashsim.experiment.disk import Disk
 from crashsim.experiment.expect import Condition, Expect
 from crashsim.experiment.part import Contradiction, Part
@@ -38,6 +39,7 @@ from crashsim.experiment.workload import (
 
 __all__ = [
     "AppendLog",
+    "Backing",
     "Call",
     "CaseBlock",
     "Condition",
@@ -69,16 +71,37 @@ __all__ = [
 LARGEST_DEVICE_BYTES = 16 << 40
 NAME = r"^[a-z0-9][a-z0-9-]*$"
 
-Domain = Literal["program-kill", "guest-crash", "vmm-kill", "host-crash", "power-cut"]
+Domain = Literal[
+    "program-kill",
+    "guest-crash",
+    "vmm-kill",
+    "vmm-quit",
+    "migration",
+    "live-copy",
+    "storage-snapshot",
+    "host-crash",
+    "power-cut",
+]
+Monitor = Literal["qemu", "cloud-hypervisor", "crosvm", "firecracker", "firecracker-reused-result"]
 
 
 class Device(Part):
-    """A virtio-pmem device: one backing file on the host."""
+    """A virtio-pmem device, or one to compare it with: one backing on the host."""
 
     name: str = Field(
         default="pmem0", pattern=NAME, max_length=64, description="What reports call it."
     )
     size: Size = Field(description="Size of the device, whole pages of 4KiB, at most 16TiB.")
+    type: Literal["virtio-pmem", "nvdimm", "real-nvdimm", "virtio-blk"] = Field(
+        default="virtio-pmem",
+        description="An emulated NVDIMM has no flush path; a real one needs none; virtio-blk goes "
+        "through the guest's page cache.",
+    )
+    cache: Literal["none", "writeback", "writethrough", "unsafe"] | None = Field(
+        default=None, description="QEMU's cache mode of a virtio-blk. Default: writeback."
+    )
+    backing: Backing = Field(default=Backing(), description="The memory under the device.")
+    plugged: Duration = Field(default=0, description="When the device is plugged in.")
     workload: Workload | None = Field(
         default=None,
         description="Under devices: what is written here. Default: the top-level workload.",
@@ -87,6 +110,15 @@ class Device(Part):
         default=None,
         description="Under devices: the sync policy here. Default: the top-level sync.",
     )
+
+    def contradictions(self) -> Iterator[Contradiction]:
+        if self.size % self.backing.folio:
+            folio = units.exact_bytes(self.backing.folio)
+            yield Contradiction(("size",), f"expected a multiple of the folio ({folio})")
+        if self.type != "virtio-blk" and self.cache is not None:
+            yield Contradiction(("cache",), f"cache is a setting of virtio-blk, not of {self.type}")
+        if self.type in ("virtio-blk", "real-nvdimm") and self.backing.kind != "file":
+            yield Contradiction(("backing", "kind"), f"{self.type} is modelled over a file alone")
 
     @field_validator("size")
     @classmethod
@@ -112,6 +144,14 @@ class Guest(Part):
     file_system: Literal["ext4", "none"] = Field(
         default="ext4",
         description="ext4 flushes 5 s after a store when it commits; none never does.",
+    )
+    on_sync_error: Literal["give-up", "retry", "panic", "rewrite"] = Field(
+        default="give-up",
+        description="After EIO the program goes on without, calls again, panics, or writes again "
+        "what was not acknowledged.",
+    )
+    map_sync: bool = Field(
+        default=False, description="The program asks for MAP_SYNC: it is told EOPNOTSUPP."
     )
 
 
@@ -154,6 +194,15 @@ class Host(Part):
         default=(),
         strict=False,
         description="Instants; the first fsync that ends at or after each one fails.",
+    )
+    write_errors: tuple[Duration, ...] = Field(
+        default=(),
+        strict=False,
+        description="Instants; the first writeback that ends at or after each one fails.",
+    )
+    free: Size | None = Field(
+        default=None,
+        description="Free space on the file system of sparse backing files. Default: enough.",
     )
 
     def contradictions(self) -> Iterator[Contradiction]:
@@ -257,6 +306,9 @@ class Experiment(Part):
     )
     workload: Workload | None = Field(default=None, description="What the guest's program writes.")
     sync: Sync = Field(default=Sync(), description="When the program asks for durability.")
+    vmm: Monitor = Field(
+        default="qemu", description="The virtual machine monitor that serves the flushes."
+    )
     guest: Guest = Field(default=Guest(), description="What the guest's kernel does with stores.")
     host: Host = Field(default=Host(), description="The host's page cache.")
     disk: Disk = Field(default=Disk(), description="The host's disk.")
@@ -281,6 +333,17 @@ class Experiment(Part):
             )
             for device in devices
         )
+
+    def first_bytes(self) -> tuple[int, ...]:
+        """Where each device lies in the global address space: one behind another, each at a
+        multiple of its folio."""
+        found: list[int] = []
+        end = 0
+        for device, _, _ in self.resolved_devices():
+            folio = device.backing.folio
+            found.append(-(-end // folio) * folio)
+            end = found[-1] + device.size
+        return tuple(found)
 
     def inapplicable(self) -> frozenset[str]:
         workloads = [workload for _, workload, _ in self.resolved_devices()]
@@ -309,12 +372,26 @@ class Experiment(Part):
                 blamed = (*path, "name") if "name" in device.model_fields_set else path
                 yield Contradiction(blamed, f"another device is called {device.name} already")
             seen.add(device.name)
+            if isinstance(workload, Recording) and device.type == "virtio-blk":
+                yield Contradiction(
+                    (*path, "type"), "a recording is what left the guest's page cache"
+                )
             if not isinstance(workload, Recording) and workload.least_bytes() > device.size:
                 yield Contradiction(
                     (*path, "size"),
                     f"the workload needs at least {units.exact_bytes(workload.least_bytes())}, "
                     f"{device.name} has {units.exact_bytes(device.size)}",
                 )
+
+    def _rewrite_contradictions(self) -> Iterator[Contradiction]:
+        for _, workload, sync in self.resolved_devices():
+            at_once = sync.call in ("none", "msync-async")
+            if isinstance(workload, Recording) or at_once or workload.acknowledge == "before-sync":
+                yield Contradiction(
+                    ("guest", "on_sync_error"),
+                    "only a program whose syncs acknowledge its records can write them again",
+                )
+                return
 
     def _recording_contradictions(self) -> Iterator[Contradiction]:
         resolved = self.resolved_devices()
@@ -325,6 +402,8 @@ class Experiment(Part):
                 yield Contradiction(("devices", index, "sync"), f"sync {why}")
         if self.model_fields_set & self.inapplicable():
             yield Contradiction(("sync",), f"sync {why}")
+        if self.guest.on_sync_error == "rewrite":
+            yield from self._rewrite_contradictions()
         if any(recordings) and not self.guest.dax:
             yield Contradiction(
                 ("guest", "dax"),

@@ -1,9 +1,11 @@
-"""The guest's virtio-pmem driver (Rule G7).
+"""The guest's virtio-pmem driver (Rules G7, G8).
 
-`concurrent` (Linux 5.3 on): a flush goes to the queue when it is asked for. `serialized` and
-`ordered`: one flush of the device is outstanding, the others wait in order of asking, and none is
-merged with another. How data and preflush of one block request are ordered is decided where the
-request becomes operations (`crashsim/guest/recording.py`).
+`concurrent` (Linux 5.3 on): a flush goes to the queue when it is asked for, as long as the
+virtqueue has room; with the queue full it waits, and one waiter is woken for each acknowledgement
+(G8).
+`serialized` and `ordered`: one flush of the device is outstanding, the others wait in order of
+asking, and none is merged with another. How data and preflush of one block request are ordered is
+decided where the request becomes operations (`crashsim/guest/recording.py`).
 """
 
 from __future__ import annotations
@@ -31,24 +33,22 @@ class NowPort(Protocol):
 class Driver:
     """Flush requests of one device."""
 
-    __slots__ = ("_clock", "_outstanding", "_queue", "_waiting", "one_at_a_time")
+    __slots__ = ("_clock", "_outstanding", "_queue", "_room", "_waiting", "one_at_a_time")
 
-    def __init__(self, clock: NowPort, queue: QueuePort, generation: str) -> None:
+    def __init__(self, clock: NowPort, queue: QueuePort, generation: str, room: int) -> None:
         self._clock = clock
         self._queue = queue
         self.one_at_a_time = generation != "concurrent"
-        self._outstanding = False
+        self._room = 1 if self.one_at_a_time else room  # requests on the queue at most
+        self._outstanding = 0
         self._waiting: deque[tuple[int, int, Callable[[int], None]]] = deque()
 
     def flush(self, vcpu: int, done: Callable[[int], None]) -> None:
         """Ask for a device flush; `done(result)` at its acknowledgement."""
-        now = self._clock.now
-        if not self.one_at_a_time:
-            self._queue.submit(vcpu, now, done)
-        elif self._outstanding:
-            self._waiting.append((vcpu, now, done))
+        if self._outstanding == self._room:
+            self._waiting.append((vcpu, self._clock.now, done))
         else:
-            self._submit(vcpu, now, done)
+            self._submit(vcpu, self._clock.now, done)
 
     def flush_alone(self, vcpu: int, work: Work) -> I64:
         """Flushes of the only vCPU, one after the other; when each of those that nothing else
@@ -58,13 +58,12 @@ class Driver:
         return self._queue.submit_alone(vcpu, work)
 
     def _submit(self, vcpu: int, asked_ns: int, done: Callable[[int], None]) -> None:
-        self._outstanding = True
+        self._outstanding += 1
 
         def acknowledged(result: int) -> None:
+            self._outstanding -= 1
             if self._waiting:
                 self._submit(*self._waiting.popleft())
-            else:
-                self._outstanding = False
             done(result)
 
         self._queue.submit(vcpu, asked_ns, acknowledged)

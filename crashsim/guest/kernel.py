@@ -1,5 +1,4 @@
-"""The guest's kernel for one device: sync calls, the journal's commit, group commit, and L1 of a
-guest without DAX.
+"""The guest's kernel for one device: sync calls, the journal's commit, and group commit.
 
 Rules G1 (a flush has no range), G2 (what is in L1 no flush covers), G4 (flushes per call), G6 (the
 5 s commit), G7 (driver generations), G9 (EIO, no retry). A sync call asks the driver for its
@@ -11,16 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-import numpy as np
-
 from crashsim.engine.clock import Clock, Rank
 from crashsim.engine.history import NEVER
-from crashsim.engine.pageset import PageSet, Work
+from crashsim.engine.pageset import Work
 from crashsim.engine.streams import I64
+from crashsim.guest.pagecache import GuestPageCache
 from crashsim.guest.program import Call, Program
 
 JOURNAL_COMMIT_NS = 5_000_000_000
-COPY_PAGE_NS = 512
 KERNEL = -1  # stands for a vCPU's number where the guest's kernel acts
 
 
@@ -42,12 +39,16 @@ class StoringVCpu(Protocol):
 
 
 class GuestKernel:
-    """Sync calls and the journal of one device's guest."""
+    """Sync calls and the journal of one device's guest.
+
+    `flush_path`: whether the device has one at all: an emulated NVDIMM has not (Rule V9), and one
+    whose writes are through asks for none."""
 
     __slots__ = (
         "_armed_ns",
         "_clock",
         "_driver",
+        "_flush_path",
         "_group_busy",
         "_group_waiting",
         "_journal",
@@ -64,8 +65,10 @@ class GuestKernel:
         driver: FlushPort,
         journal: bool,
         page_cache: GuestPageCache | None,
+        flush_path: bool = True,
     ) -> None:
         self._clock = clock
+        self._flush_path = flush_path
         self._rank = Rank.COMMIT + device
         self._driver = driver
         self._journal = journal
@@ -106,7 +109,8 @@ class GuestKernel:
         since = self._uncommitted_ns
         if since is not None and since + JOURNAL_COMMIT_NS <= self._clock.now:
             self._committed()
-            self._driver.flush(KERNEL, _ignore)
+            if self._flush_path:
+                self._driver.flush(KERNEL, _ignore)
         elif since is not None:
             self._arm(since)
         else:
@@ -137,18 +141,16 @@ class GuestKernel:
             if self._uncommitted_ns is not None:
                 flushes = 2
                 self._committed()
+        if not self._flush_path:
+            flushes = 0
         if self._page_cache is None:
             self._flush_in_turn(vcpu, flushes, done)
-            return
-        busy_ns = self._page_cache.write_back()
-        if busy_ns:
-            self._clock.at(
-                self._clock.now + busy_ns,
-                Rank.GUEST + vcpu,
-                lambda _: self._flush_in_turn(vcpu, flushes, done),
-            )
         else:
-            self._flush_in_turn(vcpu, flushes, done)
+            self._page_cache.sync(vcpu, lambda ok: self._copied(vcpu, flushes, ok, done))
+
+    def _copied(self, vcpu: int, flushes: int, ok: bool, done: Callable[[bool], None]) -> None:
+        """The guest's own writeback is over."""
+        self._flush_in_turn(vcpu, flushes, lambda flushed: done(ok and flushed))
 
     def sync_alone(self, vcpu: int, call: Call, work: Work) -> I64:
         """The next sync calls of the device's only vCPU: when each returns, with success, of those
@@ -156,11 +158,15 @@ class GuestKernel:
         one_flush = not self._journal or (
             call != Call.FSYNC and self._uncommitted_ns is not None  # the timer runs
         )
-        if self._page_cache is not None or len(self.vcpus) != 1 or not one_flush:
+        straight = self._page_cache is None and self._flush_path
+        if not straight or len(self.vcpus) != 1 or not one_flush:
             return work.pages[:0]
         return self._driver.flush_alone(vcpu, work)
 
     def _flush_in_turn(self, vcpu: int, flushes: int, done: Callable[[bool], None]) -> None:
+        if flushes == 0:
+            done(True)
+            return
         if flushes == 1:
             self._driver.flush(vcpu, lambda result: done(result == 0))
             return
@@ -219,91 +225,3 @@ class GuestKernel:
 
 def _ignore(_result: int) -> None:
     """Nobody waits for the kernel's own flush."""
-
-
-class HostPort(Protocol):
-    """Where the guest's writeback goes."""
-
-    def copied(self, pages: I64) -> int:
-        """Pages copied into L2 now; how many of them were clean there."""
-
-
-class GuestPageCache:
-    """L1 of a guest without DAX (Rule G2): one file's dirty pages and their flusher, with the age
-    rule of H6."""
-
-    __slots__ = (
-        "_age_start_ns",
-        "_clock",
-        "_expire_ns",
-        "_fault_ns",
-        "_host",
-        "_rank",
-        "_writeback_ns",
-        "copies",
-        "sources",
-        "vcpus",
-    )
-
-    def __init__(
-        self,
-        clock: Clock,
-        device: int,
-        host: HostPort,
-        host_fault_ns: int,
-        writeback_ns: int,
-        expire_ns: int,
-    ) -> None:
-        self._clock = clock
-        self._rank = Rank.GUEST_FLUSHER + device
-        self._host = host
-        self._fault_ns = host_fault_ns
-        self._writeback_ns = writeback_ns
-        self._expire_ns = expire_ns
-        self._age_start_ns: int | None = None
-        self.sources: list[PageSet] = []
-        self.vcpus: list[StoringVCpu] = []
-        self.copies: list[tuple[int, I64]] = []  # instant, pages
-        if writeback_ns:
-            clock.at(writeback_ns, self._rank, self._wake)
-
-    fault_ns = 0  # of a store into L1
-
-    def dirtied(self, t_ns: int) -> None:
-        if self._age_start_ns is None or t_ns < self._age_start_ns:
-            self._age_start_ns = t_ns
-
-    def reserve(self, pages: int) -> None:
-        """The host's thresholds do not count L1."""
-
-    def room(self) -> int:
-        return NEVER
-
-    def dirtied_many(self) -> None:
-        """The host's thresholds do not count L1."""
-
-    def pause_ns(self, _dirtied_pages: int) -> int:
-        return 0
-
-    def write_back(self) -> int:
-        """Copy all dirty pages of L1 to the device; how long that keeps the caller."""
-        for vcpu in self.vcpus:
-            vcpu.settle()
-        if not any(source.count for source in self.sources):
-            return 0
-        for vcpu in self.vcpus:
-            vcpu.divide()
-        parts = [source.take_all().pages() for source in self.sources]
-        pages = parts[0] if len(parts) == 1 else np.unique(np.concatenate(parts))
-        self.copies.append((self._clock.now, pages))
-        clean = self._host.copied(pages)
-        return int(pages.size) * COPY_PAGE_NS + clean * self._fault_ns
-
-    def _wake(self, _: None) -> None:
-        now = self._clock.now
-        for vcpu in self.vcpus:
-            vcpu.settle()
-        if self._age_start_ns is not None and now - self._age_start_ns >= self._expire_ns:
-            self.write_back()
-            self._age_start_ns = None
-        self._clock.at(now + self._writeback_ns, self._rank, self._wake)

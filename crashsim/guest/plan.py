@@ -82,12 +82,15 @@ class Syncs:
         )
 
 
-def first_touch(offset: I64, length: I64, stretch: I64 | None, touched: Contains | None) -> I64:
-    """Pages that each write is the first to touch, int64[n] (Rule H1).
+def first_touch(
+    offset: I64, length: I64, stretch: I64 | None, touched: Contains | None, shift: int
+) -> I64:
+    """Pages (folios of `1 << shift` bytes) that each write is the first to touch, int64[n] (Rule
+    H1).
 
     `stretch`: for each write the ascending number of its clean stretch, None when there is one;
     `touched` says which pages were touched before in stretch 0, None when none was."""
-    page, row = pages_touched(offset, length)
+    page, row = pages_touched(offset, length, shift)
     n = page.size
     bits = max(1, (n - 1).bit_length())
     key = page << bits
@@ -122,11 +125,12 @@ def make_plan(
     touched: Contains | None,
     first_write: int,
     head: int,
+    shift: int,
 ) -> Plan:
     """Plan the writes given; see `Plan`."""
     n = offset.size
     new = np.zeros(n + 1, dtype=np.int64)
-    fresh = first_touch(offset, length, stretch, touched) if n else new[:0]
+    fresh = first_touch(offset, length, stretch, touched, shift) if n else new[:0]
     np.cumsum(fresh, out=new[1:])
     word = words(offset, length)
     lead = fresh * fault_ns

@@ -27,16 +27,18 @@ _CALLS = {
 def synthetic_programs(experiment: Experiment) -> list[Program]:
     """The programs of all synthetic workloads of an experiment, devices in order, vCPUs within."""
     programs: list[Program] = []
-    first_byte = first_write = 0
+    first_write = 0
+    first_bytes = experiment.first_bytes()
     for number, (device, workload, sync) in enumerate(experiment.resolved_devices()):
         if not isinstance(workload, Recording):
             for vcpu in range(workload.vcpus):
                 stream = Stream(experiment.seed, f"workload/{number}/{vcpu}")
                 writes = build(workload, device.size, vcpu, stream)
-                program = make_program(writes, workload, sync, number, first_byte, first_write)
+                program = make_program(
+                    writes, workload, sync, number, first_bytes[number], first_write
+                )
                 programs.append(program)
                 first_write += program.offset.size
-        first_byte += device.size
     return programs
 
 

@@ -16,6 +16,14 @@ class Memory(Protocol):
 
     @property
     def fault_ns(self) -> int: ...
+    @property
+    def shift(self) -> int:
+        """Bytes of a page or folio, as a power of two."""
+
+    @property
+    def cleaned_by_sync(self) -> bool:
+        """Whether a sync leaves every page clean."""
+
     def dirtied(self, t_ns: int) -> None: ...
     def reserve(self, pages: int) -> None: ...
     def room(self) -> int: ...

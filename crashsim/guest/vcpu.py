@@ -15,18 +15,16 @@ import numpy as np
 
 from crashsim.engine.clock import Clock, Rank
 from crashsim.engine.pageset import PageSet
-from crashsim.engine.streams import I64
-from crashsim.guest.plan import Syncs, make_plan
+from crashsim.guest.acks import Acknowledged
+from crashsim.guest.plan import Syncs
 from crashsim.guest.ports import Kernel, Memory
 from crashsim.guest.program import FLUSHES, Call, Op, Program
 from crashsim.guest.storelog import PlanLog, StoreLog
+from crashsim.guest.stretch import Operation, next_stretch
 
 CHUNK_ROWS_MAX = 1 << 16
 CHUNK_ROWS_MIN = 64
 _IN_VAIN_MAX = 256  # windows that are done one by one before another try to do many
-
-# row, kind, delay, argument, then of the row: free, new, records before it, begin
-_Operation = tuple[int, int, int, int, int, int, int, int]
 
 
 class VCpu:
@@ -41,27 +39,28 @@ class VCpu:
         dirty: PageSet,
         memory: Memory,
         kernel: Kernel,
+        on_sync_error: str,
         finished: Callable[[], None],
+        panic: Callable[[], None],
     ) -> None:
         self.number = number
         self._rank = Rank.GUEST + number
         self.dirty = dirty
         self.done = False
         self.stores = StoreLog()
-        self.acknowledged: list[tuple[int, int, int]] = []  # instant, records [low, high)
+        self.acknowledged = Acknowledged(program.acknowledge_at_once)
         self.marks: list[tuple[int, int, int]] = []  # instant, writes so far, label
         self.wait_ns = 0
         self.throttle_ns = 0
-        self.failed_syncs = 0
         self.unfinished_write: int | None = None  # of which a rest had not begun at the run's end
         self._clock = clock
         self._program = program
         self._memory = memory
         self._kernel = kernel
+        self._on_sync_error = on_sync_error
         self._finished = finished
+        self._panic = panic
         self._chunk_rows = CHUNK_ROWS_MAX
-        self._last_sync_ns = 0
-        self._record = 0  # records before this one are acknowledged or given up
         self._token = 0
         self._due_ns = 0  # when the pending `_resume` or `_end_window` runs
         self._in_window = False
@@ -71,59 +70,30 @@ class VCpu:
         self._free_ns = 0
         self._next_op = 0  # in the program
         self._rest: tuple[int, int] | None = None  # (offset, length) left of a divided write
-        self._ops: list[_Operation] = []
         self._stretch = 0  # how many windows and syncs to try at once; below 0: try later
         self._in_vain = 1
         self._make_plan(0)
 
-    def start(self) -> None:
-        """Begin at the clock's now."""
-        self._clock.at(self._clock.now, self._rank, self._resume, self._token)
+    def start(self, t_ns: int) -> None:
+        """Begin at an instant."""
+        self._free_ns = t_ns
+        self._go_on_at(t_ns, self._resume)
 
     # planning
 
     def _make_plan(self, position: int) -> None:
         """Plan from write `position` on (the rest of a divided write first)."""
-        program, rest = self._program, self._rest
-        head = 0 if rest is None else 1
-        end = min(position + self._chunk_rows, program.offset.size)
-        offset, length = program.offset[position:end], program.length[position:end]
-        think = program.think_ns[position:end]
-        if rest is not None:
-            offset = np.concatenate([np.array([rest[0]], dtype=np.int64), offset])
-            length = np.concatenate([np.array([rest[1]], dtype=np.int64), length])
-            think = np.concatenate([np.array([1], dtype=np.int64), think])
-            self._rest = None
-        op = self._next_op
-        last_end = end + 1 if end == program.offset.size else end
-        op_end = int(np.searchsorted(program.op_at, last_end))
-        rows = program.op_at[op:op_end] - (position - head)
-        kind = program.op_kind[op:op_end]
-        clean = rows[program.cleans(kind)]
-        n = offset.size
-        stretch = np.cumsum(np.bincount(clean, minlength=n + 1)[:n]) if clean.size else None
-        touched = self.dirty.contains if self.dirty.count else None
-        plan = make_plan(
-            offset, length, think, self._memory.fault_ns, stretch, touched, position, head
+        self._plan, self._ops, self._syncs = next_stretch(
+            self._program,
+            position,
+            self._rest,
+            self._next_op,
+            self._chunk_rows,
+            self._memory,
+            self.dirty,
         )
-        self._plan = plan
-        self._log = PlanLog(plan)
-        records = np.searchsorted(program.record_high, program.op_at[op:op_end], "right")
-        delay = program.op_delay_ns[op:op_end]
-        columns = (
-            rows,
-            kind,
-            delay,
-            program.op_argument[op:op_end],
-            plan.free[rows],
-            plan.new[rows],
-            records,
-            np.append(plan.begin, 0)[rows],
-        )
-        self._ops = list(zip(*(column.tolist() for column in columns), strict=True))
-        self._ops.reverse()  # taken from the end
-        plain = program.call != Call.MSYNC_ASYNC and bool(np.all((kind == Op.SYNC) & (delay == 0)))
-        self._syncs = Syncs(plan, rows, records) if plain and rows.size else None
+        self._rest = None
+        self._log = PlanLog(self._plan)
         self._row = self._dirty_row = self._looked_row = 0
         self._look_up(0)
         self._stale = False
@@ -186,18 +156,9 @@ class VCpu:
         self._row = self._dirty_row = int(ahead.row[n - 1])
         self._look_up(self._row)
         self.wait_ns += int((ends - before - ahead.busy_ns[:n]).sum())
-        self._free_ns = self._last_sync_ns = self._clock.now = int(ends[-1])
-        self._acknowledge_all(ends, syncs.record[first : first + n])
+        self._free_ns = self._clock.now = int(ends[-1])
+        self.acknowledged.many(ends, syncs.record[first : first + n])
         return True
-
-    def _acknowledge_all(self, t_ns: I64, record: I64) -> None:
-        """Syncs returned with success; the records before `record[i]` are finished."""
-        before = np.append(self._record, record[:-1])
-        if not self._program.acknowledge_at_once:
-            some = np.flatnonzero(record > before)
-            columns = (t_ns[some].tolist(), before[some].tolist(), record[some].tolist())
-            self.acknowledged.extend(zip(*columns, strict=True))
-        self._record = int(record[-1])
 
     def _replan(self) -> None:
         plan = self._plan
@@ -416,7 +377,7 @@ class VCpu:
 
     # operations
 
-    def _operate(self, op: _Operation) -> bool:
+    def _operate(self, op: Operation) -> bool:
         """Do one operation; True if the vCPU is to wait."""
         delay_ns = op[2]
         self._next_op += 1
@@ -426,11 +387,11 @@ class VCpu:
             return True
         return self._call(op)
 
-    def _delayed(self, op: _Operation) -> None:
+    def _delayed(self, op: Operation) -> None:
         if not self._call(op):
             self._proceed()
 
-    def _call(self, op: _Operation) -> bool:
+    def _call(self, op: Operation) -> bool:
         _row, kind, _delay, argument, _free, _new, record, _begin = op
         now = self._clock.now
         program = self._program
@@ -438,7 +399,7 @@ class VCpu:
             plan = self._plan
             self.marks.append((now, plan.first_write - plan.head + self._row, argument))
             return False
-        if kind == Op.SYNC_IF_DUE and now - self._last_sync_ns < argument:
+        if kind == Op.SYNC_IF_DUE and now - self.acknowledged.last_sync_ns < argument:
             return False
         if program.call == Call.MSYNC_ASYNC and kind not in FLUSHES:
             self._returned(kind, record, True)
@@ -448,9 +409,12 @@ class VCpu:
             self._clean_wait = False
             self._free_ns = self._clock.now
             self.wait_ns += self._clock.now - now
-            self._returned(kind, record, ok)
-            if kind == Op.PREFLUSH and not ok:
-                self._skip_write(argument)
+            if not ok and kind not in FLUSHES and self._on_sync_error != "give-up":
+                self._react(op)
+            else:
+                self._returned(kind, record, ok)
+                if kind == Op.PREFLUSH and not ok:
+                    self._skip_write(argument)
             self._go_on_at(self._free_ns, self._resume)
 
         if kind == Op.SYNC_IF_DUE:
@@ -465,6 +429,29 @@ class VCpu:
             self._kernel.sync(self.number, program.call, done)
         return True
 
+    def _react(self, op: Operation) -> None:
+        """A sync failed, and the program does not just go on (Rules G9, H14)."""
+        acknowledged = self.acknowledged
+        acknowledged.sync_returned(self._clock.now, acknowledged.record, False)
+        if self._on_sync_error == "panic":
+            self._panic()
+        elif self._on_sync_error == "retry":
+            self._next_op -= 1
+            kind = Op.GROUP_SYNC if op[1] == Op.GROUP_SYNC else Op.SYNC
+            self._ops.append((op[0], kind, 0, *op[3:]))
+        else:
+            self._write_again()
+
+    def _write_again(self) -> None:
+        """Go back to the first write behind the last record that is acknowledged."""
+        self._retire()
+        self.stores.whole = False
+        program = self._program
+        record = self.acknowledged.record
+        position = int(program.record_high[record - 1]) if record else 0
+        self._next_op = int(np.searchsorted(program.op_at, position, "right")) if position else 0
+        self._make_plan(position)
+
     def _skip_write(self, operations: int) -> None:
         """The request failed before its data was copied (Rule G7): neither its write happens nor
         the `operations` behind it."""
@@ -476,14 +463,11 @@ class VCpu:
         self._stale = True
 
     def _returned(self, kind: int, record: int, ok: bool) -> None:
-        now = self._clock.now
-        if kind not in FLUSHES:
-            self._last_sync_ns = now
-        if not ok:
-            self.failed_syncs += 1
-        elif record > self._record and not self._program.acknowledge_at_once:
-            self.acknowledged.append((now, self._record, record))
-        self._record = max(self._record, record)
+        acknowledged, now = self.acknowledged, self._clock.now
+        if kind in FLUSHES:
+            acknowledged.flush_returned(now, record, ok)
+        else:
+            acknowledged.sync_returned(now, record, ok)
 
     def stop(self) -> None:
         """The run ends now: account for what was stored, and for a wait that is not over."""

@@ -1,10 +1,11 @@
 """One backing file in the host's page cache: its dirty pages, and what of them is under writeback
-(Rules H1, H3, H5, H9).
+(Rules H1, H2, H3, H5, H9, H13, H14).
 
 A snapshot (`write_back`) makes pages clean and submits their content of that instant as one batch.
 A page under writeback is never in a second batch: writeback of a page that is dirty again waits
-until the first has completed (H3). What completed rests in the disk's cache until somebody flushes
-it (H9); nothing here issues a FLUSH.
+until the first has completed (H3). The unit is the folio, of one page or more (H2): "page" means it
+here. A failed write leaves its pages clean all the same (H14). What completed rests in the disk's
+cache until somebody flushes it (H9); nothing here issues a FLUSH.
 """
 
 from __future__ import annotations
@@ -17,11 +18,19 @@ import numpy as np
 
 from crashsim.engine.clock import Clock
 from crashsim.engine.history import DeviceSpan, Reason
-from crashsim.engine.pages import PAGE_BYTES, unique_sorted
+from crashsim.engine.pages import PAGE_SHIFT, unique_sorted
 from crashsim.engine.pageset import PageSet, Taken
 from crashsim.engine.streams import I64
 
 NO_PAGES: I64 = np.empty(0, dtype=np.int64)
+
+
+def on_pages(folios: I64, shift: int) -> I64:
+    """The pages of ascending folios of `1 << shift` bytes."""
+    if shift == PAGE_SHIFT:
+        return folios
+    each = 1 << (shift - PAGE_SHIFT)
+    return (folios[:, None] * each + np.arange(each, dtype=np.int64)).ravel()
 
 
 class DiskPort(Protocol):
@@ -65,8 +74,9 @@ class Batch:
     end_ns: int
     reason: Reason
     whole: bool  # every page that was dirty
-    count: int  # pages
+    count: int  # pages (folios)
     taken: list[Taken]
+    failed: bool = False  # none of it reached the disk (Rule H14)
     _pages: I64 | None = None
     complete_ns: I64 | None = None  # of each page
 
@@ -86,11 +96,16 @@ class BackingFile:
         "_clock",
         "_complete",
         "_disk",
+        "_errors",
+        "_fails",
+        "_unconverted",
+        "_written",
         "age_start_ns",
         "device",
         "guests",
         "in_flight",
         "mtime_dirty",
+        "shift",
         "sources",
         "span",
     )
@@ -101,15 +116,24 @@ class BackingFile:
         disk: DiskPort,
         device: int,
         span: DeviceSpan,
+        shift: int,
+        new_extents: bool,
         batches: list[Batch],
         complete: Callable[[Batch], None],
+        fails: Callable[[int], bool],
     ) -> None:
         self._clock = clock
         self._disk = disk
         self._batches = batches
         self._complete = complete  # fills in `Batch.complete_ns`
+        self._fails = fails  # whether a batch that ends at that instant fails
+        self._errors: list[int] = []  # ends of failed batches that no sync has reported
+        # Rule H13: pages that were ever written, and ends of batches with others, not committed.
+        self._written = np.zeros(span.pages, dtype=bool) if new_extents else None
+        self._unconverted: list[int] = []
         self.device = device
         self.span = span
+        self.shift = shift  # of a folio (Rule H2)
         self.sources: list[PageSet] = []
         self.guests: list[Guest] = []
         self.in_flight: list[Batch] = []
@@ -198,9 +222,57 @@ class BackingFile:
                 source.discard(pages)
             self._submit([Taken(known=[pages])], int(pages.size), reason, whole=False)
 
+    def write_direct(self, pages: I64) -> int:
+        """Pages that go to the disk without resting in L2 (O_DIRECT); when they are there."""
+        self._submit([Taken(known=[pages])], int(pages.size), Reason.DIRECT, whole=False)
+        return self.in_flight[-1].end_ns
+
+    def prealloc(self) -> None:
+        """Every page is dirty before anything is stored (Rule V5)."""
+        first, count = (self.span.first_page << PAGE_SHIFT) >> self.shift, self.folios()
+        source = PageSet(first, count, self.shift)
+        source.add_pages(np.arange(first, first + count, dtype=np.int64))
+        self.sources.append(source)
+        self.dirtied(0)
+
+    def folios(self) -> int:
+        """How many the file has."""
+        return (self.span.pages << PAGE_SHIFT) >> self.shift
+
+    def error_to_report(self) -> bool:
+        """Whether a write has failed that no sync has reported; it counts as reported now (H14)."""
+        now = self._clock.now
+        found = [end for end in self._errors if end <= now]
+        self._errors = [end for end in self._errors if end > now]
+        return bool(found)
+
+    def convert(self) -> bool:
+        """A journal commit begins, if anything was written for the first time: whether so (H13)."""
+        now = self._clock.now
+        found = any(end <= now for end in self._unconverted)
+        self._unconverted = [end for end in self._unconverted if end > now]
+        return found
+
+    @property
+    def has_new_extents(self) -> bool:
+        """Whether the file had holes or unwritten extents when the run began (Rule H13)."""
+        return self._written is not None
+
+    def plain(self) -> bool:
+        """Nothing about it that a sync has to look at but its dirty pages and mtime."""
+        return self._written is None and not self._errors and self.shift == PAGE_SHIFT
+
     def _submit(self, taken: list[Taken], count: int, reason: Reason, whole: bool) -> None:
-        start, end = self._disk.write(count * PAGE_BYTES)
+        start, end = self._disk.write(count << self.shift)
         now = self._clock.now
         batch = Batch(len(self._batches), self.device, now, start, end, reason, whole, count, taken)
         self._batches.append(batch)
         self.in_flight.append(batch)
+        if self._fails(end):
+            batch.failed = True
+            self._errors.append(end)
+        elif self._written is not None:
+            pages = on_pages(batch.pages(), self.shift) - self.span.first_page
+            if not bool(self._written[pages].all()):
+                self._written[pages] = True
+                self._unconverted.append(end)

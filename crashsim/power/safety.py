@@ -1,10 +1,15 @@
-"""When each piece of each store is safe from a failure (Rules P1-P5, D1, D2, H9, H10).
+"""When each piece of each store is safe from a failure (Rules P1-P6, V8, D1, D2, D4, H9, H10, H13,
+H14).
 
 Contract: a piece is safe from the first instant from which its page holds that store, or a later
 version, in a layer that the failure keeps. It travels with the first snapshot of its page at or
 after its begin (without DAX: at or after the copy that carries it), because a page under writeback
 is never written twice at once, so versions of a page become safe in order. `NEVER`: not before the
 run's end was simulated.
+
+A failed batch (H14) and the last page of a shorn write (D4) carry nothing: their stores travel with
+the page's next I/O. A page written for the first time (H13) is safe when the journal commit that
+covers it is, too.
 """
 
 from __future__ import annotations
@@ -29,6 +34,10 @@ class Domain(StrEnum):
     PROGRAM_KILL = "program-kill"
     GUEST_CRASH = "guest-crash"
     VMM_KILL = "vmm-kill"
+    VMM_QUIT = "vmm-quit"
+    MIGRATION = "migration"
+    LIVE_COPY = "live-copy"
+    STORAGE_SNAPSHOT = "storage-snapshot"
     HOST_CRASH = "host-crash"
     POWER_CUT = "power-cut"
 
@@ -37,7 +46,10 @@ class Stage(StrEnum):
     """How far a piece has got; `kept_stage` says which stage a failure keeps."""
 
     STORED = "stored"  # L1, or L2 with DAX
-    IN_HOST = "in-host"  # L2
+    IN_HOST = "in-host"  # L2, or whatever memory the device is
+    IN_FILE = "in-file"  # L2 of a file: it outlives the monitor
+    AFTER_QUIT = "after-quit"  # and is not zeroed by it
+    ELSEWHERE = "elsewhere"  # where nothing is carried to
     SUBMITTED = "submitted"  # L3
     COMPLETED = "completed"  # L4
     DURABLE = "durable"  # L5
@@ -51,12 +63,22 @@ class HostCrash:
     disk_cache_kept: bool = True
 
 
+_KEPT = {
+    Domain.GUEST_CRASH: Stage.IN_HOST,
+    Domain.VMM_KILL: Stage.IN_FILE,
+    Domain.LIVE_COPY: Stage.IN_FILE,
+    Domain.VMM_QUIT: Stage.AFTER_QUIT,
+    Domain.MIGRATION: Stage.ELSEWHERE,
+    Domain.STORAGE_SNAPSHOT: Stage.COMPLETED,
+}
+
+
 def kept_stage(domain: Domain, host_crash: HostCrash = HostCrash()) -> Stage:
     """The earliest stage from which a failure takes nothing."""
     if domain is Domain.PROGRAM_KILL:
         return Stage.STORED
-    if domain in (Domain.GUEST_CRASH, Domain.VMM_KILL):
-        return Stage.IN_HOST
+    if domain in _KEPT:
+        return _KEPT[domain]
     if domain is Domain.HOST_CRASH and host_crash.disk_cache_kept:
         return Stage.SUBMITTED if host_crash.in_flight_kept else Stage.COMPLETED
     return Stage.DURABLE
@@ -117,6 +139,11 @@ class Safety:
             mine = np.flatnonzero(history.batch_device == device)
             self._batch_base.append((mine, history.batch_t_ns[mine]))
         self._io_first = np.searchsorted(history.io_batch, np.arange(history.batch_t_ns.size + 1))
+        honoured = history.flush_disk_ignored == 0
+        self._flush_issue_ns = history.flush_disk_issue_ns[honoured]
+        self._flush_end_ns = np.append(history.flush_disk_end_ns[honoured], NEVER)
+        # With writes that carried nothing each page is looked for in its own I/Os.
+        self._whole_batches = not (history.batch_failed.any() or history.io_shorn.any())
         self._batch_ns = self._batches_safe()
 
     def _io_safe(self, io: I64) -> I64:
@@ -131,18 +158,29 @@ class Safety:
 
     def _flushed(self, complete_ns: I64) -> I64:
         """End of the first FLUSH issued at or after the completion (Rule D1)."""
-        history = self._history
-        if history.facts["ignores_flush"]:
+        if self._history.facts["ignores_flush"]:
             return np.full(complete_ns.shape, NEVER, dtype=np.int64)
-        flush = np.searchsorted(history.flush_disk_issue_ns, complete_ns, "left")
-        ends = np.append(history.flush_disk_end_ns, NEVER)
-        return ends[flush]
+        return self._flush_end_ns[np.searchsorted(self._flush_issue_ns, complete_ns, "left")]
+
+    def _commits_safe(self, device: int) -> tuple[I64, I64]:
+        """The device's journal commits: what had ended by then they cover, and when they are
+        kept."""
+        history, mine = self._history, self._history.commit_device == device
+        complete = history.commit_complete_ns[mine]
+        safe = complete
+        if self._stage is Stage.DURABLE and not history.facts["plp"]:
+            safe = self._flushed(complete)
+            if not history.facts["ignores_flush"]:
+                safe = np.minimum(safe, history.commit_fua_ns[mine])
+        return history.commit_t_ns[mine], safe
 
     def _batches_safe(self) -> I64:
         """For batches all of whose I/Os are safe at one instant that instant, -1 for the others."""
         history = self._history
         if history.batch_t_ns.size == 0:
             return history.batch_t_ns
+        if not self._whole_batches:
+            return np.full(history.batch_t_ns.size, -1, dtype=np.int64)
         if self._stage is Stage.SUBMITTED:
             return history.batch_t_ns
         first = np.minimum.reduceat(history.io_complete_ns, self._io_first[:-1])
@@ -165,11 +203,34 @@ class Safety:
         t = store_t_ns if same else store_t_ns[pieces.row]
         if self._stage is Stage.STORED:
             return t
+        if self._stage is Stage.ELSEWHERE:
+            return np.full(t.size, NEVER, dtype=np.int64)
         if self._has_copies:
             t = self.copied_ns(pieces.page, t)
         if self._stage is Stage.IN_HOST:
             return t
-        return self._carried(pieces.page, t)
+        if self._stage in (Stage.IN_FILE, Stage.AFTER_QUIT):
+            return self._by_medium(pieces.page, t, t)
+        return self._by_medium(pieces.page, self._carried(pieces.page, t), t)
+
+    def _by_medium(self, page: I64, safe: I64, landed: I64) -> I64:
+        """Devices whose memory is not a file's on the disk (Rules V4, V5, V9, H15)."""
+        facts = self._history.facts
+        plain = not any(facts["discard_data"])
+        if plain and all(kind == "file" for kind in facts["media"]):
+            return safe
+        safe = safe.copy()
+        for device, span in enumerate(self._history.devices):
+            mine = (page >= span.first_page) & (page < span.first_page + span.pages)
+            kind = facts["media"][device]
+            in_file = self._stage in (Stage.IN_FILE, Stage.AFTER_QUIT)
+            if kind == "nvdimm":
+                safe[mine] = landed[mine]
+            elif kind in ("private", "ram") or (kind != "file" and not in_file):
+                safe[mine] = NEVER
+            if self._stage is Stage.AFTER_QUIT and facts["discard_data"][device]:
+                safe[mine] = NEVER
+        return safe
 
     def copied_ns(self, page: I64, t_ns: I64) -> I64:
         """When the guest's writeback copied each to L2."""
@@ -182,17 +243,41 @@ class Safety:
         safe = np.full(t_ns.size, NEVER, dtype=np.int64)
         if history.batch_t_ns.size == 0:
             return safe
-        for span, (number, instants) in zip(history.devices, self._batch_base, strict=True):
+        for device, span in enumerate(history.devices):
             if len(history.devices) > 1:
                 mine = np.flatnonzero(
                     (page >= span.first_page) & (page < span.first_page + span.pages)
                 )
-                safe[mine] = self._on_device(page[mine], t_ns[mine], number, instants)
+                safe[mine] = self._on_device(page[mine], t_ns[mine], device)
             else:
-                safe = self._on_device(page, t_ns, number, instants)
+                safe = self._on_device(page, t_ns, device)
         return safe
 
-    def _on_device(self, page: I64, t_ns: I64, number: I64, instants: I64) -> I64:
+    def _on_device(self, page: I64, t_ns: I64, device: int) -> I64:
+        number, instants = self._batch_base[device]
+        if not self._whole_batches:
+            safe = self._first_io_safe(page, t_ns)
+        else:
+            safe = self._in_batches(page, t_ns, number, instants)
+        if self._history.facts["new_extents"][device]:
+            np.maximum(safe, self._committed(page, device), out=safe)
+        return safe
+
+    def _committed(self, page: I64, device: int) -> I64:
+        """When the journal commit that covers each page's first write is kept (Rule H13)."""
+        history = self._history
+        first = self._first_io(page, np.full(page.size, -1, dtype=np.int64))
+        ends = np.append(self._batch_ends(), NEVER)
+        batch = np.append(history.io_batch, -1)[first]
+        covers, kept = self._commits_safe(device)
+        found: I64 = np.append(kept, NEVER)[np.searchsorted(covers, ends[batch], "left")]
+        return found
+
+    def _batch_ends(self) -> I64:
+        """When all of each batch has completed."""
+        return np.maximum.reduceat(self._history.io_complete_ns, self._io_first[:-1])
+
+    def _in_batches(self, page: I64, t_ns: I64, number: I64, instants: I64) -> I64:
         if number.size == 0:
             return np.full(t_ns.size, NEVER, dtype=np.int64)
         history = self._history
@@ -217,10 +302,15 @@ class Safety:
             found = io >= 0
             safe[todo[found]] = self._io_safe(io[found])
             todo = todo[~found]
-        io = self._first_io(page[todo], t_ns[todo])
+        safe[todo] = self._first_io_safe(page[todo], t_ns[todo])
+        return safe
+
+    def _first_io_safe(self, page: I64, t_ns: I64) -> I64:
+        """Safe instant by the page's next I/O that carries anything."""
+        io = self._first_io(page, t_ns)
         found = io >= 0
-        safe[todo] = NEVER
-        safe[todo[found]] = self._io_safe(io[found])
+        safe = np.full(page.size, NEVER, dtype=np.int64)
+        safe[found] = self._io_safe(io[found])
         return safe
 
     def _io_in_batch(self, batch: I64, page: I64) -> I64:
@@ -237,15 +327,21 @@ class Safety:
 
     def _first_io(self, page: I64, t_ns: I64) -> I64:
         """The first I/O that carries what page held at `t_ns`, -1 if none."""
-        if self._every_page is None:
-            history = self._history
-            io = np.repeat(np.arange(history.io_batch.size), history.io_pages)
-            nth = np.arange(io.size) - np.repeat(
-                np.cumsum(history.io_pages) - history.io_pages, history.io_pages
-            )
-            self._page_io = io
-            self._every_page = _PageTimes(
-                history.io_first_page[io] + nth, history.batch_t_ns[history.io_batch[io]]
-            )
-        row = self._every_page.first_at_or_after(page, t_ns)
-        return np.where(row >= 0, self._page_io[row], -1)
+        self._index_pages()
+        assert self._every_page is not None
+        return self._page_io[self._every_page.first_at_or_after(page, t_ns)]
+
+    def _index_pages(self) -> None:
+        """Every page of every I/O that reached the disk, by page and snapshot."""
+        if self._every_page is not None:
+            return
+        history = self._history
+        pages = np.where(
+            history.batch_failed[history.io_batch] != 0, 0, history.io_pages - history.io_shorn
+        )
+        io = np.repeat(np.arange(history.io_batch.size), pages)
+        nth = np.arange(io.size) - np.repeat(np.cumsum(pages) - pages, pages)
+        self._page_io = np.append(io, -1)  # row -1: none
+        self._every_page = _PageTimes(
+            history.io_first_page[io] + nth, history.batch_t_ns[history.io_batch[io]]
+        )

@@ -22,6 +22,8 @@ from crashsim.engine.paint import visible_segments
 from crashsim.engine.streams import I64, Stream
 from crashsim.power.safety import Safety, Stage
 
+_IN_MEMORY = (Stage.STORED, Stage.IN_HOST, Stage.IN_FILE, Stage.AFTER_QUIT)
+
 
 @dataclass(frozen=True, slots=True)
 class Extents:
@@ -55,14 +57,14 @@ def certain(history: History, stage: Stage, cut_ns: int, whole: bool = False) ->
     pieces = all_pieces(history)
     kept = versions_at(history, stage, cut_ns)
     pieces = Pieces(*(column[kept] for column in pieces))
-    if stage in (Stage.STORED, Stage.IN_HOST) and not whole:
+    if stage in _IN_MEMORY and not whole:
         pieces = _clip(history, pieces, cut_ns)
     return _extents(history, pieces)
 
 
 def surviving(history: History, stage: Stage, cut_ns: int, survivors: str) -> Extents:
     """The image with some of what was under way: `none`, `all`, or a seed in decimal."""
-    if survivors == "none" or stage in (Stage.STORED, Stage.IN_HOST):
+    if survivors == "none" or stage in _IN_MEMORY:
         return certain(history, stage, cut_ns)
     if survivors == "all":
         return certain(history, Stage.SUBMITTED, cut_ns)
@@ -115,10 +117,12 @@ def _first_of_write(history: History) -> tuple[I64, I64]:
     order = np.argsort(write, kind="stable")
     first = np.flatnonzero(np.diff(write[order], prepend=-1))
     which = np.cumsum(np.diff(write[order], prepend=-1) != 0) - 1
+    low = np.minimum.reduceat(history.store_offset[order], first)
+    high = np.maximum.reduceat((history.store_offset + history.store_length)[order], first)
     offset = np.empty_like(write)
     length = np.empty_like(write)
-    offset[order] = history.store_offset[order][first][which]
-    length[order] = np.add.reduceat(history.store_length[order], first)[which]
+    offset[order] = low[which]
+    length[order] = (high - low)[which]
     return offset, length
 
 

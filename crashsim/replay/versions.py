@@ -1,10 +1,10 @@
 """The loss once more, the slow way: two real files, one event after the other.
 
 An independent computation of what `power.at_risk` calculates. For every byte of the devices a file
-holds the number of the write that put it there (u32, 0: as before the run): one file for what the
+holds the number of the store that put it there (u32, 0: as before the run): one file for what the
 guest wrote, one for what the failure keeps. The History's events are applied in order of time:
-stores to the guest's file, snapshots of whole pages, completions, FLUSHes. Bytes in which the two
-files differ are lost. Nothing in here looks at `power`.
+stores to the guest's file, snapshots of whole pages, completions, journal commits, FLUSHes. Bytes
+in which the two files differ are lost. Nothing in here looks at `power`.
 """
 
 from __future__ import annotations
@@ -19,16 +19,18 @@ from crashsim.engine.history import History
 from crashsim.engine.pages import PAGE_BYTES
 from crashsim.replay.sparse import SparseFile
 
-_STORE, _COPY, _SNAPSHOT, _COMPLETE, _FLUSHED = range(5)
+_STORE, _COPY, _SNAPSHOT, _COMPLETE, _COMMIT, _FUA, _FLUSHED = range(7)
 _STAMP_BYTES = 4
 Stamps = npt.NDArray[np.uint32]
+_AS_BEFORE: Stamps = np.zeros(PAGE_BYTES, dtype=np.uint32)
 
 
 class TwoFiles:
     """The guest's view and one kept layer, as files of stamps in `folder`.
 
-    `keep`: what the failure keeps: "host" (pages of the host's page cache), "submitted",
-    "completed" or "durable"."""
+    `keep`: what the failure keeps: "host" (the device's memory), "file" (where that is a file's),
+    "after-quit" (and not zeroed at its end), "elsewhere" (nothing), "submitted", "completed" or
+    "durable"."""
 
     def __init__(self, history: History, keep: str, folder: Path) -> None:
         last = history.devices[-1]
@@ -41,6 +43,11 @@ class TwoFiles:
         self._host: dict[int, Stamps] = {}  # L2 of a guest without DAX
         self._sent: dict[int, list[tuple[int, Stamps]]] = {}  # I/O -> its pages' content
         self._cached: list[int] = []  # completed I/Os, in the disk's cache
+        self._cached_commits: list[int] = []
+        # Rule H13: pages whose first write no kept commit covers, and what they would show.
+        self._new: dict[int, int] = {}  # page -> end of its first batch
+        self._hidden: dict[int, Stamps] = {}
+        self._converted: set[int] = set()
         self._reserved: set[int] = set()
         self._changed: set[int] = set()  # pages to be compared again
         self._differing: dict[int, int] = {}  # page -> bytes
@@ -72,58 +79,121 @@ class TwoFiles:
     def _in_order(self) -> Iterator[tuple[int, int, int]]:
         history = self._history
         times = [history.store_t_ns, history.copy_t_ns, history.batch_t_ns]
-        times += [history.io_complete_ns, history.flush_disk_end_ns]
+        times += [history.io_complete_ns, history.commit_complete_ns, history.commit_fua_ns]
+        times += [history.flush_disk_end_ns]
         t = np.concatenate(times)
         kind = np.repeat(np.arange(len(times)), [column.size for column in times])
         index = np.concatenate([np.arange(column.size) for column in times])
         order = np.lexsort((index, kind, t))
         self._first_io = np.searchsorted(history.io_batch, np.arange(history.batch_t_ns.size + 1))
+        self._batch_end = np.zeros(history.batch_t_ns.size, dtype=np.int64)
+        np.maximum.at(self._batch_end, history.io_batch, history.io_complete_ns)
         return zip(t[order].tolist(), kind[order].tolist(), index[order].tolist(), strict=True)
 
     def _apply(self, event: tuple[int, int, int]) -> None:
         _, kind, index = event
-        history = self._history
         if kind == _STORE:
-            offset, length = int(history.store_offset[index]), int(history.store_length[index])
-            self._touch(range(offset // PAGE_BYTES, (offset + length - 1) // PAGE_BYTES + 1))
-            self._guest[offset : offset + length] = history.store_write[index] + 1
-            if self._keep == "host" and history.facts["dax"]:  # with DAX a store is in L2 at once
-                self._kept[offset : offset + length] = history.store_write[index] + 1
+            self._store(index)
         elif kind == _COPY:
-            page = int(history.copy_page[index])
+            page = int(self._history.copy_page[index])
             self._host[page] = self._page(self._guest, page).copy()
-            if self._keep == "host":
+            if self._keeps_memory(page):
                 self._put(page, self._host[page])
         elif kind == _SNAPSHOT:
             for io in range(int(self._first_io[index]), int(self._first_io[index + 1])):
                 self._submit(io)
         elif kind == _COMPLETE:
-            if self._keep == "completed" or (self._keep == "durable" and history.facts["plp"]):
+            if self._in_cache_is_kept():
                 self._arrive(index)
             else:
                 self._cached.append(index)
-        elif self._keep == "durable" and not history.facts["ignores_flush"]:
-            issued = int(history.flush_disk_issue_ns[index])
-            covered = [io for io in self._cached if int(history.io_complete_ns[io]) <= issued]
-            for io in covered:
-                self._arrive(io)
-            self._cached = [io for io in self._cached if int(history.io_complete_ns[io]) > issued]
+        elif kind == _COMMIT:
+            if self._in_cache_is_kept():
+                self._commit(index)
+            else:
+                self._cached_commits.append(index)
+        elif self._keep == "durable" and not self._history.facts["ignores_flush"]:
+            if kind == _FUA:
+                self._commit(index)
+            elif not self._history.flush_disk_ignored[index]:
+                self._flushed(int(self._history.flush_disk_issue_ns[index]))
+
+    def _in_cache_is_kept(self) -> bool:
+        """Whether the failure keeps what the disk completed."""
+        if self._keep == "durable":
+            return bool(self._history.facts["plp"])
+        return self._keep in ("submitted", "completed")
+
+    def _keeps_memory(self, page: int) -> bool:
+        """Whether the failure keeps what is in the page of the device's memory."""
+        facts = self._history.facts
+        device = self._device(page)
+        kind = facts["media"][device]
+        if kind == "nvdimm":
+            return self._keep != "elsewhere"
+        if self._keep == "host":
+            return True
+        in_file = self._keep in ("file", "after-quit") and kind not in ("private", "ram")
+        return in_file and not (self._keep == "after-quit" and facts["discard_data"][device])
+
+    def _device(self, page: int) -> int:
+        devices = self._history.devices
+        return next(i for i, d in enumerate(devices) if page < d.first_page + d.pages)
+
+    def _store(self, row: int) -> None:
+        history = self._history
+        offset, length = int(history.store_offset[row]), int(history.store_length[row])
+        pages = range(offset // PAGE_BYTES, (offset + length - 1) // PAGE_BYTES + 1)
+        self._touch(pages)
+        self._guest[offset : offset + length] = row + 1
+        if history.facts["dax"] and self._keeps_memory(pages[0]):  # it is in L2 at once
+            self._kept[offset : offset + length] = row + 1
+
+    def _flushed(self, issued_ns: int) -> None:
+        """A FLUSH covers what had completed when it was issued."""
+        history = self._history
+        covered = [io for io in self._cached if int(history.io_complete_ns[io]) <= issued_ns]
+        for io in covered:
+            self._arrive(io)
+        self._cached = [io for io in self._cached if int(history.io_complete_ns[io]) > issued_ns]
+        for commit in self._cached_commits:
+            if int(history.commit_complete_ns[commit]) <= issued_ns:
+                self._commit(commit)
+
+    def _commit(self, commit: int) -> None:
+        """First writes that the commit covers are kept, too."""
+        history = self._history
+        device, covers = int(history.commit_device[commit]), int(history.commit_t_ns[commit])
+        for page in [page for page, end in self._new.items() if end <= covers]:
+            if self._device(page) == device:
+                del self._new[page]
+                self._converted.add(page)
+                if page in self._hidden:
+                    self._put(page, self._hidden.pop(page))
 
     def _submit(self, io: int) -> None:
-        first = int(self._history.io_first_page[io])
+        history = self._history
+        first, batch = int(history.io_first_page[io]), int(history.io_batch[io])
+        if history.batch_failed[batch]:
+            return
         content = []
-        for page in range(first, first + int(self._history.io_pages[io])):
-            if self._history.facts["dax"]:
+        for page in range(first, first + int(history.io_pages[io] - history.io_shorn[io])):
+            if history.facts["dax"]:
                 content.append((page, self._page(self._guest, page).copy()))
             else:
-                content.append((page, self._host[page]))
+                content.append((page, self._host.get(page, _AS_BEFORE)))
+            if page not in self._converted and history.facts["new_extents"][self._device(page)]:
+                self._new.setdefault(page, int(self._batch_end[batch]))
         self._sent[io] = content
         if self._keep == "submitted":
             self._arrive(io)
 
     def _arrive(self, io: int) -> None:
         for page, content in self._sent.pop(io, ()):
-            self._put(page, content)
+            if page in self._new:
+                self._hidden[page] = content
+            else:
+                self._put(page, content)
 
     def _put(self, page: int, content: Stamps) -> None:
         self._touch(range(page, page + 1))
