@@ -16,6 +16,7 @@ from crashsim.engine.streams import I64
 from crashsim.errors import NothingExplored
 from crashsim.experiment.expect import judge
 from crashsim.experiment.loader import Case
+from crashsim.experiment.model import Experiment
 from crashsim.experiment.units import format_duration
 from crashsim.inputs import Inputs
 from crashsim.power import loss
@@ -96,7 +97,7 @@ def measure(case: Case, history: History, inputs: Inputs, paranoid: bool) -> Cas
         cuts=compared,
         examples=_examples(history, found),
         marks=_marks(history),
-        notices=inputs.notices + _notices(history),
+        notices=inputs.notices + _hints(case.experiment) + _notices(history),
     )
     return _judged(case, result, history)
 
@@ -197,6 +198,16 @@ def _thinned(instants: I64) -> list[int]:
     """At most `thinning.PICTURE_STEPS` of them, evenly chosen: they are for the eye."""
     step = -(-instants.size // thinning.PICTURE_STEPS) or 1
     return list(instants[::step].tolist())
+
+
+def _hints(experiment: Experiment) -> list[str]:
+    """What the guest's program was told (Rule G3)."""
+    if not experiment.guest.map_sync:
+        return []
+    return [
+        "MAP_SYNC was refused with EOPNOTSUPP (95): the device cannot make stores durable by "
+        "themselves, so the program must call fsync or msync (G3)"
+    ]
 
 
 def _notices(history: History) -> list[str]:

@@ -1,0 +1,397 @@
+"""Each rule of monitors, backings, faults and comparison devices, with numbers worked out by hand.
+
+As in `tests/test_rules.py`: a fault costs 10 ns, a page 100 ns on the way to the disk, a FLUSH 1000
+ns; a one-word write that begins at `b` has its vCPU free at b+1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from crashsim.device.virtio_pmem import MONITORS
+from crashsim.engine.history import NEVER, History, Reason
+from crashsim.experiment.backing import Backing, DiskFaults, Fault
+from crashsim.experiment.model import Device, Experiment
+from crashsim.power.at_risk import at_risk
+from crashsim.power.loss import broken_promises, rows_safe
+from crashsim.power.safety import Domain, Safety, Stage, kept_stage
+from crashsim.stack import simulate
+from tests import against_oracle
+from tests.oracle import OracleDevice, OracleGuest, OracleWorld, Sync, Write
+from tests.oracle.cases import DISK, HOST, P
+from tests.oracle.inputs import GroupSync, Item
+
+Changes = dict[str, Any]
+
+
+def play(
+    *vcpus: Sequence[Item],
+    device: Changes | None = None,
+    guest: Changes | None = None,
+    host: Changes | None = None,
+    disk: Changes | None = None,
+    pages: int = 8,
+    until: int | None = None,
+    synced: bool = True,
+    **top: Any,
+) -> History:
+    """One device, one program for each vCPU, on the round stack with some settings changed."""
+    oracle_guest = OracleGuest(acknowledge="synced" if synced else "immediate")
+    programs = tuple(tuple(items) for items in vcpus)
+    world = OracleWorld((OracleDevice(pages, programs),), HOST, DISK, oracle_guest, 1, until)
+    plain = against_oracle.experiment(world)
+    changed = {
+        "guest": plain.guest.model_copy(update=guest or {}),
+        "host": plain.host.model_copy(update=host or {}),
+        "disk": plain.disk.model_copy(update=disk or {}),
+        "devices": (Device(name="pmem0", size=pages * P, **(device or {})),),
+    }
+    experiment: Experiment = plain.model_copy(update=changed | top)
+    history = simulate(experiment, against_oracle.programs(world))
+    history._check()
+    return history
+
+
+def safe(history: History, domain: Domain = Domain.POWER_CUT) -> list[int]:
+    return [int(t) for t in rows_safe(history, Safety(history, kept_stage(domain)))[1]]
+
+
+def acked(history: History) -> list[tuple[int, int]]:
+    rows = zip(history.flush_ack_ns, history.flush_result, strict=True)
+    return [(int(t), int(result)) for t, result in rows]
+
+
+def flushes(history: History) -> list[int]:
+    return [int(t) for t in history.flush_disk_issue_ns]
+
+
+STORE_AND_SYNC = [Write(0, 8, ends_record=True), Sync()]
+# The store begins at 10, the sync at 11, its data is written at 111.
+
+
+# --- guest ----------------------------------------------------------------------------------------
+
+
+def test_G8_with_the_virtqueue_full_a_request_waits_for_an_acknowledgement(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(MONITORS, "qemu", replace(MONITORS["qemu"], queue=2))
+    history = play([Sync()], [Sync()], [Sync()])
+    assert history.flush_submit_ns.tolist() == [0, 0, 1000]
+    assert history.flush_asked_ns.tolist() == [0, 0, 0]
+
+
+def test_G8_queues_are_as_deep_as_the_monitors_make_them() -> None:
+    depths = {name: monitor.queue for name, monitor in MONITORS.items()}
+    assert depths["qemu"] == 128
+    assert {depths[name] for name in depths if name != "qemu"} == {256}
+
+
+# --- monitors -------------------------------------------------------------------------------------
+
+
+def test_V1_qemu_commits_a_dirty_mtime_and_V3_the_callers_of_msync_do_not() -> None:
+    assert acked(play(STORE_AND_SYNC)) == [(2411, 0)]  # W J F C F
+    for monitor in ("crosvm", "firecracker", "firecracker-reused-result"):
+        assert acked(play(STORE_AND_SYNC, vmm=monitor)) == [(1111, 0)]  # W F
+    assert acked(play(STORE_AND_SYNC, vmm="cloud-hypervisor")) == [(2411, 0)]
+
+
+def test_V3_the_other_monitors_serve_one_request_after_the_other() -> None:
+    three = [[Sync()], [Sync(delay_ns=1)], [Sync(delay_ns=2)]]
+    assert acked(play(*three)) == [(1000, 0), (2000, 0), (2000, 0)]
+    assert acked(play(*three, vmm="crosvm")) == [(1000, 0), (2000, 0), (3000, 0)]
+
+
+def test_V3_each_monitor_has_its_own_error_code() -> None:
+    codes = {}
+    for monitor in MONITORS:
+        history = play([Sync()], vmm=monitor, host={"fsync_errors": (0,)})
+        codes[monitor] = int(history.flush_result[0])
+        assert history.facts["failed_syncs"] == 1
+    assert codes.pop("qemu") == codes.pop("cloud-hypervisor") == codes.pop("crosvm") == 1
+    assert set(codes.values()) == {2**32 - 1}
+
+
+def late_store(monitor: str, driver: str = "concurrent") -> History:
+    """vCPU 1 stores and asks for a flush while the monitor's call for vCPU 0 is under way."""
+    late = [Write(P, 8, 500), Sync()]
+    return play([Sync()], late, vmm=monitor, guest={"driver": driver}, until=20_000)
+
+
+def test_V3_a_reused_result_acknowledges_a_flush_that_does_not_cover_its_store() -> None:
+    history = late_store("firecracker-reused-result")
+    assert acked(history) == [(1000, 0), (1000, 0)]
+    requests, stores = broken_promises(
+        history, rows_safe(history, Safety(history, Stage.DURABLE))[1]
+    )
+    assert (requests.tolist(), stores.tolist()) == ([1], [0])
+
+
+@pytest.mark.parametrize(
+    ("monitor", "driver"),
+    [
+        ("firecracker", "concurrent"),
+        ("firecracker-reused-result", "serialized"),
+        ("qemu", "concurrent"),
+    ],
+)
+def test_V3_one_call_for_each_request_or_a_serialized_driver_keeps_the_promise(
+    monitor: str, driver: str
+) -> None:
+    history = late_store(monitor, driver)
+    assert not broken_promises(history, rows_safe(history, Safety(history, Stage.DURABLE))[1])[
+        0
+    ].size
+
+
+# --- backings -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["private", "tmpfs", "hugetlbfs"])
+def test_V4_flushes_succeed_and_nothing_persists(kind: str) -> None:
+    history = play(STORE_AND_SYNC, device={"backing": Backing(kind=kind)})  # type: ignore[arg-type]
+    assert history.flush_result.tolist() == [0]
+    assert history.ack_t_ns.size == 1
+    assert safe(history) == safe(history, Domain.HOST_CRASH) == [NEVER]
+    assert safe(history, Domain.GUEST_CRASH) == [10]
+    assert safe(history, Domain.VMM_KILL) == ([NEVER] if kind == "private" else [10])
+
+
+def test_V5_without_a_file_every_flush_fails() -> None:
+    history = play([*STORE_AND_SYNC, Sync()], device={"backing": Backing(kind="ram")})
+    assert acked(history) == [(11, 1), (11, 1)]
+    assert safe(history, Domain.VMM_KILL) == [NEVER]
+
+
+def test_V5_discard_data_takes_even_what_was_durable_when_the_monitor_quits() -> None:
+    history = play(STORE_AND_SYNC, device={"backing": Backing(discard_data=True)})
+    assert safe(history) == [1311]
+    assert (safe(history, Domain.VMM_KILL), safe(history, Domain.VMM_QUIT)) == ([10], [NEVER])
+    assert safe(play(STORE_AND_SYNC), Domain.VMM_QUIT) == [10]
+
+
+def test_V5_prealloc_makes_every_page_dirty_before_the_first_store() -> None:
+    history = play([Sync()], device={"backing": Backing(prealloc=True)})
+    assert history.io_pages.tolist() == [8]
+    assert play([Sync()]).io_pages.size == 0
+
+
+def test_V6_the_first_store_to_a_hole_without_a_free_block_kills_the_monitor() -> None:
+    items = [Write(0, 8), Write(8, 8), Write(P, 8), Write(2 * P, 8), Write(3 * P, 8)]
+    sparse = {"backing": Backing(extents="sparse")}
+    history = play(items, device=sparse, host={"free": 2 * P}, until=9000)
+    # Begins: 10, 11, 22, and the third page at 33
+    assert history.facts["sigbus"] == {"t_ns": 33, "page": 2, "device": "pmem0"}
+    assert (history.end_ns, history.store_t_ns.tolist()) == (32, [10, 11, 22])
+    assert not history.flush_result.size
+    enough = play(items, device=sparse, host={"free": 4 * P}, until=9000)
+    assert enough.facts["sigbus"] is None
+    assert play(items, host={"free": 2 * P}, until=9000).facts["sigbus"] is None
+
+
+def test_V7_a_plugged_devices_vcpus_begin_when_it_is_there() -> None:
+    assert play([Write(0, 8)], device={"plugged": 700}).store_t_ns.tolist() == [710]
+
+
+def test_V8_a_migration_carries_neither_the_contents_nor_the_queue() -> None:
+    assert safe(play(STORE_AND_SYNC), Domain.MIGRATION) == [NEVER]
+
+
+def test_V9_an_emulated_nvdimm_has_no_flush_path() -> None:
+    history = play(STORE_AND_SYNC, device={"type": "nvdimm"})
+    assert history.flush_device.size == 0
+    assert history.ack_t_ns.tolist() == [11]
+    assert (safe(history), safe(history, Domain.VMM_KILL)) == ([NEVER], [10])
+
+
+def test_V9_a_real_nvdimm_persists_without_a_sync() -> None:
+    history = play([Write(0, 8)], device={"type": "real-nvdimm"})
+    assert [safe(history, domain) for domain in (Domain.HOST_CRASH, Domain.POWER_CUT)] == [
+        [10],
+        [10],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("cache", "flush_requests", "returned", "durable"),
+    [
+        # Into L1 at 0; copied at 1, 512 + 10 ns; then the fsync: 523 + 2400
+        ("writeback", 1, 2923, 1823),
+        ("unsafe", 1, 523, NEVER),
+        ("writethrough", 0, 1623, 1623),  # an fdatasync of the host: W F
+        ("none", 1, 1101, 1101),  # one batch 1..101, and a FLUSH
+    ],
+)
+def test_V9_virtio_blk_in_its_cache_modes(
+    cache: str, flush_requests: int, returned: int, durable: int
+) -> None:
+    history = play(STORE_AND_SYNC, device={"type": "virtio-blk", "cache": cache})
+    assert history.flush_device.size == flush_requests
+    assert history.ack_t_ns.tolist() == [returned]
+    assert safe(history) == [durable]
+    if cache == "none":
+        assert history.batch_reason.tolist() == [Reason.DIRECT]
+
+
+# --- the host -------------------------------------------------------------------------------------
+
+
+def test_H2_the_dirty_unit_is_the_folio() -> None:
+    items = [Write(0, 8), Write(P, 8), Write(3 * P, 8), Sync()]
+    small = play(items)
+    assert (small.store_t_ns.tolist(), small.io_pages.tolist()) == ([10, 21, 32], [2, 1])
+    large = play(items, device={"backing": Backing(folio=2 * P)})
+    # One fault for pages 0 and 1; both folios are written whole: 4 pages in one I/O
+    assert (large.store_t_ns.tolist(), large.io_pages.tolist()) == ([10, 11, 22], [4])
+
+
+def test_H12_a_call_of_msync_leaves_the_mtime_alone() -> None:
+    twice = [*STORE_AND_SYNC, Sync()]
+    assert acked(play(twice, vmm="crosvm")) == [(1111, 0), (2111, 0)]
+    assert acked(play(twice)) == [(2411, 0), (3411, 0)]
+
+
+@pytest.mark.parametrize("extents", ["unwritten", "sparse"])
+def test_H13_a_new_extent_reads_zeros_until_the_metadata_is_committed(extents: str) -> None:
+    backing = {"backing": Backing(extents=extents)}  # type: ignore[arg-type]
+    # msync commits, too: data 111, journal 311, FLUSH 1311, commit 1411, FLUSH 2411
+    history = play([*STORE_AND_SYNC, Write(8, 8), Sync()], device=backing, vmm="crosvm")
+    assert safe(history)[0] == 2411
+    assert safe(history, Domain.HOST_CRASH)[0] == 1411
+    # The second write dirties at 2421, W F: nothing is new any more
+    assert acked(history) == [(2411, 0), (3522, 0)]
+    assert safe(play(STORE_AND_SYNC)) == [1311]  # an old extent is there with the first FLUSH
+
+
+def test_H13_what_the_flusher_wrote_of_a_new_extent_waits_for_a_commit() -> None:
+    host = {"dirty_writeback": 1000, "dirty_expire": 1000}
+    device = {"backing": Backing(extents="sparse")}
+    late = [Write(0, 8), Sync(delay_ns=5000)]
+    history = play(late, device=device, host=host, vmm="crosvm")
+    # Written 2000..2100; the sync at 5011: J 5211, F 6211, C 6311, F 7311
+    assert safe(history, Domain.HOST_CRASH) == [6311]
+    assert safe(history) == [7311]
+
+
+def test_H14_a_failed_write_is_reported_once_and_never_repeated() -> None:
+    history = play(
+        [*STORE_AND_SYNC, Sync(), Write(8, 8, 5000), Sync()], host={"write_errors": (50,)}
+    )
+    # EIO when the data is not written, without journal and FLUSH; then success
+    assert acked(history)[:2] == [(111, 1), (2411, 0)]  # J F C F, and no data
+    assert history.batch_failed.tolist() == [1, 0]
+    # The page is clean: only the later store takes both to the disk
+    assert safe(history)[0] == safe(history)[1] > 8000
+
+
+def test_H14_an_error_of_the_flusher_is_the_next_syncs() -> None:
+    host = {"write_errors": (0,), "dirty_writeback": 1000, "dirty_expire": 1000}
+    history = play([Write(0, 8), Sync(delay_ns=5000), Sync()], host=host)
+    assert [result for _, result in acked(history)] == [1, 0]
+    assert safe(history) == [NEVER]
+
+
+def test_H14_a_write_error_that_never_came_is_said() -> None:
+    history = play(STORE_AND_SYNC, host={"write_errors": (5_000,)})
+    assert history.facts["faults_not_fired"] == [("host.write_errors", 5000)]
+
+
+@pytest.mark.parametrize(
+    ("reaction", "acknowledged", "durable"),
+    [("give-up", [], NEVER), ("retry", [2411], NEVER), ("rewrite", [2522], 1422)],
+)
+def test_G9_after_an_error_a_program_gives_up_calls_again_or_writes_again(
+    reaction: str, acknowledged: list[int], durable: int
+) -> None:
+    history = play(
+        STORE_AND_SYNC,
+        guest={"on_sync_error": reaction},
+        host={"write_errors": (0,)},
+        until=9000,
+    )
+    assert history.facts["failed_syncs"] == 1
+    assert history.ack_t_ns.tolist() == acknowledged
+    assert safe(history)[0] == durable
+
+
+def test_G9_a_guest_that_panics_stops_at_once() -> None:
+    history = play(
+        [*STORE_AND_SYNC, Write(P, 8)],
+        guest={"on_sync_error": "panic"},
+        host={"write_errors": (0,)},
+        until=9000,
+    )
+    assert (history.end_ns, history.store_t_ns.tolist()) == (111, [10])
+    assert history.facts["panicked_ns"] == 111
+
+
+def test_G9_a_failed_group_sync_is_joined_again() -> None:
+    group = [Write(0, 8, ends_record=True), GroupSync()]
+    history = play(group, guest={"on_sync_error": "retry"}, host={"fsync_errors": (0,)})
+    assert [result for _, result in acked(history)] == [1, 0]
+    assert history.ack_t_ns.size == 1
+
+
+def test_H15_a_sync_of_a_file_in_memory_does_nothing() -> None:
+    history = play(STORE_AND_SYNC, device={"backing": Backing(kind="tmpfs")})
+    assert (acked(history), flushes(history)) == ([(11, 0)], [])
+
+
+# --- the disk -------------------------------------------------------------------------------------
+
+
+def faulty(**faults: Fault) -> Changes:
+    return {"faults": DiskFaults(**faults)}
+
+
+def test_D4_an_ignored_flush_makes_nothing_durable_and_the_next_one_does() -> None:
+    disk = faulty(ignored_flush=Fault(at=(0,)))
+    history = play([*STORE_AND_SYNC, Sync()], disk=disk)
+    assert flushes(history) == [311, 1411, 2411]
+    assert history.flush_disk_ignored.tolist() == [1, 0, 0]
+    assert safe(history) == [2411]
+
+
+def test_D4_ignored_flushes_come_never_always_and_as_often_as_configured() -> None:
+    many = [item for i in range(200) for item in (Write(0, 8), Sync())]
+    for share, low, high in (((0, 1), 0, 0), ((1, 1), 400, 400), ((1, 4), 70, 130)):
+        history = play(many, disk=faulty(ignored_flush=Fault(share=share)))
+        assert low <= int(history.flush_disk_ignored.sum()) <= high
+
+
+def test_D4_a_shorn_write_leaves_its_last_page_behind_until_it_is_written_again() -> None:
+    both = [Write(0, 8), Write(P, 8), Sync()]
+    history = play(both, disk=faulty(shorn=Fault(at=(0,))))
+    assert history.io_shorn.tolist() == [1]
+    assert safe(history)[1] == NEVER > safe(history)[0]
+    again = play([*both, Write(P + 8, 8), Sync()], disk=faulty(shorn=Fault(at=(0,))))
+    assert safe(again)[1] == safe(again)[2] < NEVER
+
+
+def test_D4_shorn_writes_come_never_always_and_as_often_as_configured() -> None:
+    many = [item for i in range(200) for item in (Write(0, 8), Sync())]
+    for share, low, high in (((0, 1), 0, 0), ((1, 1), 200, 200), ((1, 4), 30, 70)):
+        history = play(many, disk=faulty(shorn=Fault(share=share)))
+        assert low <= int(history.io_shorn.sum()) <= high
+
+
+def test_D4_a_fault_that_never_fired_is_said() -> None:
+    history = play([Write(0, 8)], disk=faulty(shorn=Fault(share=(1, 2))), until=100)
+    assert history.facts["faults_not_fired"] == [("disk.faults.shorn", 100)]
+
+
+# --- failures -------------------------------------------------------------------------------------
+
+
+def test_P6_a_live_copy_sees_the_hosts_pages_and_a_storage_snapshot_the_disk() -> None:
+    history = play([*STORE_AND_SYNC, Write(P, 8)], until=5000)
+    assert safe(history, Domain.LIVE_COPY) == history.store_t_ns.tolist()
+    assert safe(history, Domain.STORAGE_SNAPSHOT) == [111, NEVER]
+    lost = at_risk(history, Safety(history, kept_stage(Domain.LIVE_COPY)))
+    assert not np.any(lost.values)
