@@ -38,65 +38,43 @@ def recorded_program(
     entries: Entries, generation: str, device: int, first_byte: int, first_write: int
 ) -> tuple[Program, I64]:
     """The program, and where each of its writes' payload lies."""
-    offset: list[int] = []
-    length: list[int] = []
-    think: list[int] = []
-    payload_at: list[int] = []
-    op_at: list[int] = []
-    op_kind: list[int] = []
-    op_delay: list[int] = []
-    op_argument: list[int] = []
+    flags = entries.flags
+    mark = (flags & MARK) != 0
+    data = (entries.length > 0) & ((flags & DISCARD) == 0) & ~mark
+    # Where nothing happens there is no pause either: the next entry keeps its instant.
+    rows = np.flatnonzero(mark | data | ((flags & (FLUSH | FUA)) != 0))
+    mark, data, flags = mark[rows], data[rows], flags[rows]
+    gap = np.diff(entries.t_ns[rows], prepend=0)
+    position = np.cumsum(data) - data  # writes before the entry
+    after = (data & ((flags & FUA) != 0)).astype(np.int64)
+    before = (data & ((flags & FLUSH) != 0)).astype(np.int64)
+    first = before * 0 if generation != "ordered" else before
+    behind = before - first + after
+    leading = np.flatnonzero((first > 0) | ~data)  # an operation, before the data if there is any
+    trailing = np.flatnonzero(behind)  # flushes behind the data
+    kind = np.where(mark, Op.MARK, np.where(data, Op.PREFLUSH, Op.FLUSH))
+    argument = np.where(mark, entries.label[rows], np.where(data, after, 1))
+    order = np.argsort(np.concatenate([2 * leading, 2 * trailing + 1]), kind="stable")
 
-    def operate(kind: Op, delay_ns: int, argument: int) -> None:
-        op_at.append(len(offset))
-        op_kind.append(kind)
-        op_delay.append(delay_ns)
-        op_argument.append(argument)
+    def operations(lead: I64, trail: I64) -> I64:
+        column: I64 = np.concatenate([lead[leading], trail[trailing]])[order]
+        return column
 
-    previous = 0
-    columns = (entries.t_ns, entries.offset, entries.length, entries.flags, entries.payload_at)
-    rows = zip(*(column.tolist() for column in (*columns, entries.label)), strict=True)
-    for t, start, size, flags, payload, label in rows:
-        gap, previous = t - previous, t
-        if flags & MARK:
-            operate(Op.MARK, gap, label)
-            continue
-        data = size > 0 and not flags & DISCARD
-        if not data:
-            if flags & (FLUSH | FUA):
-                operate(Op.FLUSH, gap, 1)
-            else:
-                previous -= gap  # nothing happens here; the next entry keeps its instant
-            continue
-        before = 1 if flags & FLUSH else 0
-        after = 1 if flags & FUA else 0
-        if before and generation == "ordered":
-            operate(Op.PREFLUSH, gap, after)  # if it fails, neither data nor FUA flush follow
-            gap, before = 0, 0
-        offset.append(start + first_byte)
-        length.append(size)
-        think.append(gap)
-        payload_at.append(payload)
-        if before + after:
-            operate(Op.FLUSH, 0, before + after)
+    writes = rows[data]
     empty = np.empty(0, dtype=np.int64)
     program = Program(
         device=device,
         first_write=first_write,
-        offset=_column(offset),
-        length=_column(length),
-        think_ns=_column(think),
+        offset=entries.offset[writes] + first_byte,
+        length=entries.length[writes],
+        think_ns=np.where(first > 0, 0, gap)[data],
         record_low=empty,
         record_high=empty,
-        op_at=_column(op_at),
-        op_kind=_column(op_kind),
-        op_delay_ns=_column(op_delay),
-        op_argument=_column(op_argument),
+        op_at=operations(position, position + 1),
+        op_kind=operations(kind, np.full(rows.size, Op.FLUSH)),
+        op_delay_ns=operations(gap, np.zeros(rows.size, dtype=np.int64)),
+        op_argument=operations(argument, behind),
         call=Call.FDATASYNC,
         labels=entries.labels or ("",),
     )
-    return program, _column(payload_at)
-
-
-def _column(values: list[int]) -> I64:
-    return np.array(values, dtype=np.int64)
+    return program, entries.payload_at[writes]
