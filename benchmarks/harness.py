@@ -12,7 +12,7 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -40,6 +40,10 @@ class Sizes:
     span_bytes: int
     image_span_bytes: int
     device_bytes: tuple[int, int]
+    explored_images: int
+    program_states: int
+    spawn_seconds: float
+    recorded_writes: int
     repeats: int
 
 
@@ -53,6 +57,10 @@ FULL = Sizes(
     span_bytes=4 * GIB,
     image_span_bytes=GIB,
     device_bytes=(GIB, 1024 * GIB),
+    explored_images=1_000_000,
+    program_states=4_000,
+    spawn_seconds=2.0,
+    recorded_writes=1_000_000,
     repeats=3,
 )
 QUICK = Sizes(
@@ -65,6 +73,10 @@ QUICK = Sizes(
     span_bytes=GIB,
     image_span_bytes=GIB // 64,
     device_bytes=(GIB // 64, GIB),
+    explored_images=2_000,
+    program_states=20,
+    spawn_seconds=0.05,
+    recorded_writes=2_000,
     repeats=1,
 )
 
@@ -108,7 +120,7 @@ def run(sizes: Sizes, side: str = SIDE, progress: Progress = lambda _text: None)
         numpy=version("numpy"),
     )
 
-    def repeated(name: str, **options: int) -> list[Answer]:
+    def repeated(name: str, **options: float) -> list[Answer]:
         answers = []
         for turn in range(sizes.repeats):
             progress(f"{name} {options} {turn + 1}/{sizes.repeats}")
@@ -119,6 +131,7 @@ def run(sizes: Sizes, side: str = SIDE, progress: Progress = lambda _text: None)
     _synced_rows(report, sizes, repeated)
     _versus_rows(report, sizes, repeated)
     _image_rows(report, sizes, repeated)
+    _explore_rows(report, sizes, repeated)
     progress("equality")
     small = {"stores": sizes.equality_stores, "span_bytes": sizes.image_span_bytes}
     _compare(report, [measure(side, "equality", small)])
@@ -127,7 +140,7 @@ def run(sizes: Sizes, side: str = SIDE, progress: Progress = lambda _text: None)
     return report
 
 
-def measure(side: str, name: str, options: dict[str, int]) -> Answer:
+def measure(side: str, name: str, options: Mapping[str, float]) -> Answer:
     """One measurement in its own process."""
     command = [sys.executable, "-m", "benchmarks.measure", side, name, json.dumps(options)]
     root = Path(__file__).resolve().parent.parent
@@ -202,6 +215,30 @@ def _image_rows(report: Report, sizes: Sizes, repeated: Callable[..., list[Answe
             report.rows.append(Row(name, "µs/page", times))
             if any(answer["size_bytes"] != device_bytes for answer in answers):
                 report.problems.append(f"{name}: the file has another size")
+
+
+def _explore_rows(report: Report, sizes: Sizes, repeated: Callable[..., list[Answer]]) -> None:
+    most = sizes.explored_images
+    answers = repeated("images", stores=400, most=most)
+    rates = [answer["images"] / answer["seconds"] for answer in answers]
+    name = f"{most:,} distinct images of 4 MiB, checked in process"
+    report.rows.append(Row(name, "images/s", rates, "at least 50,000"))
+    _demand(report, "images", (answer["images"] for answer in answers))
+    answers = repeated("programs", states=sizes.program_states, seconds=sizes.spawn_seconds)
+    name = f"{sizes.program_states:,} states, each checked by /bin/true, on all CPUs"
+    spawned = [answer["spawned"] for answer in answers]
+    explored = [answer["explored"] for answer in answers]
+    shares = [100 * one / most for one, most in zip(explored, spawned, strict=True)]
+    report.rows.append(Row("/bin/true spawned by itself, on all CPUs", "1/s", spawned))
+    report.rows.append(Row(name, "states/s", explored))
+    report.rows.append(Row(f"{name}: of what can be spawned", "%", shares, "at least 80"))
+    _demand(report, "checked states", (answer["checked"] for answer in answers))
+    answers = repeated("recording", writes=sizes.recorded_writes)
+    name = f"recording of {sizes.recorded_writes:,} writes, ready to explore"
+    report.rows.append(Row(name, "s", [answer["seconds"] for answer in answers], "under 10"))
+    times = [answer["peak_bytes"] / answer["log_bytes"] for answer in answers]
+    report.rows.append(Row(f"{name}: memory, in sizes of the log", "times", times))
+    _demand(report, "atoms", (answer["atoms"] for answer in answers))
 
 
 def _compare(report: Report, answers: Iterable[Answer]) -> None:

@@ -21,7 +21,7 @@ from typing import Any, Protocol, cast
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks import simpy_model
+from benchmarks import exploring, simpy_model
 from benchmarks.simpy_model import SimpyParameters
 
 I64 = npt.NDArray[np.int64]
@@ -168,6 +168,9 @@ MEASUREMENTS: dict[str, Callable[..., Answer]] = {
     "versus": versus,
     "equality": equality,
     "image": image,
+    "images": exploring.images,
+    "programs": exploring.programs,
+    "recording": exploring.recording,
 }
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
-import signal
+import subprocess
 import sys
 import traceback
 from collections.abc import Iterator
@@ -22,12 +22,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from crashsim import __version__
-from crashsim.errors import CrashsimError, NothingExplored, OutputError
+from crashsim.errors import CrashsimError, NothingExplored, OutputError, UsageError
 
 if TYPE_CHECKING:
-    from crashsim.experiment.loader import Plan
     from crashsim.results import Results
-    from crashsim.runs import Finished
+    from crashsim.running import Ran
 
 RUN = click.Path(path_type=Path)
 DOMAINS = ("program-kill", "guest-crash", "vmm-kill", "host-crash", "power-cut")
@@ -43,89 +42,102 @@ def cli() -> None:
 
 
 @cli.command()
-@click.argument("experiment", type=RUN)
+@click.argument("experiments", metavar="EXPERIMENT...", nargs=-1, required=True, type=RUN)
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Set one value.")
 @click.option("--seed", type=click.IntRange(0, (1 << 64) - 1), help="Another seed.")
 @click.option("--json", "as_json", is_flag=True, help="Print results.json instead of a table.")
 @click.option("--paranoid", is_flag=True, help="Compare files at every durability event.")
 @click.option("--workers", type=click.IntRange(1), help="Processes; default: one a core.")
 @click.option("--output", type=RUN, default=Path("runs"), show_default=True, help="Where runs go.")
+@click.option("--findings", type=RUN, help="Replay the saved findings of this folder first.")
 def run(
-    experiment: Path,
+    experiments: tuple[Path, ...],
     overrides: tuple[str, ...],
     seed: int | None,
     as_json: bool,
     paranoid: bool,
     workers: int | None,
     output: Path,
+    findings: Path | None,
 ) -> None:
-    """Simulate an experiment, find what is lost, and report."""
+    """Simulate experiments, find what is lost, and report."""
     from crashsim.experiment.loader import load
-    from crashsim.report.progress import progress
-    from crashsim.runs import run_cases
+    from crashsim.running import INTERRUPTED, Options, run_experiment
 
-    plan = load(experiment, overrides, seed)
-    finished: list[Finished] = []
-    interrupted = False
-    try:
-        with progress(len(plan.cases)) as advance:
-            count = workers or os.cpu_count() or 1
-            for one in run_cases(plan.cases, count, paranoid, advance):
-                finished.append(one)
-    except KeyboardInterrupt:
-        interrupted = True
-        if not finished:
-            raise
-        click.echo("Interrupted: keeping what was done so far.", err=True)
-    results = _results(plan, finished, interrupted)
-    with _unhurried() as pressed:
-        final = _keep(results, finished, output)
-    interrupted = interrupted or bool(pressed)
-    _print(results, final, as_json, _command(), plan.file)
-    sys.exit(130 if interrupted else _verdict(results))
+    if as_json and len(experiments) > 1:
+        raise UsageError("--json prints one document: name one experiment")
+    plans = [load(experiment, overrides, seed) for experiment in experiments]
+    exit_code = 0 if findings is None else _replay_all(findings)
+    options = Options(workers or os.cpu_count() or 1, paranoid, output, _command())
+    done: list[Ran] = []
+    for plan in plans:
+        ran = run_experiment(plan, options)
+        _print(ran.results, ran.folder, as_json, options.command, ran.file)
+        done.append(ran)
+        if ran.exit_code == INTERRUPTED:
+            sys.exit(INTERRUPTED)
+    if not as_json:
+        _print_truth(done)
+    sys.exit(max([exit_code, *(ran.exit_code for ran in done)]))
 
 
-def _results(plan: Plan, finished: list[Finished], interrupted: bool) -> Results:
-    from crashsim.results import Results
+def _print_truth(done: list[Ran]) -> None:
+    """Several explorations side by side: what came of the states of each."""
+    from crashsim.report.explored import print_outcomes
 
-    return Results(
-        experiment=plan.experiment.name,
-        description=plan.experiment.description,
-        version=__version__,
-        seed=plan.experiment.seed,
-        cases=[one.result for one in finished],
-        interrupted=interrupted,
-    )
+    with _printing():
+        print_outcomes([ran.results for ran in done])
 
 
-@contextmanager
-def _unhurried() -> Iterator[list[int]]:
-    """Ctrl-C waits until what is done is kept; a second one does not. Yields those that came."""
-    pressed: list[int] = []
+def _replay_all(folder: Path) -> int:
+    """1 if a saved finding still fails."""
+    from crashsim.exploring import replay_file, saved_files
 
-    def later(number: int, _frame: object) -> None:
-        pressed.append(number)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    failing = 0
+    for path in saved_files(folder):
+        one, again = replay_file(path)
+        fails = again.verdict.kind != "ok"
+        failing += fails
+        said = again.verdict.outcome or again.verdict.message or again.verdict.kind
+        click.echo(f"{path}: {'still fails: ' + said if fails else 'ok now'}", err=True)
+        if fails:
+            for line in one.story:
+                click.echo(f"  {line}", err=True)
+    return 1 if failing else 0
 
-    before = signal.signal(signal.SIGINT, later)
-    try:
-        yield pressed
-    finally:
-        signal.signal(signal.SIGINT, before)
 
+@cli.command()
+@click.argument("file", metavar="FINDING", type=RUN)
+@click.option("--image", "output", type=RUN, help="Write the state's image to a new file.")
+@click.option("--mount", is_flag=True, help="Mount the image's file system for a shell (root).")
+def replay(file: Path, output: Path | None, mount: bool) -> None:
+    """Rebuild the state of a saved finding and run its checker again.
 
-def _keep(results: Results, finished: list[Finished], output: Path) -> Path:
-    from crashsim.report.write import write_reports
-    from crashsim.runs import new_folder, write_history
+    Exit code 1 if it still fails, 0 if it is fine now.
+    """
+    from crashsim.exploring import image_of, mounted, replay_file
 
-    suffix = "-interrupted" if results.interrupted else ""
-    with new_folder(output, results.experiment, results.seed, suffix) as (folder, final):
-        write_history(folder, finished)
-        write_reports(results, folder, _command())
-    return final
+    if output is not None:
+        image_of(file, output)
+        _say_on_output(f"{output}: the image of {file}")
+        return
+    if mount:
+        with mounted(file) as folder:
+            shell = os.environ.get("SHELL", "/bin/sh")
+            click.echo(f"{folder}: as the cut leaves it; leave the shell to unmount", err=True)
+            subprocess.run([shell], cwd=folder, check=False)
+        return
+    one, again = replay_file(file)
+    lines = [*one.story, f"expected: {again.expected.kind} {again.expected.outcome}".rstrip()]
+    lines.append(f"found:    {again.verdict.kind} {again.verdict.outcome}".rstrip())
+    if again.verdict.message and again.verdict.kind != "ok":
+        lines.append(again.verdict.message)
+    _say_on_output("\n".join(lines))
+    sys.exit(0 if again.verdict.kind == "ok" else 1)
 
 
 def _print(results: Results, final: Path, as_json: bool, command: str, file: str) -> None:
+    from crashsim.report.explored import print_explored
     from crashsim.report.github import append_step_summary, error_annotations
     from crashsim.report.markdown import summary
     from crashsim.report.terminal import print_results
@@ -143,6 +155,7 @@ def _print(results: Results, final: Path, as_json: bool, command: str, file: str
                     click.echo(printable(f"{case.name}: {text}"), err=True)
         else:
             print_results(results)
+            print_explored(results, str(final))
         if annotate:
             for line in error_annotations(results, file, _metric_lines(file)):
                 click.echo(line, err=as_json)
@@ -184,11 +197,6 @@ def _metric_lines(file: str) -> dict[str, int]:
         if key in METRICS:
             found.setdefault(key, number)
     return found
-
-
-def _verdict(results: Results) -> int:
-    failed = any(not e.holds for case in results.cases for e in case.expectations)
-    return 1 if failed else 0
 
 
 def _command() -> str:
@@ -317,6 +325,24 @@ def compare(old: Path, new: Path, tolerances: tuple[str, ...]) -> None:
     with _printing():
         print_comparison(found)
     sys.exit(1 if found.regressed else 0)
+
+
+@cli.command(context_settings={"ignore_unknown_options": True})
+@click.argument("words", metavar="[-- COMMAND...]", nargs=-1, type=click.UNPROCESSED)
+@click.option("--pid", type=click.IntRange(1), help="A running monitor instead of a command.")
+@click.option("--xml", type=RUN, help="libvirt's XML instead of a command.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def doctor(words: tuple[str, ...], pid: int | None, xml: Path | None, as_json: bool) -> None:
+    """Say which settings of a command line lose data, before any simulation.
+
+    crashsim doctor -- qemu-system-x86_64 ...   (QEMU or cloud-hypervisor)
+    """
+    from crashsim import doctor as doctors
+
+    diagnosis = doctors.examine(words, pid, xml, Path.cwd())
+    with _printing():
+        doctors.doctor(diagnosis, as_json)
+    sys.exit(diagnosis.exit_code)
 
 
 @cli.command()

@@ -135,6 +135,8 @@ class CaseResult:
     marks: Marks
     expectations: list[Expectation] = field(default_factory=list)
     notices: list[str] = field(default_factory=list)
+    exploration: dict[str, Any] | None = None  # docs/exploring.md; None: nothing was explored
+    findings: list[str] = field(default_factory=list)  # their files, in the run's folder
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,6 +46,9 @@ def test_a_quick_run_prints_a_table_and_writes_every_value(
         "at most 11",
         "at least 50,000",
         "at least 30",
+        "at least 50,000",
+        "at least 80",
+        "under 10",
     ]
 
 

@@ -20,7 +20,7 @@ LONGEST_FILE = 500
 MODEL = ("crashsim.engine", "crashsim.experiment.model")
 ROOMS: dict[str, tuple[str, ...]] = {
     "crashsim.engine": (),
-    "crashsim.experiment": ("crashsim.results",),
+    "crashsim.experiment": ("crashsim.results", "crashsim.monitor"),
     "crashsim.guest": MODEL,
     "crashsim.device": MODEL,
     "crashsim.pagecache": MODEL,
@@ -29,6 +29,17 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "crashsim.replay": ("crashsim.engine", "crashsim.power"),
     "crashsim.report": ("crashsim.results", "crashsim.experiment.units"),
     "crashsim.formats": ("crashsim.engine",),
+    "crashsim.monitor": ("crashsim.engine.pages", "crashsim.experiment.units"),
+    "crashsim.states": ("crashsim.engine", "crashsim.power", "crashsim.replay"),
+    "crashsim.checkers": ("crashsim.engine", "crashsim.guest.content"),
+    "crashsim.explore.wiring": ("crashsim",),
+    "crashsim.explore": (
+        "crashsim.states",
+        "crashsim.checkers",
+        "crashsim.engine",
+        "crashsim.experiment.units",
+        "crashsim.replay",
+    ),
     "crashsim.results": (),
     "crashsim.errors": (),
     "crashsim.__main__": ("crashsim.cli",),
@@ -43,13 +54,25 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "crashsim.tell": ("crashsim",),
     "crashsim.thinning": ("crashsim.engine", "crashsim.power", "crashsim.results"),
     "crashsim.runs": ("crashsim",),
+    "crashsim.running": ("crashsim",),
+    "crashsim.exploring": ("crashsim",),
+    "crashsim.doctor": ("crashsim.monitor", "crashsim.experiment.units"),
     "crashsim.cli": ("crashsim",),
 }
 EVERYBODYS = ("crashsim.errors", "crashsim.__version__")
 
 # These meet the world; all others are a function of the experiment and its files.
-OUTER = ("crashsim.cli", "crashsim.runs", "crashsim.report", "crashsim.__main__")
-SPEAKING = ("crashsim.cli", "crashsim.report.terminal")
+OUTER = (
+    "crashsim.cli",
+    "crashsim.runs",
+    "crashsim.running",
+    "crashsim.exploring",
+    "crashsim.report",
+    "crashsim.checkers",
+    "crashsim.doctor",
+    "crashsim.__main__",
+)
+SPEAKING = ("crashsim.cli", "crashsim.running", "crashsim.report.terminal", "crashsim.doctor")
 # What the user gave is checked here, and an assertion is no check: `python -O` drops it.
 CHECKING = ("crashsim.experiment", "crashsim.formats", "crashsim.runs", "crashsim.cli")
 

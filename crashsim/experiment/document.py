@@ -152,6 +152,8 @@ class _Builder:
         tag = str(node.tag)
         kind = tag.removeprefix(_TAG)
         text: str = node.value
+        if node.style == ">":  # the library marks where it folded lines
+            text = text.replace("\a", "")
         if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
             message = "half of a surrogate pair is not a character"
             self.mistakes.append(Mistake(self.place(node), message))

@@ -169,6 +169,10 @@ class Expect(Part):
         default=None, description="Sync calls that returned an error."
     )
 
+    findings: CountCondition | None = Field(
+        default=None, description="Causes of states that the checker of explore rejects."
+    )
+
     def conditions(self) -> dict[str, Condition]:
         """The metrics that something is expected of."""
         return {name: value for name, value in self if isinstance(value, Condition)}

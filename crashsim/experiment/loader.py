@@ -24,6 +24,7 @@ from crashsim.experiment.document import (
     walk,
     with_value,
 )
+from crashsim.experiment.machines import READERS, with_machines
 from crashsim.experiment.mistakes import validate
 from crashsim.experiment.model import Experiment
 from crashsim.experiment.sweep import RawCase, expand, with_case_expectations
@@ -88,8 +89,10 @@ def _stem(file: str) -> str:
 
 
 def _checked(tree: Node, file: str, mistakes: list[Mistake], overrides: Sequence[str]) -> Plan:
-    base, wrong = validate(_with_files(tree, file)[0])
+    base, wrong = validate(_completed(tree, file)[0])
     swept = find(tree, ("sweep",)) is not None
+    if _commands(tree):
+        wrong = []  # judged case by case
     mistakes = mistakes + [m for m in wrong if not (swept and m.relation)]
     raw_cases, wrong = expand(tree, str(getattr(find(tree, ("name",)), "value", "")))
     mistakes += wrong + _pinned(raw_cases, overrides)
@@ -110,8 +113,9 @@ def _cases(
     cases: list[Case] = []
     found: dict[Mistake, list[str]] = {}
     for raw in raw_cases:
-        tree, mistakes = _with_files(raw.tree, file)
-        experiment, wrong = validate(tree)
+        tree, mistakes = _completed(raw.tree, file)
+        # What is wrong with a command line is said by itself, not by what is missing for it.
+        experiment, wrong = (None, []) if mistakes and _commands(raw.tree) else validate(tree)
         for mistake in (*mistakes, *wrong):
             found.setdefault(mistake, []).append(raw.name)
         if experiment is not None:
@@ -193,6 +197,19 @@ def _pinned(cases: Sequence[RawCase], overrides: Sequence[str]) -> list[Mistake]
                 message = f"the sweep sets {other}; --set sweep=null runs without the sweep"
                 mistakes.append(Mistake(_set_place(key), message))
     return mistakes
+
+
+def _completed(tree: Node, file: str) -> tuple[Node, list[Mistake]]:
+    """The tree with files as absolute paths and devices for command lines."""
+    tree, mistakes = with_machines(tree)
+    tree, wrong = _with_files(tree, file)
+    return tree, mistakes + wrong
+
+
+def _commands(tree: Node) -> bool:
+    """Whether devices are given by command lines or monitor commands."""
+    keys = (("monitor",), *(("device", reader) for reader in READERS))
+    return any(find(tree, key) is not None for key in keys)
 
 
 def _with_files(tree: Node, file: str) -> tuple[Node, list[Mistake]]:

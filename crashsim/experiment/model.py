@@ -18,6 +18,7 @@ from crashsim.experiment import units
 from crashsim.experiment.backing import Backing
 from crashsim.experiment.disk import Disk
 from crashsim.experiment.expect import Condition, Expect
+from crashsim.experiment.explore import Check, Explore
 from crashsim.experiment.part import Contradiction, Part
 from crashsim.experiment.quantities import Duration, PositiveDuration, Ratio, Size, refused
 from crashsim.experiment.workload import (
@@ -42,6 +43,7 @@ __all__ = [
     "Backing",
     "Call",
     "CaseBlock",
+    "Check",
     "Condition",
     "Device",
     "Disk",
@@ -52,6 +54,7 @@ __all__ = [
     "EveryTime",
     "Expect",
     "Experiment",
+    "Explore",
     "Fill",
     "Guest",
     "Host",
@@ -313,6 +316,9 @@ class Experiment(Part):
     host: Host = Field(default=Host(), description="The host's page cache.")
     disk: Disk = Field(default=Disk(), description="The host's disk.")
     power: Power = Field(default=Power(), description="What fails, and when.")
+    explore: Explore | None = Field(
+        default=None, description="Try every state that a cut may leave. Default: do not."
+    )
     sweep: Sweep | None = Field(
         default=None, description="Values to try; one case for each combination."
     )
@@ -356,6 +362,8 @@ class Experiment(Part):
         if not missing:
             yield from self._device_contradictions()
             yield from self._recording_contradictions()
+        if self.expect.findings is not None and self.explore is None:
+            yield Contradiction(("expect", "findings"), "nothing is explored: there is no explore")
         for index, at in enumerate(self.power.at):
             if self.duration is not None and at > self.duration:
                 yield Contradiction(

@@ -18,6 +18,25 @@ from crashsim.experiment.workload import KINDS
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 
+_COMMAND_LINES = {
+    "qemu": {"type": "string", "description": "QEMU's command line: the device(s) in it."},
+    "libvirt": {"type": "string", "description": "libvirt's XML: the device(s) in it."},
+}
+_COMMAND = {
+    "type": "object",
+    "properties": {
+        "at": {"type": "string", "description": "When, such as 5s."},
+        "do": {"type": "string", "description": "object_add ... or device_add ..."},
+    },
+    "additionalProperties": False,
+}
+_TIMELINE = {
+    "type": "array",
+    "items": _COMMAND,
+    "description": "Commands of QEMU's monitor: what is plugged in while the guest runs.",
+}
+
+
 def json_schema() -> dict[str, Any]:
     """The schema as a plain document."""
     schema = Experiment.model_json_schema(mode="validation")
@@ -30,6 +49,8 @@ def json_schema() -> dict[str, Any]:
         # Their default is the profile's, which a schema cannot say.
         if name in PROFILES["consumer-nvme"] or name == "atom":
             del field["default"]
+    schema["$defs"]["Device"]["properties"] |= _COMMAND_LINES
+    schema["properties"]["monitor"] = _TIMELINE
     return {"$schema": DIALECT, **_by_kind(schema), "title": "crashsim experiment"}
 
 

@@ -48,7 +48,7 @@ def console_for(stream: TextIO | None = None) -> Console:
 def print_results(results: Results, stream: TextIO | None = None) -> None:
     """The table of cases, examples of loss, expectations and notices."""
     console = console_for(stream)
-    say = _Speaker(console)
+    say = Speaker(console)
     shown = results.cases
     if console.is_terminal and len(shown) > _MOST_ROWS:
         shown = worst_first(shown)[:_MOST_ROWS]
@@ -110,7 +110,7 @@ def _cell(column: Column, case: CaseResult) -> Text:
     return Text(column.cell(case), "bold red" if column.bad(case) else "")
 
 
-class _Speaker:
+class Speaker:
     """Says lines and tables as the console's stream can carry them."""
 
     def __init__(self, console: Console) -> None:
@@ -171,7 +171,7 @@ class _Speaker:
         return text
 
 
-def _print_examples(results: Results, say: _Speaker) -> None:
+def _print_examples(results: Results, say: Speaker) -> None:
     examples = told(results, _MOST_EXAMPLES)
     if not examples:
         return
@@ -181,7 +181,7 @@ def _print_examples(results: Results, say: _Speaker) -> None:
         say(f"  {case.name}: {example.text}")
 
 
-def _print_expectations(results: Results, say: _Speaker) -> None:
+def _print_expectations(results: Results, say: Speaker) -> None:
     failures = [(case, wrong) for case in results.cases for wrong in failed(case)]
     say("")
     for case, wrong in failures[:_MOST_FAILURES]:
@@ -193,7 +193,7 @@ def _print_expectations(results: Results, say: _Speaker) -> None:
 
 def print_comparison(comparison: Comparison, stream: TextIO | None = None) -> None:
     """What became worse first, then the rest, then the outcome."""
-    say = _Speaker(console_for(stream))
+    say = Speaker(console_for(stream))
     for notice in comparison.notices:
         say(f"Notice: {notice}", "yellow")
     styles = {"worse": "red", "tolerated": "yellow", "better": "green"}

@@ -1,0 +1,150 @@
+"""What is measured of exploring: images in process, programs as checkers, a long recording.
+
+Each function answers with plain numbers; nothing is asserted about time.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import struct
+import tempfile
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from crashsim.checkers.command import Command
+from crashsim.experiment.model import Device, Experiment, Guest, KeyValue, Recording, SizeRange
+from crashsim.explore.bench import Subject
+from crashsim.explore.budget import Budget
+from crashsim.explore.in_process import explore_in_process
+from crashsim.explore.run import explore
+from crashsim.inputs import make_inputs
+from crashsim.stack import simulate
+from crashsim.states import Rules, Space
+
+MIB = 1 << 20
+SECTOR_BYTES = 512
+TRUE = "/bin/true"
+_FIELDS = struct.Struct("<4Q")
+
+Answer = dict[str, Any]
+
+
+def images(_side: object, stores: int, most: int) -> Answer:
+    """Seconds to visit `most` distinct images of 4 MiB, each checked for three equal fields behind
+    a flag (the check of PMDK's pmreorder_simple)."""
+    subject = _subject(stores)
+    start = perf_counter()
+    visited = explore_in_process(subject.space, _consistent, most)
+    return {"seconds": perf_counter() - start, "images": visited.images, "bad": visited.bad}
+
+
+def _consistent(image: memoryview) -> bool:
+    flag, one, two, three = _FIELDS.unpack_from(image, 0)
+    return not flag or one == two == three
+
+
+def _subject(stores: int, command: str | None = None) -> Subject:
+    """Values of 64 B to 4 KiB in random slots of 4 MiB, without a sync."""
+    experiment = Experiment(
+        device=Device(size=4 * MIB),
+        workload=KeyValue(
+            records=stores, slots=1024, slot_size=4096, value_size=SizeRange(min=64, max=4096)
+        ),
+        guest=Guest(file_system="none"),
+    )
+    inputs = make_inputs(experiment)
+    history = simulate(experiment, inputs.programs)
+    space = Space(history, inputs.content, None, 0, Rules("any-host", SECTOR_BYTES))
+    return Subject(history, 0, space, lambda: Command(command or TRUE))
+
+
+def programs(_side: object, states: int, seconds: float) -> Answer:
+    """States a second with a program as checker, on all processors, and how many of that program
+    the machine can spawn by itself, before and after."""
+    workers = os.cpu_count() or 1
+    before = _spawned(workers, seconds)
+    subject = _subject(64, TRUE)
+    start = perf_counter()
+    found = explore(subject, Budget(states), seed=1, workers=workers)
+    explored = found.checked / (perf_counter() - start)
+    after = _spawned(workers, seconds)
+    return {"explored": explored, "spawned": (before + after) / 2, "checked": found.checked}
+
+
+def _spawned(workers: int, seconds: float) -> float:
+    """How many /bin/true a second end, from so many processes that do nothing else."""
+    context = get_context("fork")
+    pipes = [context.Pipe(duplex=False) for _ in range(workers)]
+    processes = [
+        context.Process(target=_spawn_on, args=(seconds, sender)) for _receiver, sender in pipes
+    ]
+    for process in processes:
+        process.start()
+    rate = sum(float(receiver.recv()) for receiver, _sender in pipes)
+    for process in processes:
+        process.join()
+    return rate
+
+
+def _spawn_on(seconds: float, sender: Connection) -> None:
+    count, start = 0, perf_counter()
+    while perf_counter() - start < seconds:
+        os.waitpid(os.posix_spawn(TRUE, [TRUE], {}), 0)
+        count += 1
+    sender.send(count / (perf_counter() - start))
+
+
+def recording(_side: object, writes: int) -> Answer:
+    """Seconds until a recording of so many writes of a sector, a flush after every 100, is ready to
+    explore: its states counted, its first epoch at hand."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "long.log"
+        size = _write_log(path, writes)
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        start = perf_counter()
+        experiment = Experiment(
+            device=Device(size=1 << 30),
+            workload=Recording(kind="recording", log=str(path), clock=10_000),
+            guest=Guest(file_system="none"),
+        )
+        inputs = make_inputs(experiment)
+        history = simulate(experiment, inputs.programs)
+        space = Space(history, inputs.content, None, 0, Rules("any-host", SECTOR_BYTES))
+        digits = sum(choices.bit_length() for choices in space.choices())
+        atoms = len(next(iter(space.epochs())).atoms)
+        seconds = perf_counter() - start
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    return {
+        "seconds": seconds,
+        "peak_bytes": peak * 1024,
+        "log_bytes": size,
+        "atoms": atoms,
+        "bits": digits,
+    }
+
+
+def _write_log(path: Path, writes: int) -> int:
+    """A dm-log-writes log, in memory at once: entries of two sectors, and flushes of one."""
+    flushes = writes // 100
+    place = np.random.default_rng(1).integers(0, (1 << 30) // 4096, writes) * 8
+    entry = np.zeros((writes + flushes, 2, SECTOR_BYTES // 8), dtype="<u8")
+    is_flush = np.zeros(writes + flushes, dtype=bool)
+    is_flush[100::101] = True
+    is_flush = is_flush[: writes + flushes]
+    entry[~is_flush, 0, 0] = place[: int((~is_flush).sum())]
+    entry[~is_flush, 0, 1] = 1
+    entry[~is_flush, 1, :] = np.arange(int((~is_flush).sum()))[:, None]
+    entry[is_flush, 0, 2] = 1
+    head = struct.pack("<QQQI", 0x6A736677736872, 1, entry.shape[0], SECTOR_BYTES)
+    whole = np.ones((entry.shape[0], 2), dtype=bool)
+    whole[is_flush, 1] = False
+    with path.open("wb") as file:
+        file.write(head.ljust(SECTOR_BYTES, b"\0"))
+        file.write(entry[whole].tobytes())
+    return path.stat().st_size

@@ -1,0 +1,130 @@
+"""Any program as a checker.
+
+Contract: the command is split into words as a shell would and run without one. `{image}`,
+`{device}`, `{acks}` and `{mnt}` in a word become paths, which the program also finds in its
+environment as `CRASHSIM_IMAGE` and so on; words that name files are made absolute, because the
+program runs in an empty folder of its own. `{mnt}` is a folder with the files of the file system in
+the image (`filesystem.py`). `python3` is the one that crashsim runs in.
+
+| it ends with | verdict |
+|---|---|
+| exit code 0 | ok |
+| exit code 126 or 127, or it cannot be started | broken |
+| any other exit code | finding |
+| a signal | crash |
+| the end of its time | hang |
+
+The last line `outcome: ...` that it prints is the outcome; what it prints first is the message.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import signal
+import sys
+from pathlib import Path
+
+from crashsim.checkers.filesystem import SYSTEM_PATH, How
+from crashsim.checkers.spawn import Ended
+from crashsim.checkers.station import DEVICE, MEMORY_BYTES, TIME_LIMIT_S, Station
+from crashsim.checkers.verdict import OK, Acks, Ranges, Verdict, verdict
+from crashsim.checkers.workshop import Workshop
+from crashsim.errors import UsageError
+
+_PATH = f"{Path(sys.executable).parent}:{SYSTEM_PATH}"
+_CANNOT_RUN = (126, 127)  # what shells answer for a program that cannot be run, or found
+_OUTCOME = re.compile(r"^outcome:(.*)$", re.MULTILINE)
+
+
+class Command:
+    """A checker that runs a program for each image."""
+
+    def __init__(
+        self,
+        template: str,
+        *,
+        time_limit_s: float = TIME_LIMIT_S,
+        memory_bytes: int = MEMORY_BYTES,
+        device: str = DEVICE,
+        folder: Path | None = None,
+        how: How = "auto",
+    ) -> None:
+        """`device`: the guest's name of the device, for `{device}`. `folder`: where files that the
+        command names are looked for; by default where we are. UsageError for a command that is
+        none."""
+        self._words = _words(template, (folder or Path.cwd()).absolute())
+        self._time_limit_s = time_limit_s
+        wants_files = any("{mnt}" in word for word in self._words)
+        self._station = Station(time_limit_s, memory_bytes, device, how if wants_files else None)
+        self._filled: tuple[Workshop, list[str], dict[str, str]] | None = None
+
+    @property
+    def way(self) -> str | None:
+        """How `{mnt}` is made, `loop` or `debugfs`, once an image was checked."""
+        return self._station.way
+
+    def check(self, image: memoryview, acks: Acks, changed: Ranges | None = None) -> Verdict:
+        return self._station.check(image, acks, changed, self._ask)
+
+    def close(self) -> None:
+        self._station.close()
+        self._filled = None
+
+    def _ask(self, shop: Workshop) -> Verdict:
+        if self._filled is None or self._filled[0] is not shop:
+            self._filled = shop, *self._fill(shop)
+        _, words, environment = self._filled
+        return self._judge(shop.run(words, environment))
+
+    def _fill(self, shop: Workshop) -> tuple[list[str], dict[str, str]]:
+        paths = {
+            "image": str(shop.image.path),
+            "device": str(shop.device),
+            "acks": str(shop.acks),
+            "mnt": str(shop.files),
+        }
+        words = self._words
+        for name, path in paths.items():
+            words = [word.replace(f"{{{name}}}", path) for word in words]
+        environment = {f"CRASHSIM_{name.upper()}": path for name, path in paths.items()}
+        work = str(shop.work)
+        environment |= {"PATH": _PATH, "HOME": work, "TMPDIR": work}
+        return words, environment
+
+    def _judge(self, ended: Ended) -> Verdict:
+        if ended.status == 0 and not ended.timed_out and not ended.output:
+            return OK
+        text = ended.output.decode("utf-8", "replace")
+        outcomes = _OUTCOME.findall(text)
+        outcome = outcomes[-1] if outcomes else ""
+        if ended.status is None:
+            return verdict("broken", message=f"{self._words[0]} cannot be started: {ended.error}")
+        if ended.timed_out:
+            told = f"not ended after {self._time_limit_s:g} s"
+            return verdict("hang", outcome, f"{told}\n{text}")
+        if ended.status == 0:
+            return verdict("ok", outcome, text)
+        if ended.status < 0:
+            return verdict("crash", outcome, f"killed by {_signal(-ended.status)}\n{text}")
+        told = f"exit code {ended.status}\n{text}"
+        return verdict("broken" if ended.status in _CANNOT_RUN else "finding", outcome, told)
+
+
+def _words(template: str, folder: Path) -> list[str]:
+    try:
+        words = shlex.split(template)
+    except ValueError as error:
+        raise UsageError(f"{template!r} is no command: {error}") from None
+    if not words:
+        raise UsageError("the checker's command is empty")
+    if os.sep not in words[0]:
+        words[0] = shutil.which(words[0], path=_PATH) or words[0]
+    return [str(folder / word) if os.path.isfile(folder / word) else word for word in words]
+
+
+def _signal(number: int) -> str:
+    known = [name.name for name in signal.Signals if name.value == number]
+    return known[0] if known else f"signal {number}"

@@ -1,0 +1,105 @@
+"""A checker's own copy of an image, as a file that costs what differs.
+
+Contract: after `bring` the file holds exactly the image, whatever was done to its content before:
+written, mapped, cut or punched. Pages that are zero are holes until somebody writes to them. Nobody
+may write to it while `bring` runs.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from crashsim.checkers.verdict import Ranges
+from crashsim.engine.pages import PAGE_BYTES
+
+_STRETCH_PAGES = 1 << 8
+
+
+class PrivateFile:
+    """`path` is the copy; images have whole pages."""
+
+    def __init__(self, path: Path, size_bytes: int) -> None:
+        self.path = path
+        self.size_bytes = size_bytes
+        self._buffer = bytearray(_STRETCH_PAGES * PAGE_BYTES)
+        self._fresh = True  # it has not held an image yet
+        self._fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        os.ftruncate(self._fd, size_bytes)
+        # Pages that may be other than zero, in the file or in the image.
+        self._laid = np.zeros(size_bytes // PAGE_BYTES, dtype=bool)
+
+    def bring(self, image: memoryview, changed: Ranges | None, touched: bool) -> None:
+        """Make it hold the image. `changed`: where this differs from the last one; None: unknown.
+        `touched`: somebody may have written to the file.
+
+        O(what changed) if nobody did; otherwise O(pages that are or were not zero), and O(image)
+        without `changed`."""
+        if touched:
+            self._mark_all()
+        if self._fresh or changed is None:
+            words = np.frombuffer(image, dtype=np.uint64).reshape(-1, PAGE_BYTES // 8)
+            self._laid |= words.any(axis=1)
+        else:
+            for start, end in changed:
+                self._laid[start // PAGE_BYTES : -(-end // PAGE_BYTES)] = True
+        if self._fresh or changed is None or touched:
+            self._compare(image)
+        else:
+            for start, end in changed:
+                os.pwrite(self._fd, image[start:end], start)
+        self._fresh = False
+
+    def close(self) -> None:
+        """Let go of it; the file stays."""
+        os.close(self._fd)
+
+    def _mark_all(self) -> None:
+        """Of its size again, and all that others wrote marked."""
+        if os.fstat(self._fd).st_size != self.size_bytes:
+            os.ftruncate(self._fd, self.size_bytes)
+        for start, end in self._allocated():
+            self._laid[start // PAGE_BYTES : -(-end // PAGE_BYTES)] = True
+
+    def _allocated(self) -> Iterator[tuple[int, int]]:
+        end = 0
+        while end < self.size_bytes:
+            try:
+                start = os.lseek(self._fd, end, os.SEEK_DATA)
+            except OSError as error:
+                if error.errno == errno.ENXIO:  # only a hole is left
+                    return
+                raise
+            end = os.lseek(self._fd, start, os.SEEK_HOLE)
+            yield start, end
+
+    def _compare(self, image: memoryview) -> None:
+        """Write the marked pages that differ."""
+        for low, high in _runs(self._laid):
+            for first in range(low, high, _STRETCH_PAGES):
+                start = first * PAGE_BYTES
+                end = min(high, first + _STRETCH_PAGES) * PAGE_BYTES
+                there = memoryview(self._buffer)[: end - start]
+                os.preadv(self._fd, [there], start)
+                for a, b in _runs(_differing_pages(there, image[start:end])):
+                    here = slice(start + a * PAGE_BYTES, start + b * PAGE_BYTES)
+                    os.pwrite(self._fd, image[here], here.start)
+
+
+Pages = np.ndarray[tuple[int], np.dtype[np.bool_]]
+
+
+def _differing_pages(a: memoryview, b: memoryview) -> Pages:
+    unequal = np.frombuffer(a, dtype=np.uint64) != np.frombuffer(b, dtype=np.uint64)
+    found: Pages = unequal.reshape(-1, PAGE_BYTES // 8).any(axis=1)
+    return found
+
+
+def _runs(marked: Pages) -> list[tuple[int, int]]:
+    """[low, high) of neighbours that are marked."""
+    edges = np.flatnonzero(np.diff(marked, prepend=False, append=False))
+    return list(zip(edges[0::2].tolist(), edges[1::2].tolist(), strict=True))

@@ -1,0 +1,83 @@
+"""A workshop when it is needed, with the image's files laid out where a checker wants them.
+
+Contract: whatever a checker does to its files is undone before the next image, if need be by making
+the workshop anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from crashsim.checkers.filesystem import How, Way, choose, close_quietly
+from crashsim.checkers.spawn import Limits
+from crashsim.checkers.verdict import Acks, Ranges, Verdict, verdict
+from crashsim.checkers.workshop import Workshop
+from crashsim.errors import CrashsimError
+
+TIME_LIMIT_S = 10.0
+MEMORY_BYTES = 2 << 30
+DEVICE = "pmem0"
+
+
+class Station:
+    """Lays out one image after another; `how` is None for a checker that wants no files."""
+
+    def __init__(self, time_s: float, memory_bytes: int, device: str, how: How | None) -> None:
+        self._time_s = time_s
+        self._memory_bytes = memory_bytes
+        self._device = Path(device).name or DEVICE
+        self._how = how
+        self._shop: Workshop | None = None
+        self._way: Way | None = None
+
+    @property
+    def way(self) -> str | None:
+        """`loop` or `debugfs`, once an image was laid out with its files."""
+        return None if self._way is None else self._way.name
+
+    def check(
+        self,
+        image: memoryview,
+        acks: Acks,
+        changed: Ranges | None,
+        ask: Callable[[Workshop], Verdict],
+    ) -> Verdict:
+        """What `ask` says of the image, once all is laid out."""
+        shop = self._shown(image, acks, changed)
+        if self._how is None:
+            return ask(shop)
+        if self._way is None:
+            self._way = choose(self._how, shop)
+        way = self._way
+        try:
+            told = way.lay_out(shop)
+            found = told if isinstance(told, Verdict) else _with(ask(shop), told)
+        finally:
+            try:
+                way.clear(shop)
+            except (CrashsimError, OSError):
+                self.close()  # the next image gets a new workshop
+        return found
+
+    def close(self) -> None:
+        """Remove everything; it can be used again."""
+        close_quietly(self._way)
+        if self._shop is not None:
+            self._shop.close()
+        self._way = self._shop = None
+
+    def _shown(self, image: memoryview, acks: Acks, changed: Ranges | None) -> Workshop:
+        if self._shop is not None and not self._shop.usable(image.nbytes):
+            self.close()
+        if self._shop is None:
+            limits = Limits(self._time_s, self._memory_bytes, image.nbytes + self._memory_bytes)
+            wants_files = self._how is not None
+            self._shop = Workshop(limits, image.nbytes, self._device, wants_files)
+            changed = None
+        self._shop.show(image, acks, changed)
+        return self._shop
+
+
+def _with(found: Verdict, told: str) -> Verdict:
+    return verdict(found.kind, found.outcome, f"{found.message}\n{told}") if told else found

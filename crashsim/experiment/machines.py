@@ -1,0 +1,170 @@
+"""What people run as a device: QEMU's (or cloud-hypervisor's) command line, libvirt's XML, and
+monitor commands on the experiment's timeline (Rules V4, V5, V7).
+
+Contract: `device: {qemu: ...}` or `{libvirt: ...}` becomes one device for each virtio-pmem device
+of the machine, with its size and backing; keys beside it hold for each of them and win. `monitor:`
+is a list of `{at, do}` in the monitor's own words and adds what is plugged in later. Only the words
+count, never the files of this host: the same experiment runs alike everywhere. Every mistake is
+told at the value that holds it, with the offending words.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from crashsim.experiment import units
+from crashsim.experiment.document import Mistake, Node, Place, find, with_value
+from crashsim.monitor.command import read_text
+from crashsim.monitor.hotplug import read_timeline
+from crashsim.monitor.libvirt import read_xml
+from crashsim.monitor.machine import FILE, RAM, Backend, Machine, PmemDevice
+from crashsim.monitor.place import CommandLineError
+
+READERS = {"qemu": read_text, "libvirt": read_xml}
+_IN_MEMORY = {"/dev/shm/": "tmpfs", "/dev/hugepages/": "hugetlbfs"}
+_NO_MACHINE = Machine(())
+_Plain = str | bool | dict[str, "_Plain"]
+
+
+def with_machines(tree: Node) -> tuple[Node, list[Mistake]]:
+    """The tree with devices in place of command lines and monitor commands."""
+    written = find(tree, ("device",))
+    timeline = find(tree, ("monitor",))
+    source = _source(written)
+    if source is None and timeline is None:
+        return tree, []
+    mistakes: list[Mistake] = []
+    machine = _NO_MACHINE if source is None else _machine(*source, mistakes)
+    plugged = machine if timeline is None else _plugged(timeline, machine, mistakes)
+    place = timeline if source is None else source[1]
+    if mistakes or place is None or not isinstance(tree.value, Mapping):
+        return tree, mistakes
+    if source is not None and not plugged.devices:
+        return tree, [Mistake(place.place, "no virtio-pmem device in it")]
+    top = _replaced(tree.value, written, source, plugged, place)
+    return replace(tree, value=top), []
+
+
+def _source(written: Node | None) -> tuple[str, Node] | None:
+    """Which reader, and what it is to read."""
+    if written is None or not isinstance(written.value, Mapping):
+        return None
+    for key in READERS:
+        node = written.value.get(key)
+        if isinstance(node, Node) and isinstance(node.value, str):
+            return key, node
+    return None
+
+
+def _machine(reader: str, node: Node, mistakes: list[Mistake]) -> Machine:
+    try:
+        return READERS[reader](str(node.value))
+    except CommandLineError as error:
+        mistakes += [Mistake(node.place, str(mistake)) for mistake in error.mistakes]
+        return _NO_MACHINE
+
+
+def _plugged(timeline: Node, machine: Machine, mistakes: list[Mistake]) -> Machine:
+    commands: list[tuple[int, str]] = []
+    value = timeline.value
+    entries = value if isinstance(value, Sequence) and not isinstance(value, str) else []
+    if not entries:
+        mistakes.append(Mistake(timeline.place, "expected a list of {at: 5s, do: object_add ...}"))
+    for entry in entries:
+        at, do = (find(entry, (key,)) for key in ("at", "do"))
+        try:
+            if at is None or do is None or not isinstance(do.value, str):
+                raise units.UnitError("expected at and do, such as {at: 5s, do: object_add ...}")
+            commands.append((units.parse_duration(str(at.value)), do.value))
+        except units.UnitError as error:
+            mistakes.append(Mistake(entry.place, str(error)))
+    try:
+        return read_timeline(commands, machine)
+    except CommandLineError as error:
+        mistakes += [Mistake(timeline.place, str(mistake)) for mistake in error.mistakes]
+        return machine
+
+
+def _replaced(
+    keys: Mapping[str, Node],
+    written: Node | None,
+    source: tuple[str, Node] | None,
+    machine: Machine,
+    node: Node,
+) -> dict[str, Node]:
+    """The top-level keys with the machine's devices, and those written out beside them."""
+    beside = dict(written.value) if written and isinstance(written.value, Mapping) else {}
+    devices: list[Node] = []
+    if source is not None:
+        beside.pop(source[0])
+    elif written is not None:
+        devices.append(written)
+        beside = {}
+    listed = keys.get("devices")
+    if listed is not None and isinstance(listed.value, Sequence):
+        devices += list(listed.value)  # type: ignore[arg-type]
+    for number, device in enumerate(machine.devices):
+        made = _tree(_device(device, number), node.place)
+        for key, value in beside.items():
+            made = _with(made, key, value)
+        devices.append(made)
+    top = {k: v for k, v in keys.items() if k not in ("device", "devices", "monitor")}
+    if len(devices) == 1:
+        top["device"] = devices[0]
+    else:
+        top["devices"] = Node(devices, node.place, node.place)
+    monitors = {device.monitor for device in machine.devices}
+    if "vmm" not in top and len(monitors) == 1:
+        top["vmm"] = _tree(monitors.pop(), node.place)
+    return top
+
+
+def _with(made: Node, key: str, value: Node) -> Node:
+    """A key that the user wrote beside the command line; parts of `backing` one by one."""
+    if key == "backing" and isinstance(value.value, Mapping):
+        for part, below in value.value.items():
+            made = with_value(made, ["backing", part], below)
+        return made
+    return with_value(made, [key], value)
+
+
+def _device(device: PmemDevice, number: int) -> dict[str, _Plain]:
+    name = re.sub(r"[^a-z0-9]+", "-", device.name.lower()).strip("-")[:64]
+    made: dict[str, _Plain] = {
+        "name": name or f"pmem{number}",
+        "size": units.exact_bytes(device.backend.size_bytes),
+        "backing": _backing(device.backend),
+    }
+    if device.plug_ns:
+        made["plugged"] = units.exact_duration(device.plug_ns)
+    return made
+
+
+def _backing(backend: Backend) -> dict[str, _Plain]:
+    made: dict[str, _Plain] = {"kind": _kind(backend)}
+    if made["kind"] == "file" and backend.prealloc:
+        made["prealloc"] = True
+    if backend.discard_data and made["kind"] not in ("private", "ram"):  # the file is not touched
+        made["discard_data"] = True
+    return made
+
+
+def _kind(backend: Backend) -> str:
+    if backend.kind == RAM:
+        return "ram"
+    if not backend.share or backend.readonly:
+        return "private"
+    if backend.kind != FILE:
+        return "hugetlbfs" if backend.hugetlb else "tmpfs"  # memfd and shm: files in memory
+    for folder, kind in _IN_MEMORY.items():
+        if backend.mem_path.startswith(folder):
+            return kind
+    return "file"
+
+
+def _tree(value: _Plain, place: Place) -> Node:
+    if isinstance(value, dict):
+        return Node({key: _tree(below, place) for key, below in value.items()}, place, place)
+    return Node(value, place, place)

@@ -1,0 +1,192 @@
+"""From an experiment to what is explored, and from a saved finding back to it.
+
+Contract: the one module of this room that runs a simulation. A saved finding names its files
+relative to itself, so that it can be moved together with them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from crashsim import __version__
+from crashsim.checkers import Checker
+from crashsim.checkers.builtin import RuleName, built_in
+from crashsim.checkers.command import Command
+from crashsim.checkers.filesystem import How
+from crashsim.checkers.python import FilesFunction, Function
+from crashsim.checkers.station import MEMORY_BYTES, TIME_LIMIT_S
+from crashsim.errors import UsageError
+from crashsim.experiment.model import Experiment
+from crashsim.explore.bench import Subject
+from crashsim.explore.findings import Finding
+from crashsim.explore.saved import Saved, read_saved, saved, write_saved
+from crashsim.inputs import Inputs, make_inputs
+from crashsim.stack import simulate
+from crashsim.states import Rules, Space
+
+_RECORDING_FILES = ("log", "times", "image")
+
+
+class CheckerSpec(BaseModel):
+    """Which checker: exactly one of the first four. `folder`: where files that it names are."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    command: str | None = None
+    function: str | None = None
+    files_function: str | None = None
+    rule: RuleName | None = None
+    time_limit_s: float = Field(default=TIME_LIMIT_S, gt=0)
+    memory_bytes: int = Field(default=MEMORY_BYTES, gt=0)
+    how: How = "auto"
+    folder: str = "."
+
+    @model_validator(mode="after")
+    def _one(self) -> CheckerSpec:
+        given = [self.command, self.function, self.files_function, self.rule]
+        if sum(one is not None for one in given) != 1:
+            raise ValueError("one checker: a command, a function, a files_function or a rule")
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """What is explored, and all that it was made of."""
+
+    subject: Subject
+    experiment: Experiment
+    spec: CheckerSpec
+    files: dict[str, str]
+    notices: list[str]
+
+    @property
+    def identity(self) -> str:
+        """The same for the same experiment, recordings, rules and checker alone."""
+        space = self.subject.space
+        parts = [
+            __version__,
+            _dump(self.experiment),
+            sorted(self.files.items()),
+            self.subject.device,
+            [space.rules.host, space.rules.atom_bytes],
+            self.spec.model_dump(mode="json"),
+        ]
+        text = json.dumps(parts, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def open_subject(
+    experiment: Experiment,
+    spec: CheckerSpec,
+    rules: Rules,
+    device: str | None = None,
+    files: dict[str, str] | None = None,
+) -> Opened:
+    """Simulate, and make one device's states and its checker. With `files` (path -> SHA-256) a
+    recording that has changed is refused (UsageError)."""
+    inputs = make_inputs(experiment, files)
+    history = simulate(experiment, inputs.programs)
+    number = _device([span.name for span in history.devices], device)
+    space = Space(history, inputs.content, inputs.before[number], number, rules)
+    subject = Subject(history, number, space, lambda: make_checker())
+    make_checker = _maker(spec, experiment, inputs, subject)
+    return Opened(subject, experiment, spec, inputs.files, inputs.notices)
+
+
+def keep_finding(finding: Finding, opened: Opened, path: Path) -> None:
+    """Write a finding to a file. OutputError when it cannot be written."""
+    here = os.path.dirname(os.path.abspath(path))
+
+    def relative(name: str) -> str:
+        return os.path.relpath(name, here)
+
+    spec = opened.spec.model_dump(mode="json", exclude_defaults=True)
+    experiment = _renamed(_dump(opened.experiment), relative)
+    files = {relative(name): digest for name, digest in opened.files.items()}
+    spec["folder"] = relative(opened.spec.folder)
+    write_saved(saved(finding, opened.subject, experiment, files, spec), path)
+
+
+def open_saved(path: Path) -> tuple[Saved, Opened]:
+    """A saved finding and its subject, made again. UsageError when the file, its experiment or its
+    recordings are not what they were."""
+    one = read_saved(path)
+    here = os.path.dirname(os.path.abspath(path))
+
+    def absolute(name: str) -> str:
+        return os.path.normpath(os.path.join(here, name))
+
+    try:
+        experiment = Experiment.model_validate(_renamed(one.experiment, absolute))
+        spec = CheckerSpec.model_validate(one.checker)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise UsageError(f"{path}: {place}: {first['msg']}") from None
+    spec = spec.model_copy(update={"folder": absolute(spec.folder)})
+    files = {absolute(name): digest for name, digest in one.files.items()}
+    return one, open_subject(experiment, spec, one.rules, one.device, files)
+
+
+def _maker(
+    spec: CheckerSpec, experiment: Experiment, inputs: Inputs, subject: Subject
+) -> Callable[[], Checker]:
+    folder, device = Path(spec.folder), subject.device
+
+    def make() -> Checker:
+        if spec.command is not None:
+            return Command(
+                spec.command,
+                time_limit_s=spec.time_limit_s,
+                memory_bytes=spec.memory_bytes,
+                device=subject.history.devices[device].name,
+                folder=folder,
+                how=spec.how,
+            )
+        if spec.function is not None:
+            return Function(spec.function, folder=folder)
+        if spec.files_function is not None:
+            return FilesFunction(spec.files_function, folder=folder, how=spec.how)
+        if spec.rule is None:
+            raise UsageError("no checker was named")
+        kind = experiment.resolved_devices()[device][1].kind
+        before = inputs.before[device]
+        return built_in(
+            spec.rule, kind, subject.history, inputs.programs, device, inputs.content, before
+        )
+
+    return make
+
+
+def _device(names: list[str], wanted: str | None) -> int:
+    if wanted is None and len(names) == 1:
+        return 0
+    if wanted in names:
+        return names.index(wanted)
+    raise UsageError(f"which device? expected one of {', '.join(names)}, got {wanted or 'none'}")
+
+
+def _dump(experiment: Experiment) -> dict[str, Any]:
+    return experiment.model_dump(mode="json", exclude_unset=True)
+
+
+def _renamed(tree: Any, name: Callable[[str], str]) -> Any:
+    """The tree with the files of its recordings named anew."""
+    if isinstance(tree, list):
+        return [_renamed(one, name) for one in tree]
+    if not isinstance(tree, dict):
+        return tree
+    recording = tree.get("kind") == "recording"
+    return {
+        key: name(value)
+        if recording and key in _RECORDING_FILES and isinstance(value, str)
+        else _renamed(value, name)
+        for key, value in tree.items()
+    }

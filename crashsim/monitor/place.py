@@ -1,0 +1,77 @@
+"""Where a setting stands in what the user wrote, and what is wrong there.
+
+Contract: a `Place` is a stretch of a text that the user can find again: a word of a command line, a
+line of XML, a monitor command at an instant. A `Mistake` names one and says what was expected;
+`CommandLineError` carries all mistakes at once. What is shown is one line of printable characters
+whatever the text holds, with a caret below the stretch.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from crashsim.errors import CrashsimError
+
+_WIDEST = 88
+_BEFORE = 30
+
+
+def printable(text: str) -> str:
+    """The text with every character that a terminal would act on, or cannot show, replaced."""
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """`; did you mean ...?` for a word that resembles a known one, else nothing."""
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """`width` characters of `text` from `column` (counted from 1); `where` says which text."""
+
+    where: str
+    text: str
+    column: int = 1
+    width: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.where}, column {self.column}"
+
+    def caret(self) -> list[str]:
+        """Two lines: the text, cut to fit around the stretch, and a caret below the stretch."""
+        text, start = printable(self.text), self.column - 1
+        if len(text) > _WIDEST:
+            first = max(0, min(start - _BEFORE, len(text) - _WIDEST))
+            text, start = text[first : first + _WIDEST], start - first
+        return [text, " " * start + "^" * max(1, min(self.width, len(text) - start))]
+
+
+@dataclass(frozen=True, slots=True)
+class Mistake:
+    """One thing that is wrong; without a place it concerns the whole."""
+
+    place: Place | None
+    message: str
+
+    def __str__(self) -> str:
+        if self.place is None:
+            return printable(self.message)
+        shown = "\n".join(f"    {line}".rstrip() for line in self.place.caret())
+        return f"{self.place}: {printable(self.message)}\n{shown}"
+
+
+class CommandLineError(CrashsimError):
+    """All mistakes of a command line, of an XML file or of a timeline of monitor commands."""
+
+    exit_code = 2
+
+    def __init__(self, mistakes: list[Mistake]) -> None:
+        super().__init__("\n".join(str(mistake) for mistake in mistakes))
+        self.mistakes = mistakes
+
+    def __reduce__(self) -> tuple[type[CommandLineError], tuple[list[Mistake]]]:
+        return type(self), (self.mistakes,)  # errors cross process borders

@@ -1,0 +1,134 @@
+"""One image in memory that is patched from state to state.
+
+Contract: a step costs what differs, not the image. Nobody else writes the image. The digest is that
+of the difference from what the device held before the run, so equal images have equal digests in
+all epochs and in all processes.
+"""
+
+from __future__ import annotations
+
+import math
+import mmap
+from collections.abc import Iterable, Iterator
+
+from crashsim.states.atoms import Atom
+from crashsim.states.digest import PRIME, digest
+from crashsim.states.numbers import gray
+from crashsim.states.space import Epoch, Space
+
+Choices = tuple[tuple[int, int], ...]  # (atom, version) of atoms not at version 0, ascending
+
+
+class Walker:
+    """`image` is writable, zeros, and has `space.size_bytes` bytes. Enter an epoch first."""
+
+    def __init__(self, space: Space, image: bytearray | memoryview | mmap.mmap) -> None:
+        self._space = space
+        self._image = memoryview(image)
+        self._base = -1  # the epoch whose guaranteed content lies below; -1: before the run
+        self._base_digest = 0
+        self._atoms: tuple[Atom, ...] = ()
+        self._version: dict[int, int] = {}  # of atoms not at version 0
+        self._difference = 0
+        self._changes: dict[int, tuple[int, ...]] = {}
+        for start, content in space.before():
+            self._image[start : start + len(content)] = content
+
+    @property
+    def digest(self) -> int:
+        """Of the image as it is."""
+        return (self._base_digest + self._difference) % PRIME
+
+    @property
+    def choices(self) -> Choices:
+        """The state that the image is in."""
+        return tuple(sorted(self._version.items()))
+
+    def enter(self, epoch: Epoch) -> None:
+        """Go to an epoch, every atom at version 0."""
+        self.restore()
+        if epoch.number < self._base:
+            for start, end in self._space.changed(-1, self._base):
+                self._image[start:end] = self._space.held_before(start, end)
+            self._base, self._base_digest = -1, 0
+        changed = self._space.changed(self._base, epoch.number)
+        self._base_digest -= self._digest_of(changed)
+        for start, content in self._space.guaranteed(self._base, epoch.number):
+            self._image[start : start + len(content)] = content
+        self._base_digest += self._digest_of(changed)
+        self._base = epoch.number
+        self._atoms = epoch.atoms
+        self._changes.clear()
+
+    def set(self, atom: int, version: int) -> None:
+        """Give one atom another version."""
+        here = self._atoms[atom]
+        content = here.versions[version]
+        self._image[here.start : here.start + len(content)] = content
+        changes = self._changes_of(atom)
+        self._difference += changes[version] - changes[self._version.get(atom, 0)]
+        if version:
+            self._version[atom] = version
+        else:
+            self._version.pop(atom, None)
+
+    def move_to(self, choices: Iterable[tuple[int, int]]) -> None:
+        """Go to a state of the epoch; only what differs is touched."""
+        wanted = dict(choices)
+        for atom in [atom for atom in self._version if atom not in wanted]:
+            self.set(atom, 0)
+        for atom, version in wanted.items():
+            if self._version.get(atom, 0) != version:
+                self.set(atom, version)
+
+    def restore(self) -> None:
+        """Every atom at version 0."""
+        self.move_to(())
+
+    def enumerate_all(self, first: int = 0, last: int | None = None) -> Iterator[int]:
+        """Visit all states of the epoch, each once, one atom changing from one to the next; yields
+        the digest.
+
+        With bounds: the states with the numbers [first, last) of the Gray code over all atoms
+        (`numbers.gray`). Move the walker only after the last."""
+        atoms, image, held = self._atoms, self._image, self._version
+        radices = [len(atom.versions) for atom in atoms]
+        total = math.prod(radices)
+        last = total if last is None else min(last, total)
+        if first >= last:
+            return
+        at, direction = gray(first, radices)
+        self.move_to(enumerate(at))
+        ends = [(radix - 1, 0) for radix in radices]
+        places = [slice(atom.start, atom.start + len(atom.versions[0])) for atom in atoms]
+        versions = [atom.versions for atom in atoms]
+        changes = [self._changes_of(number) for number in range(len(atoms))]
+        yield self.digest
+        for _ in range(last - first - 1):
+            moving = 0
+            # A digit at its end turns round, and the next one moves.
+            while at[moving] == ends[moving][direction[moving] < 0]:
+                direction[moving] = -direction[moving]
+                moving += 1
+            old = at[moving]
+            at[moving] = new = old + direction[moving]
+            image[places[moving]] = versions[moving][new]
+            self._difference += changes[moving][new] - changes[moving][old]
+            if new:
+                held[moving] = new
+            else:
+                del held[moving]
+            yield (self._base_digest + self._difference) % PRIME
+
+    def _digest_of(self, ranges: list[tuple[int, int]]) -> int:
+        return sum(digest(start, self._image[start:end]) for start, end in ranges)
+
+    def _changes_of(self, atom: int) -> tuple[int, ...]:
+        """What the digest gains by each version of the atom."""
+        changes = self._changes.get(atom)
+        if changes is None:
+            here = self._atoms[atom]
+            digests = [digest(here.start, version) for version in here.versions]
+            changes = tuple(other - digests[0] for other in digests)
+            self._changes[atom] = changes
+        return changes

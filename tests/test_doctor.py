@@ -1,0 +1,184 @@
+"""`crashsim doctor`: read, judged, printed, and the exit code."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from crashsim.doctor import doctor, examine, examine_process, examine_words, examine_xml
+from crashsim.errors import UsageError
+from crashsim.monitor.place import CommandLineError
+
+GOOD = "-object memory-backend-file,id=mem1,share=on,mem-path=p.img,size=1M"
+DEVICE = "-device virtio-pmem-pci,memdev=mem1,id=nv1"
+
+GOLDEN = """\
+nv1: memory-backend-file p.img, 1MiB
+  V4 loses data: share=off, QEMU's default
+     where: word 3, column 1
+     why:   the file is mapped privately: stores stay in the monitor's own memory, every
+            flush succeeds and nothing reaches the file
+     mend:  share=on
+  V5 note: pmem=on
+     where: word 3, column 52
+     why:   if the file is on no DAX file system, QEMU warns and maps it like any other:
+            flushes are needed all the same
+     mend:  pmem=off
+
+mem2: memory-backend-ram, 4GiB
+  V5 fails: memory-backend-ram
+     where: word 7, column 1
+     why:   there is no file behind it, so every flush fails and the guest's fsync gets EIO
+     mend:  memory-backend-file,id=mem2,share=on,mem-path=FILE,size=...
+
+note: no device uses the backend 'idle'
+2 virtio-pmem devices: 2 settings lose data or fail.
+"""
+BAD = f"""qemu-system-x86_64 {GOOD.replace("share=on,", "")},pmem=on {DEVICE}
+    -object memory-backend-ram,id=mem2,size=4G -device virtio-pmem-pci,memdev=mem2
+    -object memory-backend-ram,id=idle,size=4G"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "p.img").write_bytes(b"x" * (1 << 20))
+    return tmp_path
+
+
+def printed(text: str, folder: Path) -> tuple[int, str]:
+    stream = io.StringIO()
+    code = doctor(examine_words([text], folder), stream=stream)
+    return code, stream.getvalue()
+
+
+def test_the_text_is_what_it_was(folder: Path) -> None:
+    assert printed(BAD, folder) == (1, GOLDEN)
+
+
+def test_nothing_that_loses_data_is_exit_code_0(folder: Path) -> None:
+    code, text = printed(f"{GOOD} {DEVICE}", folder)
+    assert code == 0
+    assert text.splitlines() == [
+        "nv1: memory-backend-file p.img, 1MiB",
+        "  nothing found",
+        "",
+        "1 virtio-pmem device: no setting loses data that was synced.",
+    ]
+
+
+def test_one_setting_that_loses_is_exit_code_1(folder: Path) -> None:
+    code, text = printed(f"{GOOD},readonly=on {DEVICE}", folder)
+    assert code == 1
+    assert text.endswith("1 virtio-pmem device: 1 setting loses data or fails.\n")
+
+
+def test_a_cost_is_no_loss(folder: Path) -> None:
+    code, text = printed(f"{GOOD},prealloc=on {DEVICE}", folder)
+    assert code == 0 and "V5 costs: prealloc=on" in text
+
+
+def test_zero_devices_are_never_green(folder: Path) -> None:
+    code, text = printed("qemu-system-x86_64 -m 4G disk.img", folder)
+    assert code == 2
+    assert text == "No virtio-pmem device here: there is nothing to judge.\n"
+
+
+def test_a_wrong_command_line_is_exit_code_2(folder: Path) -> None:
+    with pytest.raises(CommandLineError) as caught:
+        examine_words([f"{GOOD} {DEVICE},memdev=x"], folder)
+    assert caught.value.exit_code == 2
+
+
+def test_V5_a_file_smaller_than_size_is_refused(folder: Path) -> None:
+    with pytest.raises(CommandLineError, match=r"p\.img has 1048576 bytes, fewer than size"):
+        examine_words([f"{GOOD.replace('1M', '2M')} {DEVICE}"], folder)
+
+
+def test_words_and_a_pasted_text_are_the_same(folder: Path) -> None:
+    text = f"qemu-system-x86_64 {GOOD} {DEVICE}"
+    assert examine_words(text.split(), folder) == examine_words([text], folder)
+
+
+def test_json_is_pure_json(folder: Path) -> None:
+    stream = io.StringIO()
+    assert doctor(examine_words([BAD], folder), as_json=True, stream=stream) == 1
+    found = json.loads(stream.getvalue())
+    assert [device["name"] for device in found["devices"]] == ["nv1", "mem2"]
+    assert [(f["device"], f["rule"], f["mend"][:9]) for f in found["findings"]] == [
+        ("nv1", "V4", "share=on"),
+        ("nv1", "V5", "pmem=off"),
+        ("mem2", "V5", "memory-ba"),
+    ]
+    assert found["findings"][1]["column"] == 52 and found["exit_code"] == 1
+
+
+def test_what_a_terminal_would_act_on_is_not_printed(folder: Path) -> None:
+    code, text = printed(f"'{GOOD[:7]}' '{GOOD[8:]},mem-path=\x1b[2J[bold]\udcff' {DEVICE}", folder)
+    assert "\x1b" not in text and "[bold]" in text
+    text.encode()
+    assert code == 0
+
+
+def test_a_character_that_the_stream_cannot_carry_is_replaced(folder: Path) -> None:
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    doctor(examine_words([f"{GOOD},mem-path=p\u00e9.img {DEVICE}"], folder), stream=stream)
+    stream.seek(0)
+    assert stream.readline() == "nv1: memory-backend-file p?.img, 1MiB\n"
+
+
+@pytest.mark.parametrize(("no_color", "coloured"), [(None, True), ("1", False)])
+def test_a_terminal_gets_colour_unless_it_is_declined(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, no_color: str | None, coloured: bool
+) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    if no_color:
+        monkeypatch.setenv("NO_COLOR", no_color)
+    stream = Terminal()
+    doctor(examine_words([BAD], folder), stream=stream)
+    assert ("\x1b[1;31m" in stream.getvalue()) == coloured
+
+
+def test_a_running_process_is_examined(folder: Path) -> None:
+    own = folder / "7"
+    own.mkdir()
+    (own / "cwd").symlink_to(folder)
+    (own / "root").symlink_to("/")
+    words = f"/usr/bin/qemu-system-x86_64 {GOOD} {DEVICE}".split()
+    (own / "cmdline").write_bytes(b"".join(os.fsencode(word) + b"\0" for word in words))
+    diagnosis = examine_process(7, proc=folder)
+    assert diagnosis.exit_code == 0 and diagnosis.notes == ()
+
+
+def test_libvirts_xml_is_examined(folder: Path) -> None:
+    path = folder / "domain.xml"
+    path.write_text(
+        "<memory model='virtio-pmem' access='shared'>"
+        f"<source><path>{folder}/p.img</path></source>"
+        "<target><size unit='MiB'>1</size></target></memory>"
+    )
+    assert examine_xml(path).exit_code == 0
+    with pytest.raises(UsageError, match="No such file"):
+        examine_xml(folder / "none.xml")
+    (folder / "binary").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UsageError, match="not a text in UTF-8"):
+        examine_xml(folder / "binary")
+
+
+def test_exactly_one_thing_is_examined(folder: Path) -> None:
+    for words, process_id in (([], None), (["x"], 1)):
+        with pytest.raises(UsageError, match="give one of"):
+            examine(words, process_id, None, folder)
+    assert examine(["qemu-system-x86_64"], None, None, folder).exit_code == 2
+    with pytest.raises(UsageError, match="neither QEMU"):
+        examine([], os.getpid(), None, folder)
+    with pytest.raises(UsageError, match="No such file"):
+        examine([], None, folder / "none.xml", folder)

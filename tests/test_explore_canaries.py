@@ -1,0 +1,238 @@
+"""Programs with a known mistake: each is found, and shrunk to what the mistake is."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from dataclasses import replace
+
+import pytest
+
+from crashsim.checkers import Acks, Verdict
+from crashsim.explore.budget import Budget
+from crashsim.explore.findings import Finding
+from crashsim.explore.run import Exploration, explore
+from crashsim.explore.story import Involved, tell
+from crashsim.states import Epoch, Rules
+from tests.explore_support import Flush, Item, Judge, Mark, Write, subject
+
+MOST_CHOICES = 3
+ANY_HOST = Rules()
+BUDGET = Budget(20_000)
+
+
+def run(items: list[Item], judge: Judge, rules: Rules = ANY_HOST) -> Exploration:
+    return explore(subject(items, judge, rules), BUDGET, seed=1)
+
+
+def the_finding(found: Exploration) -> Finding:
+    assert found.exit_code == 1 and found.ungrouped == 0
+    assert len(found.findings) == 1, [f.story for f in found.findings]
+    finding = found.findings[0]
+    assert finding.minimal and len(finding.changes) <= MOST_CHOICES
+    assert len(finding.kept) + len(finding.lost) <= MOST_CHOICES
+    assert finding.states == found.failing
+    return finding
+
+
+# An append log: a record is a page of data and, elsewhere, its checksum with a count.
+
+RECORDS = 4
+
+
+def page(number: int) -> bytes:
+    return bytes([number + 1]) * 4096
+
+
+def summed(number: int) -> bytes:
+    return struct.pack("<II", number + 1, zlib.crc32(page(number)))
+
+
+def append_log(sync_data: bool, sync_checksum: bool) -> list[Item]:
+    items: list[Item] = []
+    for number in range(RECORDS):
+        items.append(Write(4096 * (number + 1), page(number)))
+        items += [Flush()] if sync_data else []
+        items.append(Write(8 * number, summed(number)))
+        items += [Flush()] if sync_checksum else []
+        items.append(Mark(f"record {number}"))
+    return [*items, Flush()]
+
+
+def judge_log(image: memoryview, acks: Acks) -> str:
+    intact = 0
+    for number in range(RECORDS):
+        count, checksum = struct.unpack_from("<II", image, 8 * number)
+        if count == 0:
+            break
+        data = image[4096 * (number + 1) : 4096 * (number + 2)]
+        if count != number + 1 or zlib.crc32(data) != checksum:
+            return "checksum without its data"
+        intact += 1
+    return "lost acknowledged record" if intact < acks.count else ""
+
+
+def test_a_log_that_syncs_both_parts_of_a_record_has_no_finding() -> None:
+    found = run(append_log(True, True), judge_log)
+    assert found.findings == () and found.exit_code == 0
+    assert found.checked == found.images
+
+
+def test_a_log_that_forgets_to_sync_its_checksum_loses_the_record_it_acknowledged() -> None:
+    finding = the_finding(run(append_log(True, False), judge_log))
+    assert finding.outcome == "lost acknowledged record"
+    assert [one.lost_write for one in finding.lost] == [1] and not finding.kept
+    assert finding.ack == 0
+    assert "acknowledgement 'record 0'" in finding.story[2]
+    assert "after write 1 and completed before that acknowledgement" in finding.story[-1]
+
+
+def test_a_log_that_forgets_to_sync_its_data_keeps_a_checksum_without_it() -> None:
+    finding = the_finding(run(append_log(False, True), judge_log))
+    assert finding.outcome == "checksum without its data"
+    assert {one.kept_write for one in finding.kept} == {1}
+    assert {one.lost_write for one in finding.lost} == {0}
+    assert "after write 0 and completed before write 1" in finding.story[-1]
+
+
+# A double buffer: two bodies and one header that says which of them counts.
+
+
+def double_buffer(header_atoms: int) -> list[Item]:
+    items: list[Item] = []
+    for turn in range(4):
+        side = turn % 2
+        header = struct.pack("<QQ", turn + 1, zlib.crc32(bytes([turn + 1]) * 512))
+        whole = header.ljust(512 * header_atoms - 8, b"\0") + struct.pack("<Q", turn + 1)
+        items += [Write(4096 * (1 + side), bytes([turn + 1]) * 512), Flush()]
+        items += [Write(0, whole), Flush(), Mark(f"version {turn + 1}")]
+    return items
+
+
+def judge_buffer(header_atoms: int) -> Judge:
+    def judge(image: memoryview, acks: Acks) -> str:
+        version, checksum = struct.unpack_from("<QQ", image, 0)
+        (again,) = struct.unpack_from("<Q", image, 512 * header_atoms - 8)
+        if version != again:
+            return "torn header"
+        side = (version - 1) % 2
+        if version and zlib.crc32(image[4096 * (1 + side) :][:512]) != checksum:
+            return "header of another body"
+        return "lost version" if version < acks.count else ""
+
+    return judge
+
+
+def test_a_double_buffer_whose_header_is_one_atom_has_no_finding() -> None:
+    assert run(double_buffer(1), judge_buffer(1)).findings == ()
+
+
+def test_a_double_buffer_whose_header_is_written_in_place_tears_it() -> None:
+    finding = the_finding(run(double_buffer(2), judge_buffer(2)))
+    assert finding.outcome == "torn header"
+    assert finding.epoch == 1 and finding.epochs == 4  # from the first header on, each time
+    assert "Write 1 is torn" in finding.story[-1]
+
+
+# A file is replaced by renaming: a new file's data, then a directory entry, then the next file.
+
+
+def rename(sync_directory: bool) -> list[Item]:
+    items: list[Item] = [Write(0, b"old".ljust(512, b"\0")), Write(8192, b"A" * 512), Flush()]
+    items += [Write(12288, b"B" * 512), Flush()]  # the new file is synced
+    items += [Write(0, b"new".ljust(512, b"\0"))]  # renamed over the old one
+    items += [Flush()] if sync_directory else []
+    items += [Write(8192, b"C" * 512)]  # the old file's block is used again
+    return [*items, Mark("renamed"), Flush()]
+
+
+def judge_rename(image: memoryview, acks: Acks) -> str:
+    name, old, new = bytes(image[0:3]), image[8192], image[12288]
+    if name == b"new":
+        return "" if new == ord("B") else "empty file"
+    if name == b"old":
+        return "" if old == ord("A") or not old else "another file's data"
+    return ""
+
+
+def test_a_rename_with_a_sync_of_the_directory_has_no_finding() -> None:
+    assert run(rename(True), judge_rename).findings == ()
+
+
+def test_a_rename_without_a_sync_of_the_directory_leaves_the_old_name_on_a_block_used_again() -> (
+    None
+):
+    finding = the_finding(run(rename(False), judge_rename))
+    assert finding.outcome == "another file's data"
+    assert [one.lost_write for one in finding.lost] == [3]
+    assert [one.kept_write for one in finding.kept] == [4]
+    assert "after write 3 and completed before write 4" in finding.story[-1]
+
+
+# Acknowledgements that come too early.
+
+
+def judge_two(image: memoryview, acks: Acks) -> str:
+    return "lost" if acks.count and not (image[0] and image[4096]) else ""
+
+
+def test_an_acknowledgement_before_the_write_that_it_rests_on_is_told_as_such() -> None:
+    items: list[Item] = [Write(0, b"1"), Flush(), Mark("one"), Write(4096, b"2"), Flush()]
+    finding = the_finding(run(items, judge_two))
+    assert not finding.kept and [one.lost_write for one in finding.lost] == [1]
+    assert "rests on write 1, which was made only after that" in finding.story[-1]
+
+
+def test_what_never_reached_the_disk_is_not_laid_to_a_write_that_was_lost() -> None:
+    late: list[Item] = [Write(8192, b"3"), Flush(), Write(4096, b"2"), Flush()]
+    found = run([Write(0, b"1"), Flush(), Mark("one"), *late], judge_two)
+    first, second = found.findings
+    assert (first.kept, first.lost) == ((), ()) and first.states == 2 and first.epochs == 1
+    assert "still in the guest's memory" in first.story[-1]
+    assert [one.lost_write for one in second.lost] == [2] and second.epochs == 1
+
+
+def test_a_flush_that_was_not_waited_for_is_named() -> None:
+    history = subject([Write(0, b"1"), Flush(), Write(4096, b"2"), Mark("one")], judge_two).history
+    late = replace(history, flush_ack_ns=history.store_t_ns[1:] + 500)
+    words = tell(late, 0, EPOCH, Verdict("finding", "lost"), (kept(1),), (lost(0),), -1, 1)
+    assert "completed before write 1 would have forbidden it; the one submitted at" in words[-1]
+    assert words[-1].endswith("too late.")
+
+
+EPOCH = Epoch(0, 0, 10**9, 0, (), 1, 1)
+
+
+def kept(row: int) -> Involved:
+    return Involved(4096 * row, 4096 * row, b"x", row, row, -1, -1)
+
+
+def lost(row: int) -> Involved:
+    return Involved(4096 * row, 4096 * row, b"x", -1, -1, row, row)
+
+
+def test_an_order_that_only_recovery_can_mend_is_told_as_such() -> None:
+    history = subject([Write(0, b"1"), Write(4096, b"2"), Mark("one")], judge_two).history
+    words = tell(history, 0, EPOCH, Verdict("finding", "lost"), (kept(0),), (lost(1),), -1, 1)
+    assert words[-1].startswith("No flush forbids it")
+
+
+# Three fields and a flag in one line, the flag first (PMDK's pmreorder_simple).
+
+
+@pytest.mark.parametrize("flag_first", [True, False])
+def test_a_flag_before_its_fields_has_the_counts_of_the_closed_form(flag_first: bool) -> None:
+    fields = [Write(8 * n, b"\x07" * 8) for n in (1, 2, 3)]
+    flag = Write(0, b"\x01" * 8)
+    items: list[Item] = [flag, *fields] if flag_first else [*fields, flag]
+
+    def judge(image: memoryview, _acks: Acks) -> str:
+        values = {bytes(image[8 * n : 8 * n + 8]) for n in (1, 2, 3)}
+        return "" if image[0] == 0 or len(values) == 1 else "inconsistent"
+
+    found = run(items, judge, Rules(atom_bytes=8))
+    assert (found.checked, found.failing) == (16, 6)
+    assert (
+        found.findings
+        and found.findings[0].states + sum(one.states for one in found.findings[1:]) == 6
+    )

@@ -1,0 +1,139 @@
+"""From an experiment to findings on disk and back, moved to another place."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from crashsim.errors import UsageError
+from crashsim.experiment.loader import load
+from crashsim.experiment.model import Experiment
+from crashsim.explore.budget import Budget
+from crashsim.explore.run import explore
+from crashsim.explore.saved import replay
+from crashsim.explore.wiring import CheckerSpec, Opened, keep_finding, open_saved, open_subject
+from crashsim.states import Rules
+
+RECORDINGS = Path(__file__).parents[1] / "experiments" / "recordings"
+TORN = """
+def check(image, acks):
+    first, second = any(image[1024:1536]), any(image[1536:2048])
+    if first and bytes(image[1536:2048]) != SECOND:
+        return False
+SECOND = {second!r}
+"""
+
+
+def log(*lines: str, folder: Path) -> Experiment:
+    text = ["device: {size: 1MiB}", "guest: {file_system: none}", *lines]
+    path = folder / "log.yaml"
+    path.write_text("\n".join(text))
+    return load(path).cases[0].experiment
+
+
+def opened(folder: Path, sync: str, spec: CheckerSpec) -> Opened:
+    workload = "workload: {kind: append-log, records: 12, record_size: 1KiB}"
+    return open_subject(log(workload, f"sync: {{{sync}}}", folder=folder), spec, Rules())
+
+
+def test_a_log_synced_after_each_record_keeps_what_it_acknowledged(tmp_path: Path) -> None:
+    one = opened(tmp_path, "call: fdatasync", CheckerSpec(rule="acknowledged"))
+    found = explore(one.subject, Budget(500), 1)
+    assert found.exit_code == 0 and found.checked == found.images > 12
+
+
+def test_a_log_that_is_acknowledged_unsynced_loses_records_and_the_finding_replays_elsewhere(
+    tmp_path: Path,
+) -> None:
+    one = opened(tmp_path, "call: none", CheckerSpec(rule="acknowledged"))
+    found = explore(one.subject, Budget(500), 1, workers=2)
+    assert found.exit_code == 1
+    finding = found.findings[0]
+    assert finding.ack >= 0
+    keep_finding(finding, one, tmp_path / "lost.crashsim-finding")
+    moved = tmp_path / "elsewhere" / "lost.crashsim-finding"
+    moved.parent.mkdir()
+    shutil.move(tmp_path / "lost.crashsim-finding", moved)
+    saved, again = open_saved(moved)
+    assert replay(saved, again.subject).as_saved
+
+
+def recorded(folder: Path) -> Experiment:
+    for name in ("sqlite-delete-off.log.gz", "sqlite-delete-off.times", "ext4-32M.img.gz"):
+        shutil.copy(RECORDINGS / name, folder / name)
+    path = folder / "recorded.yaml"
+    path.write_text(
+        "device: {size: 32MiB}\n"
+        "guest: {file_system: none}\n"
+        "workload: {kind: recording, log: sqlite-delete-off.log.gz,"
+        " times: sqlite-delete-off.times, image: ext4-32M.img.gz}\n"
+    )
+    return load(path).cases[0].experiment
+
+
+def test_a_finding_moves_with_its_recording_and_its_checker(tmp_path: Path) -> None:
+    first = tmp_path / "first"
+    first.mkdir()
+    experiment = recorded(first)
+    plain = open_subject(experiment, CheckerSpec(rule=None, command="true"), Rules())
+    newest = plain.subject.space.epoch(0).atoms[-1]
+    (first / "check.py").write_text(TORN.format(second=newest.versions[-1]))
+    spec = CheckerSpec(function="check.py:check", folder=str(first))
+    one = open_subject(experiment, spec, Rules())
+    found = explore(one.subject, Budget(100), 1)
+    keep_finding(found.findings[0], one, first / "torn.crashsim-finding")
+    text = (first / "torn.crashsim-finding").read_text()
+    assert str(tmp_path) not in text and json.loads(text)["files"].keys() == {
+        "sqlite-delete-off.log.gz",
+        "ext4-32M.img.gz",
+    }
+    second = tmp_path / "second"
+    first.rename(second)
+    saved, again = open_saved(second / "torn.crashsim-finding")
+    assert replay(saved, again.subject).as_saved
+    (second / "ext4-32M.img.gz").write_bytes(gzip.compress(b"another disk"))
+    with pytest.raises(UsageError, match="has changed"):
+        open_saved(second / "torn.crashsim-finding")
+
+
+def test_an_exploration_is_identified_by_all_that_it_depends_on(tmp_path: Path) -> None:
+    spec = CheckerSpec(rule="acknowledged")
+    one = opened(tmp_path, "call: none", spec)
+    same = opened(tmp_path, "call: none", spec)
+    assert one.identity == same.identity
+    others = [
+        opened(tmp_path, "call: fdatasync", spec),
+        opened(tmp_path, "call: none", CheckerSpec(rule="prefix")),
+        open_subject(one.experiment, spec, Rules("this-host")),
+    ]
+    assert len({one.identity, *(other.identity for other in others)}) == 4
+
+
+@pytest.mark.parametrize("given", [{}, {"command": "true", "rule": "prefix"}])
+def test_there_is_exactly_one_checker(given: dict[str, str]) -> None:
+    with pytest.raises(ValidationError, match="one checker"):
+        CheckerSpec.model_validate(given)
+
+
+def test_a_device_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    one = opened(tmp_path, "call: none", CheckerSpec(rule="prefix"))
+    with pytest.raises(UsageError, match="expected one of pmem0, got pmem7"):
+        open_subject(one.experiment, one.spec, Rules(), "pmem7")
+
+
+def test_a_saved_finding_whose_experiment_makes_no_sense_is_refused(tmp_path: Path) -> None:
+    one = opened(tmp_path, "call: none", CheckerSpec(rule="acknowledged"))
+    finding = explore(one.subject, Budget(100), 1).findings[0]
+    path = tmp_path / "f.crashsim-finding"
+    keep_finding(finding, one, path)
+    document = json.loads(path.read_text())
+    wrong: list[dict[str, object]] = [{"experiment": {"device": {"size": 5}}}, {"checker": {}}]
+    for change in wrong:
+        path.write_text(json.dumps(document | change))
+        with pytest.raises(UsageError, match=r"f\.crashsim-finding: "):
+            open_saved(path)
