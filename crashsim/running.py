@@ -8,7 +8,7 @@ not as expected.
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -101,7 +101,7 @@ def _explored(
                 plan.file,
                 runs,
                 options.workers,
-                lambda done, _all, name=one.case.name, tell=advance: tell(done, name),
+                _teller(advance, one.case.name),
             )
         cases.append(with_exploration(one.result, found, one.case.experiment.expect))
         explored.append(found)
@@ -109,6 +109,10 @@ def _explored(
     if interrupted:
         click.echo("Interrupted: run it again to go on where it was.", err=True)
     return cases, explored, interrupted
+
+
+def _teller(advance: Callable[[int, str], None], name: str) -> Callable[[int, int], None]:
+    return lambda done, _planned: advance(done, name)
 
 
 def _results(plan: Plan, cases: list[CaseResult], interrupted: bool) -> Results:

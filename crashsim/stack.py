@@ -163,6 +163,8 @@ class Stack:
     def run(self) -> History:
         """Simulate to the end and collect the History."""
         self.cache.start()
+        if any(device.backing.prealloc for device, _, _ in self.experiment.resolved_devices()):
+            self.cache.dirtied_many()
         devices = [device for device, _, _ in self.experiment.resolved_devices()]
         for vcpu, program in zip(self.vcpus, self._by_vcpu(), strict=True):
             vcpu.start(devices[program.device].plugged)

@@ -13,9 +13,12 @@ from dataclasses import dataclass, fields, replace
 from typing import TypeVar
 
 import numpy as np
+import pytest
 
+from crashsim.device.virtio_pmem import MONITORS
 from crashsim.engine.history import NEVER, History, Reason
 from crashsim.engine.streams import I64
+from crashsim.experiment.backing import Backing, DiskFaults, Fault
 from crashsim.experiment.model import (
     Device,
     Disk,
@@ -45,15 +48,18 @@ from tests.oracle import (
     FlushedWrite,
     GroupSync,
     Mark,
+    OracleDevice,
+    OracleFault,
     OracleWorld,
     Outcome,
     Sync,
     SyncIfDue,
     Write,
 )
-from tests.oracle.inputs import PAGE_BYTES, Item
+from tests.oracle.inputs import PAGE_BYTES, Item, first_pages
 from tests.oracle.inputs import Program as Items
 from tests.oracle.loss import Loss, Steps, loss, uncovered_marks
+from tests.oracle.outcome import FlushRequest
 
 V = TypeVar("V")
 CALLS = {
@@ -78,13 +84,23 @@ def comparable(world: OracleWorld) -> OracleWorld:
         replace(device, vcpus=tuple(_one_call(program) for program in device.vcpus))
         for device in world.devices
     )
+    devices = tuple(_sensible(device) for device in devices)
     guest = world.guest
     if is_recorded(world):
         guest = replace(guest, ext4=False, dax=True)
     host = world.host
     if host.background_ratio >= host.dirty_ratio:
         host = replace(host, dirty_ratio=host.background_ratio + 1)
+    if host.free_bytes == 0:  # no size, and no page either
+        host = replace(host, free_bytes=1)
     return replace(world, devices=devices, guest=guest, host=host)
+
+
+def _sensible(device: OracleDevice) -> OracleDevice:
+    """A device whose settings an experiment takes: those of a file are only a file's."""
+    if device.backing == "file":
+        return device
+    return replace(device, extents="written", folio_bytes=PAGE_BYTES, prealloc=False)
 
 
 def _one_call(program: Items) -> Items:
@@ -110,11 +126,9 @@ def experiment(world: OracleWorld) -> Experiment:
     return Experiment(
         seed=world.seed,
         duration=world.duration_ns,
-        devices=tuple(
-            Device(name=f"pmem{number}", size=device.pages * PAGE_BYTES)
-            for number, device in enumerate(world.devices)
-        ),
+        devices=tuple(_device(number, device) for number, device in enumerate(world.devices)),
         workload=Fill(kind="fill"),
+        vmm=host.monitor,  # type: ignore[arg-type]
         guest=Guest(
             driver=world.guest.driver,  # type: ignore[arg-type]
             dax=world.guest.dax,
@@ -129,6 +143,8 @@ def experiment(world: OracleWorld) -> Experiment:
             fault=host.fault_ns,
             early_writeback=early,
             fsync_errors=host.fsync_errors,
+            write_errors=host.write_errors,
+            free=host.free_bytes,
         ),
         disk=Disk(
             bandwidth=disk.bandwidth,
@@ -136,19 +152,42 @@ def experiment(world: OracleWorld) -> Experiment:
             plp=disk.plp,
             fua=disk.fua,
             ignores_flush=disk.ignores_flush,
+            faults=DiskFaults(ignored_flush=_fault(disk.ignored_flush), shorn=_fault(disk.shorn)),
         ),
     )
+
+
+def _device(number: int, device: OracleDevice) -> Device:
+    return Device(
+        name=f"pmem{number}",
+        size=device.pages * PAGE_BYTES,
+        type=device.kind,  # type: ignore[arg-type]
+        cache=device.cache if device.kind == "virtio-blk" else None,  # type: ignore[arg-type]
+        backing=Backing(
+            kind=device.backing,  # type: ignore[arg-type]
+            extents=device.extents,  # type: ignore[arg-type]
+            folio=device.folio_bytes,
+            prealloc=device.prealloc,
+            discard_data=device.discard_data,
+        ),
+        plugged=device.plug_ns,
+    )
+
+
+def _fault(fault: OracleFault) -> Fault:
+    return Fault(share=fault.share, at=fault.at)
 
 
 def programs(world: OracleWorld) -> list[Program]:
     """One for each vCPU."""
     made: list[Program] = []
-    first_byte = first_write = 0
+    first_write = 0
+    places = first_pages(world.devices)
     for number, device in enumerate(world.devices):
         for items in device.vcpus:
-            made.append(_Builder(world, number, first_byte, first_write).program(items))
+            builder = _Builder(world, number, places[number] * PAGE_BYTES, first_write)
+            made.append(builder.program(items))
             first_write += made[-1].offset.size
-        first_byte += device.pages * PAGE_BYTES
     return made
 
 
@@ -229,7 +268,16 @@ def _columns(rows: Sequence[tuple[int, ...]], width: int) -> list[I64]:
 
 
 def simulate_world(world: OracleWorld) -> History:
-    history = simulate(experiment(world), programs(world))
+    described = experiment(world)
+    # What an experiment says of its workload's programs; these are made by hand.
+    reaction = {"on_sync_error": world.guest.on_sync_error}
+    guest = described.guest.model_copy(update=reaction)
+    described = described.model_copy(update={"guest": guest})
+    with pytest.MonkeyPatch.context() as patch:
+        if world.host.queue is not None:
+            monitor = replace(MONITORS[world.host.monitor], queue=world.host.queue)
+            patch.setitem(MONITORS, world.host.monitor, monitor)
+        history = simulate(described, programs(world))
     history._check()
     return history
 
@@ -321,7 +369,7 @@ def predicted(outcome: Outcome, recorded: bool) -> Facts:
         requests=sorted(
             (
                 *(r.device, r.vcpu, r.asked, r.submitted),
-                NEVER if r.fsync_begun is None else r.fsync_begun,
+                _begun(outcome, r),
                 NEVER if r.acknowledged is None else r.acknowledged,
                 -1 if r.result is None else r.result,
             )
@@ -338,6 +386,14 @@ def predicted(outcome: Outcome, recorded: bool) -> Facts:
         metadata_bytes=outcome.journal_bytes,
         errors_left=outcome.unfired_errors,
     )
+
+
+def _begun(outcome: Outcome, request: FlushRequest) -> int:
+    """The simulator's host answers for a cache=unsafe disk at once, too."""
+    device = outcome.devices[request.device]
+    if device.kind == "virtio-blk" and device.cache == "unsafe" and request.submitted is not None:
+        return request.submitted
+    return NEVER if request.fsync_begun is None else request.fsync_begun
 
 
 # --- what is lost ---------------------------------------------------------------------------------

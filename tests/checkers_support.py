@@ -8,9 +8,13 @@ import os
 import shlex
 import struct
 import sys
+import uuid
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+import pytest
 
 from crashsim.checkers import Acks, Verdict
 from crashsim.checkers.command import Command
@@ -66,10 +70,26 @@ def processes_with(word: str) -> list[int]:
     return found
 
 
-def loops() -> list[str]:
-    """Loop devices that are attached to something."""
-    devices = Path("/sys/block").glob("loop*/loop/backing_file")
-    return sorted(str(path) for path in devices)
+def children() -> list[str]:
+    """Processes that this one would have to wait for."""
+    tasks = Path("/proc/self/task").glob("*/children")
+    return sorted(" ".join(task.read_text() for task in tasks).split())
+
+
+def loops(prefix: str) -> list[str]:
+    """Files below folders of that prefix that are attached to loop devices."""
+    found = []
+    for entry in Path("/sys/block").glob("loop*/loop/backing_file"):
+        with suppress(OSError):  # it was detached just now
+            found.append(entry.read_text().strip())
+    return [file for file in found if prefix in file]
+
+
+def own_prefix(monkeypatch: pytest.MonkeyPatch) -> str:
+    """Of the private folders of this test alone: other tests may run at the same time."""
+    unique = f"crashsim-checker-{uuid.uuid4().hex}-"
+    monkeypatch.setattr("crashsim.checkers.folder._PREFIX", unique)
+    return unique
 
 
 def empty_ext4() -> bytes:

@@ -15,6 +15,7 @@ import pytest
 from crashsim.checkers import Verdict
 from crashsim.checkers.command import Command
 from crashsim.checkers.filesystem import How
+from crashsim.checkers.folder import base_folder, sweep
 from crashsim.checkers.python import FilesFunction
 from crashsim.errors import UsageError
 from tests.checkers_support import (
@@ -24,6 +25,7 @@ from tests.checkers_support import (
     entries,
     image_of,
     loops,
+    own_prefix,
     processes_with,
     python,
 )
@@ -52,11 +54,17 @@ both_ways = pytest.mark.parametrize(
 )
 
 
+@pytest.fixture
+def prefix(monkeypatch: pytest.MonkeyPatch) -> str:
+    return own_prefix(monkeypatch)
+
+
 @pytest.fixture(autouse=True)
-def no_loop_device_and_no_mount_stays() -> Iterator[None]:
-    before = loops(), Path("/proc/mounts").read_text().count("/dev/loop")
+def no_loop_device_and_no_mount_stays(prefix: str) -> Iterator[None]:
     yield
-    assert (loops(), Path("/proc/mounts").read_text().count("/dev/loop")) == before
+    assert not loops(prefix)
+    assert prefix not in Path("/proc/mounts").read_text()
+    assert not list(base_folder().glob(f"{prefix}*"))
 
 
 def first_requests(command: str, how: How, image: memoryview | None = None) -> Verdict:
@@ -200,27 +208,24 @@ def test_a_function_that_keeps_files_open_does_not_stop_the_next_state(how: How)
 
 
 @has_loops
-def test_a_killed_process_leaves_no_mount_and_no_loop_device(tmp_path: Path) -> None:
-    before = loops()
+def test_a_killed_process_leaves_no_mount_and_no_loop_device(prefix: str) -> None:
     code = (
-        "import os, signal\n"
+        "import sys, crashsim.checkers.folder as folder; folder._PREFIX = sys.argv[1]\n"
         "from crashsim.checkers.python import FilesFunction\n"
         "from tests.checkers_support import ACKS, after_requests\n"
-        "import tests.test_checkers_files as here\n"
         "checker = FilesFunction('tests.test_checkers_files:kills_its_process', how='loop')\n"
         "checker.check(after_requests('sqlite-wal-full', 400)[0], ACKS)\n"
     )
     root = Path(__file__).parents[1]
-    ended = subprocess.run([sys.executable, "-c", code], cwd=root, check=False)
+    ended = subprocess.run([sys.executable, "-c", code, prefix], cwd=root, check=False)
     assert ended.returncode == -9
-    for _ in range(200):  # the kernel unmounts when it has time
-        if loops() == before:
+    for _ in range(500):  # the kernel unmounts when it has time
+        if not loops(prefix):
             break
         subprocess.run(["/bin/sleep", "0.01"], check=True)
-    assert loops() == before
-    checker = Command("/bin/true")
-    checker.check(image_of(), ACKS)  # sweeps its folder
-    checker.close()
+    assert not loops(prefix)
+    assert list(base_folder().glob(f"{prefix}*"))
+    sweep()
 
 
 def kills_its_process(folder: Path, acks: object) -> None:

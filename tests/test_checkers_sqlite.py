@@ -94,13 +94,25 @@ def test_a_damaged_page_is_corrupt(tmp_path: Path) -> None:
     assert outcome(path, 0) == "corrupt"
 
 
+def test_what_is_no_text_is_a_wrong_value(tmp_path: Path) -> None:
+    wrong = database(tmp_path / "app.db", 3, ["update kv set v = cast(x'ff' as text) where k = 1"])
+    assert outcome(wrong, 0) == "wrong value"
+
+
+def test_a_database_that_cannot_be_opened_is_unreadable_not_corrupt(tmp_path: Path) -> None:
+    (tmp_path / "app.db").mkdir()
+    assert outcome(tmp_path / "app.db", 0) == "unreadable"
+
+
 def test_nothing_is_a_finding_only_after_ready_was_promised(tmp_path: Path) -> None:
     nothing, empty = tmp_path / "nothing", tmp_path / "empty"
     empty.touch()
-    for path in (nothing, empty):
+    for path, called in ((nothing, "no database"), (empty, "no table")):
         assert check_database(path, []).outcome == "not created yet"
         assert check_database(path, []).kind == "ok"
-        assert check_database(path, ["ready"]).outcome == "no database"
+        found = check_database(path, marks(2))
+        assert (found.kind, found.outcome) == ("finding", called)
+        assert found.message.endswith("2 acknowledged and not there")
     assert not nothing.exists()
 
 

@@ -7,8 +7,10 @@ program would open it again, so SQLite recovers it from its journal or log.
 
 | outcome | the first of these that holds |
 |---|---|
-| `no database` | `app.db`, or its table, is not there though its mark `ready` was given |
-| `corrupt` | SQLite cannot read it, or `PRAGMA integrity_check` finds something |
+| `no database` | `app.db` is not there though the mark `ready` was given |
+| `corrupt` | SQLite says that it is damaged, or `PRAGMA integrity_check` finds something |
+| `unreadable` | SQLite fails for another reason, such as an error of the file system |
+| `no table` | a sound database without the table that the mark `ready` stands for |
 | `wrong value` | a key with a value that the program never gave it |
 | `torn transaction` | one of the two changes of a transaction is there and the other is not |
 | `hole` | a transaction is there and an earlier one is not |
@@ -43,23 +45,32 @@ def check_database(path: Path, labels: Sequence[str]) -> Verdict:
     """`labels`: the recording's marks that were given by then."""
     promised = {int(label[4:]) for label in labels if label.startswith("ack ")}
     if not path.exists():
-        return _nothing(labels, f"there is no {path.name}")
+        return _nothing("no database", labels, f"there is no {path.name}")
     try:
         with closing(sqlite3.connect(path)) as database:
+            database.text_factory = _text
             faults = [row[0] for row in database.execute("PRAGMA integrity_check")]
             if faults != ["ok"]:
                 return verdict("finding", "corrupt", "\n".join(map(str, faults)))
             if not database.execute("select 1 from sqlite_master where name = 'kv'").fetchone():
-                return _nothing(labels, "there is no table kv")
+                return _nothing("no table", labels, "there is no table kv")
             rows = dict(database.execute("select k, v from kv order by k"))
-    except sqlite3.Error as error:
-        return verdict("finding", "corrupt", f"{type(error).__name__}: {error}")
+    except sqlite3.OperationalError as error:
+        return verdict("finding", "unreadable", str(error))
+    except sqlite3.DatabaseError as error:
+        return verdict("finding", "corrupt", str(error))
     return _compare(rows, promised)
 
 
-def _nothing(labels: Sequence[str], told: str) -> Verdict:
+def _text(raw: bytes) -> str:
+    """Bytes that are no text are a wrong value, not an error."""
+    return raw.decode("utf-8", "replace")
+
+
+def _nothing(outcome: str, labels: Sequence[str], told: str) -> Verdict:
     if "ready" in labels:
-        return verdict("finding", "no database", told)
+        given = len(labels) - 1
+        return verdict("finding", outcome, f"{told}; {given} acknowledged and not there")
     return verdict("ok", "not created yet", told)
 
 

@@ -85,7 +85,7 @@ class History:
     flush_vcpu: I64  # [f] global vCPU number, -1: the guest kernel's journal commit
     flush_asked_ns: I64  # [f] the guest wanted it
     flush_submit_ns: I64  # [f] it was put on the queue
-    flush_begin_ns: I64  # [f] the host's fsync began
+    flush_begin_ns: I64  # [f] the host's fsync began; NEVER: it got the result of another
     flush_ack_ns: I64  # [f] NEVER while outstanding
     flush_result: I64  # [f] 0 success, the monitor's error code, -1 outstanding
     ack_t_ns: I64  # [a]

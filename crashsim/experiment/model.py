@@ -410,6 +410,12 @@ class Experiment(Part):
                 yield Contradiction(("devices", index, "sync"), f"sync {why}")
         if self.model_fields_set & self.inapplicable():
             yield Contradiction(("sync",), f"sync {why}")
+        if self.guest.on_sync_error in ("retry", "rewrite"):
+            for index, (device, _, _) in enumerate(self.resolved_devices()):
+                if device.backing.kind == "ram":
+                    path = ("device",) if self.device is not None else ("devices", index)
+                    message = f"{self.guest.on_sync_error} never ends where every flush fails"
+                    yield Contradiction((*path, "backing", "kind"), message)
         if self.guest.on_sync_error == "rewrite":
             yield from self._rewrite_contradictions()
         if any(recordings) and not self.guest.dax:

@@ -117,6 +117,12 @@ class _Words:
                 "Nothing that had reached the disk was lost: what was acknowledged was still in "
                 "the guest's memory. An fsync before that acknowledgement would have forbidden it."
             )
+        if not lost and self._history.facts["recorded"]:
+            return (
+                "It fails even with all that had reached the disk by then: either recovery is "
+                "wrong, or it needs what was still in the guest's memory, which only an fsync "
+                "orders before what came to the disk."
+            )
         if not lost:
             return "It fails although nothing that matters was lost: no flush would help."
         gone = sorted({one.lost_row for one in lost})

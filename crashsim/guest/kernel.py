@@ -179,8 +179,8 @@ class GuestKernel:
     def flush(self, vcpu: int, count: int, done: Callable[[bool], None]) -> None:
         """A block request's flushes: asked for together, or one after the other by a driver that
         has one at a time (Rule G7)."""
-        if self._driver.one_at_a_time:
-            self._flush_in_turn(vcpu, count, done)
+        if self._driver.one_at_a_time or not self._flush_path:
+            self._flush_in_turn(vcpu, count if self._flush_path else 0, done)
             return
         results: list[int] = []
 

@@ -410,7 +410,8 @@ class VCpu:
             self._free_ns = self._clock.now
             self.wait_ns += self._clock.now - now
             if not ok and kind not in FLUSHES and self._on_sync_error != "give-up":
-                self._react(op)
+                if not self._react(op):
+                    return
             else:
                 self._returned(kind, record, ok)
                 if kind == Op.PREFLUSH and not ok:
@@ -429,26 +430,31 @@ class VCpu:
             self._kernel.sync(self.number, program.call, done)
         return True
 
-    def _react(self, op: Operation) -> None:
-        """A sync failed, and the program does not just go on (Rules G9, H14)."""
+    def _react(self, op: Operation) -> bool:
+        """A sync failed, and the program does not just go on (Rules G9, H14); False: not at
+        all."""
         acknowledged = self.acknowledged
         acknowledged.sync_returned(self._clock.now, acknowledged.record, False)
         if self._on_sync_error == "panic":
             self._panic()
-        elif self._on_sync_error == "retry":
+            return False
+        if self._on_sync_error == "retry":
             self._next_op -= 1
             kind = Op.GROUP_SYNC if op[1] == Op.GROUP_SYNC else Op.SYNC
             self._ops.append((op[0], kind, 0, *op[3:]))
         else:
             self._write_again()
+        return True
 
     def _write_again(self) -> None:
         """Go back to the first write behind the last record that is acknowledged."""
-        self._retire()
-        self.stores.whole = False
-        program = self._program
+        program, plan = self._program, self._plan
         record = self.acknowledged.record
         position = int(program.record_high[record - 1]) if record else 0
+        if position >= plan.first_write - plan.head + self._row:
+            return  # it is still to come
+        self._retire()
+        self.stores.whole = False
         self._next_op = int(np.searchsorted(program.op_at, position, "right")) if position else 0
         self._make_plan(position)
 

@@ -73,7 +73,17 @@ class Commit:
 class Fsync:
     """One call; `done(ok)` when it returns. Starts in the constructor."""
 
-    __slots__ = ("_clock", "_commits", "_disk", "_done", "_file", "_later", "_mtime", "_rank")
+    __slots__ = (
+        "_clock",
+        "_commits",
+        "_covers",
+        "_disk",
+        "_done",
+        "_file",
+        "_later",
+        "_mtime",
+        "_rank",
+    )
 
     def __init__(
         self,
@@ -91,6 +101,7 @@ class Fsync:
         self._file = file
         self._commits = commits
         self._done = done
+        self._covers = False  # its commit makes first writes readable
         self._later = NO_PAGES
         file.settle()
         self._mtime = file.mtime_dirty and not datasync
@@ -130,15 +141,23 @@ class Fsync:
                 self._file.mtime_dirty = True
             self._done(False)
             return
-        new_extents = self._file.convert()
-        if not (self._mtime or new_extents):
-            self._disk.flush(self._ended)
+        self._covers = self._file.convert()
+        if not (self._mtime or self._covers):
+            if self._file.committing:  # what it makes durable may be this call's
+                self._file.behind_commit.append(self._wait)
+            else:
+                self._disk.flush(self._ended)
             return
+        self._file.committing += self._covers
         self._commits.append(Commit(self._file.device, self._clock.now))
         self._mtime = False
         commit = len(self._commits) - 1
         _start, end = self._disk.write(JOURNAL_BYTES)
         self._clock.at(end, self._rank, self._journalled, commit)
+
+    def _wait(self) -> None:
+        """The commit that the call waited for has ended."""
+        self._clock.at(self._clock.now, self._rank, self._written)
 
     def _journalled(self, commit: int) -> None:
         self._disk.flush(lambda: self._flushed(commit))
@@ -160,4 +179,10 @@ class Fsync:
         self._ended()
 
     def _ended(self) -> None:
+        file = self._file
+        if self._covers:
+            file.committing -= 1
+            waiting, file.behind_commit = file.behind_commit, []
+            for go_on in waiting:
+                go_on()
         self._done(True)

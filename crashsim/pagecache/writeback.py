@@ -101,6 +101,8 @@ class BackingFile:
         "_unconverted",
         "_written",
         "age_start_ns",
+        "behind_commit",
+        "committing",
         "device",
         "guests",
         "in_flight",
@@ -131,6 +133,8 @@ class BackingFile:
         # Rule H13: pages that were ever written, and ends of batches with others, not committed.
         self._written = np.zeros(span.pages, dtype=bool) if new_extents else None
         self._unconverted: list[int] = []
+        self.committing = 0  # commits of such pages that are under way
+        self.behind_commit: list[Callable[[], None]] = []  # calls that wait for one
         self.device = device
         self.span = span
         self.shift = shift  # of a folio (Rule H2)

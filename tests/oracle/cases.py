@@ -24,6 +24,7 @@ from tests.oracle.inputs import Item
 
 P = 4096  # bytes of a page
 HOST = OracleHost(fault_ns=10, writeback_ns=0)
+DEVICE = OracleDevice(8, ())
 DISK = OracleDisk(bandwidth=40_960_000_000, flush_ns=1000)
 
 
@@ -34,9 +35,10 @@ def play(
     disk: OracleDisk = DISK,
     guest: OracleGuest | None = None,
     until: int | None = None,
+    like: OracleDevice = DEVICE,
 ) -> Outcome:
     """One device, one program for each vCPU."""
-    device = OracleDevice(pages, tuple(tuple(program) for program in programs))
+    device = replace(like, pages=pages, vcpus=tuple(tuple(program) for program in programs))
     return run(OracleWorld((device,), host, disk, guest or OracleGuest(), 1, until))
 
 

@@ -33,7 +33,7 @@ from tests.oracle.writes import Vcpu, Writes
 class Group:
     leader: Vcpu
     call: str
-    members: list[Vcpu]
+    members: list[tuple[Vcpu, GroupSync]]
     began: bool = False
 
 
@@ -53,7 +53,7 @@ class Guest(Writes):
         self.groups: list[Group | None] = [None] * len(host.files)
         self.group_waits: list[list[tuple[Vcpu, GroupSync]]] = [[] for _ in host.files]
         for vcpu in self.vcpus:
-            self.wake(vcpu, 0, self.go_on)
+            self.wake(vcpu, outcome.devices[vcpu.device].plug_ns, self.go_on)  # rule V7
         if not self.vcpus and clock.end is None:
             clock.end = 0
 
@@ -123,11 +123,13 @@ class Guest(Writes):
 
     def sync(self, vcpu: Vcpu, call: str) -> None:
         self.block(vcpu)
-        self.call_sync([vcpu], vcpu, call, lambda: self.release(vcpu))
 
-    def call_sync(
-        self, served: list[Vcpu], caller: Vcpu, call: str, then: Callable[[], None]
-    ) -> None:
+        def then(success: bool) -> None:
+            self.returned(vcpu, success, lambda: self.sync(vcpu, call))
+
+        self.call_sync([vcpu], vcpu, call, then)
+
+    def call_sync(self, served: list[Vcpu], caller: Vcpu, call: str, then: Done) -> None:
         """One sync that serves some vCPUs. Reading: it acknowledges the records of those only."""
         covered = [(vcpu, vcpu.finished) for vcpu in served]
         for vcpu in served:
@@ -138,29 +140,83 @@ class Guest(Writes):
                 vcpu.last_sync = self.clock.now
                 if success:
                     self.acknowledge(vcpu, records, self.clock.now)
+                elif self.spec.on_sync_error == "retry":
+                    vcpu.finished = records
             self.outcome.failed_syncs += len(served) * (not success)
-            then()
+            then(success)
 
         if call == "msync-async":
             done(True)
+            return
+        device = self.outcome.devices[caller.device]
+        count = self.kernel.flush_count(caller.device, call)
+        flush = partial(self.flushes.one_after_another, caller.device, caller.number, count, done)
+        if device.kind == "virtio-blk" and device.cache == "writethrough":
+            flush = partial(self.host.call, caller.device, "fdatasync", done)
+        elif device.flushless:
+            flush = partial(done, True)
+        self.written_back(caller, flush)
+
+    def written_back(self, caller: Vcpu, flush: Callable[[], None]) -> None:
+        """The guest's own pages first. Reading: the host call of `writethrough` begins when they
+        are copied, and there is one even if there were none."""
+
+        def resume(vcpu: Vcpu) -> None:
+            vcpu.pending = None
+            flush()
+
+        copying_ns = self.kernel.write_back(
+            caller.device, lambda: self.wake(caller, self.clock.now, resume)
+        )
+        if copying_ns is not None:
+            self.after(caller, copying_ns, flush)
+
+    def returned(self, vcpu: Vcpu, success: bool, again: Callable[[], None]) -> None:
+        """A sync call returned to this vCPU; what it does if that failed. Reading: a panic stops
+        the vCPUs of the call at once, the others with the instant."""
+        reaction = "give-up" if success else self.spec.on_sync_error
+        if reaction == "panic":
+            self.clock.end = self.clock.now
+        elif reaction == "retry":
+
+            def resume(vcpu: Vcpu) -> None:
+                vcpu.pending = None
+                again()
+
+            self.wake(vcpu, self.clock.now, resume)
         else:
-            device, number = caller.device, caller.number
-            count = self.kernel.flush_count(device, call)
-            copying_ns = self.kernel.write_back(device)
-            make = partial(self.flushes.one_after_another, device, number, count, done)
-            self.after(caller, copying_ns, make)
+            if reaction == "rewrite":
+                self.rewind(vcpu)
+            self.release(vcpu)
+
+    def acknowledge(self, vcpu: Vcpu, records: list[tuple[int, int]], instant: int) -> None:
+        super().acknowledge(vcpu, records, instant)
+        if records:
+            vcpu.acknowledged = records[-1][1]
+
+    def rewind(self, vcpu: Vcpu) -> None:
+        """Back to the first write behind the last acknowledged record. Reading: operations between
+        the two are not done again, and if that write is still to come the vCPU just goes on."""
+        number = vcpu.first_write
+        for position, item in enumerate(vcpu.program[: vcpu.position]):
+            if isinstance(item, Write | FlushedWrite):
+                if number > vcpu.acknowledged:
+                    vcpu.position, vcpu.next_write = position, number
+                    vcpu.record_first = None
+                    return
+                number += 1
 
     def group_sync(self, vcpu: Vcpu, item: GroupSync) -> None:
         self.block(vcpu)
         group = self.groups[vcpu.device]
         if group is None:
-            self.lead(vcpu, item, [vcpu])
+            self.lead(vcpu, item, [(vcpu, item)])
         elif group.began:
             self.group_waits[vcpu.device].append((vcpu, item))
         else:
-            group.members.append(vcpu)
+            group.members.append((vcpu, item))
 
-    def lead(self, vcpu: Vcpu, item: GroupSync, members: list[Vcpu]) -> None:
+    def lead(self, vcpu: Vcpu, item: GroupSync, members: list[tuple[Vcpu, GroupSync]]) -> None:
         group = Group(vcpu, item.call, members)
         self.groups[vcpu.device] = group
         self.after(vcpu, item.delay_ns, lambda: self.begin_group(group))
@@ -169,15 +225,16 @@ class Guest(Writes):
         group.began = True
         device = group.leader.device
 
-        def then() -> None:
+        def then(success: bool) -> None:
             self.groups[device] = None
             waiting, self.group_waits[device] = self.group_waits[device], []
             if waiting:
-                self.lead(*waiting[0], [vcpu for vcpu, _ in waiting])
-            for vcpu in group.members:
-                self.release(vcpu)
+                self.lead(*waiting[0], waiting)
+            for vcpu, item in group.members:
+                self.returned(vcpu, success, partial(self.group_sync, vcpu, item))
 
-        self.call_sync(group.members, group.leader, group.call, then)
+        served = [vcpu for vcpu, _ in group.members]
+        self.call_sync(served, group.leader, group.call, then)
 
     # --- recorded writes ------------------------------------------------------------------------
 
@@ -185,10 +242,11 @@ class Guest(Writes):
         """Rule G7: the order of data, preflush and FUA flush is the driver's."""
         driver, device, number = self.spec.driver, vcpu.device, vcpu.number
         due = self.clock.now + item.think_ns
-        if driver == "ordered" and item.preflush:
+        flushless = self.outcome.devices[device].flushless
+        if driver == "ordered" and item.preflush and not flushless:
             self.after(vcpu, item.think_ns, lambda: self.preflush(vcpu, item))
             return
-        count = int(item.preflush) + int(item.fua)
+        count = 0 if flushless else int(item.preflush) + int(item.fua)
         flush = self.flushes.together if driver == "concurrent" else self.flushes.one_after_another
         if count:
             vcpu.then = partial(self.flush_recorded, vcpu, partial(flush, device, number, count))
@@ -215,6 +273,7 @@ class Guest(Writes):
         self.plan_write(vcpu, item, self.clock.now)
 
     def flush_recorded(self, vcpu: Vcpu, flush: Callable[[Done], None]) -> None:
+        """Reading: a recorded flush is no sync call, so `on_sync_error` does not look at it."""
         self.block(vcpu)
 
         def done(success: bool) -> None:

@@ -11,9 +11,35 @@ from dataclasses import dataclass
 
 PAGE_BYTES = 4096
 WORD_BYTES = 8
+FOLIO_BYTES_MOST = 2 << 20
 
 CALLS = ("msync", "fdatasync", "fsync", "msync-async")
 DRIVERS = ("concurrent", "serialized", "ordered")
+BACKINGS = ("file", "private", "tmpfs", "hugetlbfs", "ram")
+KINDS = ("virtio-pmem", "nvdimm", "real-nvdimm", "virtio-blk")
+CACHES = ("writeback", "unsafe", "writethrough", "none")
+EXTENTS = ("written", "unwritten", "sparse")
+ON_SYNC_ERROR = ("give-up", "retry", "panic", "rewrite")
+
+
+@dataclass(frozen=True, slots=True)
+class Monitor:
+    """What a virtual machine monitor does with a flush request (V1, V3)."""
+
+    call: str
+    threads: int
+    queue: int
+    error: int
+    reuses_result: bool = False
+
+
+MONITORS = {
+    "qemu": Monitor("fsync", 64, 128, 1),
+    "cloud-hypervisor": Monitor("fsync", 1, 256, 1),
+    "crosvm": Monitor("msync", 1, 256, 1),
+    "firecracker": Monitor("msync", 1, 256, 2**32 - 1),
+    "firecracker-reused-result": Monitor("msync", 1, 256, 2**32 - 1, reuses_result=True),
+}
 
 
 class Item:
@@ -70,13 +96,44 @@ Program = tuple[Item, ...]
 
 @dataclass(frozen=True, slots=True)
 class OracleDevice:
+    """`cache` is that of a virtio-blk device; `plug_ns` is when its vCPUs begin."""
+
     pages: int
     vcpus: tuple[Program, ...]
+    backing: str = "file"
+    kind: str = "virtio-pmem"
+    cache: str = "writeback"
+    extents: str = "written"
+    folio_bytes: int = PAGE_BYTES
+    prealloc: bool = False
+    discard_data: bool = False
+    plug_ns: int = 0
+
+    @property
+    def on_file(self) -> bool:
+        """Whether its pages are those of a file that the host writes back."""
+        return self.backing == "file" and self.kind != "real-nvdimm"
+
+    @property
+    def in_file_cache(self) -> bool:
+        """Whether a store reaches the pages of a file, be it of a tmpfs."""
+        return self.on_file or self.backing in ("tmpfs", "hugetlbfs")
+
+    @property
+    def flushless(self) -> bool:
+        """Whether its guest makes no device flush (V9)."""
+        writethrough = self.kind == "virtio-blk" and self.cache == "writethrough"
+        return writethrough or self.kind in ("nvdimm", "real-nvdimm")
+
+    @property
+    def direct(self) -> bool:
+        return self.kind == "virtio-blk" and self.cache == "none"
 
 
 @dataclass(frozen=True, slots=True)
 class OracleHost:
-    """`early` is (every_ns, numerator, denominator) or None; `writeback_ns` 0 means no flusher."""
+    """`early` is (every_ns, numerator, denominator) or None; `writeback_ns` 0 means no flusher.
+    `queue` None is the monitor's own depth; `free_bytes` None a host that is never full."""
 
     fault_ns: int = 2400
     memory_bytes: int = 8 << 30
@@ -86,6 +143,18 @@ class OracleHost:
     expire_ns: int = 30_000_000_000
     early: tuple[int, int, int] | None = None
     fsync_errors: tuple[int, ...] = ()
+    write_errors: tuple[int, ...] = ()
+    monitor: str = "qemu"
+    queue: int | None = None
+    free_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class OracleFault:
+    """A disk fault: a share of (numerator, denominator), and the first at or after instants."""
+
+    share: tuple[int, int] = (0, 1)
+    at: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +166,8 @@ class OracleDisk:
     plp: bool = False
     fua: bool = False
     ignores_flush: bool = False
+    ignored_flush: OracleFault = OracleFault()
+    shorn: OracleFault = OracleFault()
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +178,11 @@ class OracleGuest:
     dax: bool = True
     ext4: bool = False
     acknowledge: str = "immediate"
+    on_sync_error: str = "give-up"
+
+    def dax_on(self, device: OracleDevice) -> bool:
+        """A virtio-blk device has a guest without DAX."""
+        return self.dax and device.kind != "virtio-blk"
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,11 +197,19 @@ class OracleWorld:
 
 def check(world: OracleWorld) -> None:
     """Raises ValueError on a world that the model does not describe."""
-    if world.guest.driver not in DRIVERS or world.guest.acknowledge not in ("immediate", "synced"):
-        raise ValueError(f"unknown guest {world.guest}")
+    guest = world.guest
+    if guest.driver not in DRIVERS or guest.acknowledge not in ("immediate", "synced"):
+        raise ValueError(f"unknown guest {guest}")
+    if guest.on_sync_error not in ON_SYNC_ERROR or world.host.monitor not in MONITORS:
+        raise ValueError(f"unknown reaction {guest.on_sync_error} or {world.host.monitor}")
+    if guest.on_sync_error == "rewrite" and guest.acknowledge != "synced":
+        raise ValueError("only a program whose records a sync acknowledges can rewrite")
     if world.host.expire_ns < 1:
         raise ValueError("an age of 0 is not described")
+    if world.host.queue is not None and world.host.queue < 1:
+        raise ValueError("a queue has room for one request at least")
     for device in world.devices:
+        check_device(device, guest)
         for item in (item for program in device.vcpus for item in program):
             if isinstance(item, Write | FlushedWrite):
                 inside = item.offset >= 0 and item.offset + item.length <= device.pages * PAGE_BYTES
@@ -133,8 +217,35 @@ def check(world: OracleWorld) -> None:
                     raise ValueError(f"{item} is not inside the device")
             elif isinstance(item, Sync | SyncIfDue | GroupSync) and item.call not in CALLS:
                 raise ValueError(f"unknown call in {item}")
-            if isinstance(item, FlushedWrite) and not world.guest.dax:
+            if isinstance(item, FlushedWrite) and not guest.dax_on(device):
                 raise ValueError("a recording enters below the guest's page cache")
+
+
+def check_device(device: OracleDevice, guest: OracleGuest) -> None:
+    known = device.backing in BACKINGS and device.kind in KINDS
+    if not known or device.cache not in CACHES or device.extents not in EXTENTS:
+        raise ValueError(f"unknown device {device}")
+    if device.kind != "virtio-pmem" and device.backing != "file":
+        raise ValueError("a device to compare with is on a shared file")
+    if device.kind == "real-nvdimm" and not guest.dax:
+        raise ValueError("a real NVDIMM below a guest without DAX is not described")
+    if device.backing == "ram" and guest.on_sync_error in ("retry", "rewrite"):
+        raise ValueError("a call that always fails is retried for ever")
+    folio = device.folio_bytes
+    power = PAGE_BYTES <= folio <= FOLIO_BYTES_MOST and folio & (folio - 1) == 0
+    if not power or device.pages * PAGE_BYTES % folio:
+        raise ValueError(f"the device is not made of folios of {folio} bytes")
+
+
+def first_pages(devices: tuple[OracleDevice, ...]) -> list[int]:
+    """Where each device begins: behind the one before, at a multiple of its folio."""
+    firsts: list[int] = []
+    end = 0
+    for device in devices:
+        folio = device.folio_bytes // PAGE_BYTES
+        firsts.append(ceil_div(end, folio) * folio)
+        end = firsts[-1] + device.pages
+    return firsts
 
 
 def ceil_div(a: int, b: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -54,8 +55,10 @@ class Kernel:
             )
 
     def commit(self, device: int) -> None:
+        """Reading: where a sync call makes no flush, the commit makes none, too."""
         self.filesystems[device].timer = None
-        self.flushes.ask(device, -1, lambda success: None)
+        if not self.outcome.devices[device].flushless:
+            self.flushes.ask(device, -1, lambda success: None)
 
     def flush_count(self, device: int, call: str) -> int:
         """Rule G4: the device flushes of a call; an fsync commits."""
@@ -84,13 +87,21 @@ class Kernel:
                 )
 
     def cache_flusher(self, device: int) -> None:
-        """The first wake-up that finds the age expired; it takes no vCPU's time."""
-        self.write_back(device)
-        self.filesystems[device].age_start = None
+        """The first wake-up that finds the age expired; it takes no vCPU's time. Rule V9: a host
+        call follows with `writethrough`. Reading: none if there was nothing to write."""
+        spec, filesystem = self.outcome.devices[device], self.filesystems[device]
+        wrote = bool(filesystem.dirty)
+        self.write_back(device, lambda: None)
+        filesystem.age_start = None
+        if wrote and spec.kind == "virtio-blk" and spec.cache == "writethrough":
+            self.host.call(device, "fdatasync", lambda success: None)
 
-    def write_back(self, device: int) -> int:
-        """Rule G2: all dirty pages of L1 are copied to L2; returns how long a sync is held up."""
-        if self.spec.dax:
+    def write_back(self, device: int, written: Callable[[], None]) -> int | None:
+        """Rule G2: all dirty pages of L1 are copied to the device; returns how long a sync is held
+        up. None: until `written` is called (V9, `none`). Reading: that replaces the time of the
+        copying."""
+        spec = self.outcome.devices[device]
+        if self.spec.dax_on(spec):
             return 0
         self.vcpus.start_due_writes(device)
         filesystem = self.filesystems[device]
@@ -98,17 +109,25 @@ class Kernel:
         filesystem.dirty = set()
         if not pages:
             return 0
-        clean = len(set(pages) - self.host.dirty)
+        self.host.touch(device, pages)
         copies = [Copy(self.clock.now, device, page) for page in pages]
         self.copied_now += copies
         self.outcome.copies += copies
-        self.host.make_dirty(device, pages)
         self.vcpus.divided(device, [])
+        if spec.direct:
+            self.host.direct(device, pages, written)
+            return None
+        clean = self.host.clean_folios(device, pages)
+        self.host.make_dirty(device, pages)
         return len(pages) * COPY_NS + self.host.spec.fault_ns * clean
 
     def end_of_instant(self) -> None:
         """A copy at T holds every store with a begin up to and including T."""
         layers = self.outcome.layers
         for copy in self.copied_now:
-            layers.move(copy.instant, "L2", layers.page("L1", copy.page))
+            content = layers.page("L1", copy.page)
+            layers.move(copy.instant, "M", content)
+            device = self.outcome.devices[copy.device]
+            if device.in_file_cache and not device.direct:
+                layers.move(copy.instant, "L2", content)
         self.copied_now.clear()

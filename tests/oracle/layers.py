@@ -1,9 +1,10 @@
 """Which version of every byte each layer holds: one dict each, and the journal of all changes.
 
 A version is (begin of the store, vCPU, write), so versions compare in the order of stores. L0 is
-what the program stored, wherever it lies; L1 the guest's page cache (empty with DAX); L2 the
-host's; L3 what was last submitted to the disk; L4 its cache; L5 the media. A store enters the
-journal at its begin, although its extent is known only when it ends or is divided.
+what the program stored, wherever it lies; L1 the guest's page cache (empty with DAX); M the
+device's memory, whatever that is; L2 the host's page cache of a file (or of a tmpfs); L3 what was
+last submitted to the disk and will arrive; L4 its cache; L5 the media. A store enters the journal
+at its begin, although its extent is known only when it ends or is divided.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from tests.oracle.inputs import PAGE_BYTES
 
 Version = tuple[int, int, int]
 NOTHING: Version = (-1, -1, -1)
-NAMES = ("L0", "L1", "L2", "L3", "L4", "L5")
+NAMES = ("L0", "L1", "M", "L2", "L3", "L4", "L5")
 
 
 class Change(NamedTuple):

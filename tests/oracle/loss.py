@@ -10,10 +10,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from tests.oracle.inputs import PAGE_BYTES, OracleDevice
 from tests.oracle.layers import NOTHING, Change, Version
 from tests.oracle.outcome import Acknowledgement, FlushRequest, Outcome
 
 DOMAINS = ("program-kill", "guest-crash", "vmm-kill", "host-crash", "power-cut")
+COPIES_AND_QUITS = ("vmm-quit", "live-copy", "migration", "storage-snapshot")
+
+NOWHERE = "nowhere"  # a layer that never holds anything
 
 Steps = list[tuple[int, int]]
 
@@ -32,12 +36,25 @@ class Loss:
     broken: list[int] = field(default_factory=list)
 
 
-def kept_layer(domain: str, plp: bool) -> str:
-    """The layer that survives: rules P1 to P5. Two options of P4 have names of their own."""
+def kept_layer(domain: str, plp: bool, device: OracleDevice) -> str:
+    """The layer that survives: rules P1 to P6, V5 and V8. Two options of P4 have names of their
+    own. Reading: what a direct copy (V9) wrote is kept from the copy's instant when only the
+    monitor goes."""
+    if domain == "migration":
+        return NOWHERE
+    if device.kind == "real-nvdimm":
+        return "L0"
+    if domain == "vmm-quit" and device.discard_data:
+        return NOWHERE
+    file_cache = "M" if device.direct else "L2"
     return {
         "program-kill": "L0",
-        "guest-crash": "L2",
-        "vmm-kill": "L2",
+        "guest-crash": "M",
+        "vmm-kill": file_cache,
+        "vmm-quit": file_cache,
+        "live-copy": file_cache,
+        "migration": NOWHERE,
+        "storage-snapshot": "L4",
         "host-crash": "L4",
         "host-crash-in-flight-kept": "L3",
         "host-crash-cache-lost": "L4" if plp else "L5",
@@ -47,13 +64,26 @@ def kept_layer(domain: str, plp: bool) -> str:
 
 def loss(outcome: Outcome, domain: str = "power-cut") -> Loss:
     """Broken promises are those of this domain; `docs/model.md` speaks of the power cut's."""
-    return _Judge(outcome, kept_layer(domain, outcome.plp)).judge()
+    return _Judge(outcome, domain).judge()
+
+
+def visible(outcome: Outcome, change: Change) -> Change | None:
+    """Rule H13: what came to the disk is read as zeros until the commit of a new page's extent is
+    in the disk's cache (for L5: durable). None: it never is."""
+    page = change.address // PAGE_BYTES
+    device = outcome.device_of(change.address)
+    if device.extents == "written" or change.layer not in ("L3", "L4", "L5"):
+        return change
+    committed = outcome.committed["L5" if change.layer == "L5" else "L4"].get(page)
+    if committed is None:
+        return None
+    return change._replace(instant=max(change.instant, committed))
 
 
 class _Judge:
-    def __init__(self, outcome: Outcome, layer: str) -> None:
+    def __init__(self, outcome: Outcome, domain: str) -> None:
         self.outcome = outcome
-        self.layer = layer
+        self.layers = [kept_layer(domain, outcome.plp, device) for device in outcome.devices]
         self.latest: dict[int, Version] = {}
         self.kept: dict[int, Version] = {}
         self.begun: dict[int, int] = {}
@@ -71,8 +101,10 @@ class _Judge:
 
     def judge(self) -> Loss:
         changes: dict[int, list[Change]] = {0: []}
-        for change in self.outcome.layers.changes:
-            changes.setdefault(change.instant, []).append(change)
+        for stored in self.outcome.layers.changes:
+            change = visible(self.outcome, stored)
+            if change is not None:
+                changes.setdefault(change.instant, []).append(change)
         others = [ack.instant for ack in self.outcome.acknowledgements]
         others += [
             r.acknowledged for r in self.outcome.flush_requests if r.acknowledged is not None
@@ -83,7 +115,7 @@ class _Judge:
             for change in changes.get(instant, []):
                 if change.layer == "L0":
                     self.apply(self.latest, change)
-                if change.layer == self.layer:
+                if change.layer == self.layers[self.outcome.device_number(change.address)]:
                     self.apply(self.kept, change)
             self.look(instant)
         return self.result
@@ -114,7 +146,9 @@ class _Judge:
                 result.broken.append(index)
 
     def unsaved_writes(self, instant: int) -> list[int]:
-        """Begun, not wholly safe; a rest that division left and that has not begun is not safe."""
+        """Begun, not wholly safe; a rest that division left and that has not begun is not safe.
+        Reading: a write that a rewrite stored twice is safe when both stores are, and began with
+        the first."""
         unsaved = []
         self.part_saved = set()
         for write, begin in self.begun.items():
@@ -137,8 +171,8 @@ class _Judge:
         )
 
     def broke(self, request: FlushRequest) -> bool:
-        """A store of the device had landed in L2 when the flush was submitted, and is not safe now
-        (a flush does not cover L1, G2)."""
+        """A store had landed in the device's memory when the flush was submitted, and is not safe
+        now (a flush does not cover L1, G2)."""
         assert request.submitted is not None
         for store in self.outcome.stores:
             first = self.outcome.device_base[store.device] + store.offset
@@ -153,10 +187,10 @@ class _Judge:
         return False
 
     def in_host_at(self, addresses: range, version: Version, instant: int) -> bool:
-        """L2 held this version of these bytes, or later ones, at that instant."""
+        """The device held this version of these bytes, or later ones, at that instant."""
         held = dict.fromkeys(addresses, NOTHING)
         for change in self.outcome.layers.changes:
-            if change.layer == "L2" and change.instant <= instant and change.address in held:
+            if change.layer == "M" and change.instant <= instant and change.address in held:
                 held[change.address] = max(held[change.address], change.version)
         return all(found >= version for found in held.values())
 

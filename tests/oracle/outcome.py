@@ -8,8 +8,10 @@ settled when the disk takes the request.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from dataclasses import dataclass, field
 
+from tests.oracle.inputs import OracleDevice
 from tests.oracle.layers import Layers
 
 
@@ -34,7 +36,7 @@ class Copy:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """`reason` is fsync, flusher, background or early."""
+    """`reason` is fsync, flusher, background, early or direct."""
 
     number: int
     instant: int
@@ -59,7 +61,8 @@ class DiskFlush:
 
 @dataclass(slots=True)
 class FlushRequest:
-    """`result` is 0 for success and 1 for failure; `vcpu` is -1 for a journal commit."""
+    """`result` is 0 for success or the monitor's error code; `vcpu` is -1 for a journal commit.
+    `fsync_begun` stays None for a request that is answered without a host call of its own."""
 
     device: int
     vcpu: int
@@ -107,6 +110,7 @@ class Outcome:
     writes: list[WriteInput]
     layers: Layers
     plp: bool
+    devices: tuple[OracleDevice, ...]
     stores: list[Store] = field(default_factory=list)
     copies: list[Copy] = field(default_factory=list)
     batches: list[Batch] = field(default_factory=list)
@@ -117,8 +121,23 @@ class Outcome:
     pauses: list[Pause] = field(default_factory=list)
     fired_errors: list[tuple[int, int]] = field(default_factory=list)  # (set, fired)
     unfired_errors: list[int] = field(default_factory=list)
+    failed_batches: list[int] = field(default_factory=list)  # H14, those that ended
+    unfired_write_errors: list[int] = field(default_factory=list)
+    ignored_flushes: list[int] = field(default_factory=list)  # numbers of FLUSHes
+    unfired_ignored_flushes: list[int] = field(default_factory=list)
+    shorn_pages: list[tuple[int, int]] = field(default_factory=list)  # batch, page
+    unfired_shorn: list[int] = field(default_factory=list)
+    # H13: when the commit of a new page's extent was in the disk's cache, and durable
+    committed: dict[str, dict[int, int]] = field(default_factory=lambda: {"L4": {}, "L5": {}})
+    killed_ns: int | None = None  # V6: when the store that found the host full would have begun
     failed_syncs: int = 0
     journal_bytes: int = 0
     guest_wait_ns: int = 0
     end_ns: int = 0
     device_base: list[int] = field(default_factory=list)  # byte address of each device's first byte
+
+    def device_number(self, address: int) -> int:
+        return bisect_right(self.device_base, address) - 1
+
+    def device_of(self, address: int) -> OracleDevice:
+        return self.devices[self.device_number(address)]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from tests.oracle.cache import HostFull
 from tests.oracle.clock import Clock
 from tests.oracle.device import Flushes
 from tests.oracle.disk import Disk
@@ -13,6 +16,7 @@ from tests.oracle.inputs import (
     OracleWorld,
     Write,
     check,
+    first_pages,
 )
 from tests.oracle.kernel import Kernel
 from tests.oracle.layers import Layers
@@ -20,17 +24,31 @@ from tests.oracle.outcome import FlushRequest, Outcome, WriteInput
 
 
 def run(world: OracleWorld) -> Outcome:
-    """Everything that happens in this world. ValueError if the model does not describe it."""
+    """Everything that happens in this world. ValueError if the model does not describe it.
+
+    Rule V6: a run that finds the host full at T is the run that ends at T - 1."""
     check(world)
-    bases = [0]
-    for device in world.devices:
-        bases.append(bases[-1] + device.pages * PAGE_BYTES)
-    outcome = Outcome(list_writes(world, bases), Layers(), world.disk.plp, device_base=bases[:-1])
+    try:
+        return run_until_full(world)
+    except HostFull as full:
+        outcome = run_until_full(replace(world, duration_ns=full.instant - 1))
+        outcome.killed_ns = full.instant
+        return outcome
+
+
+def run_until_full(world: OracleWorld) -> Outcome:
+    bases = [first * PAGE_BYTES for first in first_pages(world.devices)]
+    outcome = Outcome(
+        list_writes(world, bases),
+        Layers(),
+        world.disk.plp,
+        world.devices,
+        device_base=bases,
+    )
     clock = Clock(world.duration_ns)
-    disk = Disk(world.disk, world.seed, clock, outcome)
-    sizes = [device.pages for device in world.devices]
-    host = Host(world.host, world.seed, sizes, clock, disk, outcome)
-    flushes = Flushes(world.guest.driver, len(sizes), clock, host, outcome)
+    disk = Disk(world.disk, world.host.write_errors, world.seed, clock, outcome)
+    host = Host(world.host, world.seed, clock, disk, outcome)
+    flushes = Flushes(world.guest.driver, clock, host, outcome)
     kernel = Kernel(world.guest, host, flushes, clock, outcome)
     programs = [(d, program) for d, device in enumerate(world.devices) for program in device.vcpus]
     guest = Guest(world.guest, programs, kernel, host, flushes, clock, outcome)

@@ -28,6 +28,7 @@ from tests.oracle.inputs import (
     SyncIfDue,
     Write,
 )
+from tests.oracle.oddities import oddities
 
 SECOND = 10**9
 FAST_NS = (0, 0, 1, 5, 40, 300, 1000, 2500)
@@ -110,7 +111,8 @@ def disks() -> st.SearchStrategy[OracleDisk]:
 
 
 @st.composite
-def worlds(draw: st.DrawFn) -> OracleWorld:
+def worlds(draw: st.DrawFn, new: bool = False) -> OracleWorld:
+    """With `new` also what people really run and what fails there (`tests/oracle/oddities.py`)."""
     slow = draw(st.booleans())
     recorded = draw(st.sampled_from((False, False, True)))
     devices = []
@@ -130,6 +132,7 @@ def worlds(draw: st.DrawFn) -> OracleWorld:
         ext4=draw(st.booleans()),
         acknowledge=draw(st.sampled_from(("immediate", "synced"))),
     )
-    return OracleWorld(
+    world = OracleWorld(
         tuple(devices), host, draw(disks()), guest, draw(st.integers(0, 2**64 - 1)), duration
     )
+    return draw(oddities(world, slow)) if new else world

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from tests.oracle.clock import Clock, Event, Rank
 from tests.oracle.host import Host
 from tests.oracle.inputs import (
+    PAGE_BYTES,
     WORD_BYTES,
     FlushedWrite,
     OracleGuest,
@@ -55,6 +56,7 @@ class Vcpu:
     number: int
     device: int
     program: Program
+    first_write: int
     next_write: int
     position: int = 0
     pending: Event | None = None
@@ -62,9 +64,10 @@ class Vcpu:
     planned: Planned | None = None
     begun: Begun | None = None
     then: Callable[[], None] | None = None  # what follows the write instead of the next item
-    mapped: set[int] = field(default_factory=set)  # pages that cost it no fault
+    mapped: set[int] = field(default_factory=set)  # folios that cost it no fault
     record_first: int | None = None
     finished: list[tuple[int, int]] = field(default_factory=list)  # records, not yet acknowledged
+    acknowledged: int = -1  # the last write of the last record acknowledged by a sync
     last_sync: int = 0
     blocked_since: int | None = None
     done: bool = False
@@ -89,7 +92,7 @@ class Writes:
         self.vcpus: list[Vcpu] = []
         number = 0
         for device, program in programs:
-            self.vcpus.append(Vcpu(len(self.vcpus), device, program, number))
+            self.vcpus.append(Vcpu(len(self.vcpus), device, program, number, number))
             number += sum(isinstance(item, Write | FlushedWrite) for item in program)
 
     def go_on(self, vcpu: Vcpu) -> None:
@@ -113,12 +116,18 @@ class Writes:
     def plan(self, vcpu: Vcpu, plan: Planned) -> None:
         """Rule H1: a fault for each page that is clean for this vCPU."""
         vcpu.planned = plan
-        faults = len(set(self.write_pages(vcpu, plan)) - vcpu.mapped) if self.spec.dax else 0
+        faults = len(self.write_folios(vcpu, plan) - vcpu.mapped) if self.dax(vcpu.device) else 0
         self.wake(vcpu, plan.due + self.fault_ns * faults, self.begin)
 
-    def write_pages(self, vcpu: Vcpu, plan: Planned) -> list[int]:
+    def dax(self, device: int) -> bool:
+        return self.spec.dax_on(self.outcome.devices[device])
+
+    def write_pages(self, vcpu: Vcpu, plan: Planned | Write | FlushedWrite) -> list[int]:
         first = self.host.files[vcpu.device].pages[0]
         return [first + page for page in pages(plan.offset, plan.length)]
+
+    def write_folios(self, vcpu: Vcpu, plan: Planned | Write | FlushedWrite) -> set[int]:
+        return set(self.host.folios(vcpu.device, self.write_pages(vcpu, plan)))
 
     def begin(self, vcpu: Vcpu) -> None:
         """Reading: all pages of the write are dirty, and cost no fault, from its begin on, also
@@ -129,15 +138,17 @@ class Writes:
         now = self.clock.now
         touched = self.write_pages(vcpu, plan)
         self.kernel.stored(vcpu.device)
-        if self.spec.dax:
-            faults = len(set(touched) - vcpu.mapped)
-            vcpu.mapped |= set(touched)
-            if faults:
-                self.host.files[vcpu.device].mtime_dirty = True
+        if self.dax(vcpu.device):
+            self.host.touch(vcpu.device, touched)
+            file, folios = self.host.files[vcpu.device], self.write_folios(vcpu, plan)
+            faults = len(folios - vcpu.mapped) * file.spec.folio_bytes // PAGE_BYTES
+            vcpu.mapped |= folios
+            if faults and file.spec.on_file:
+                file.mtime_dirty = True
             self.host.make_dirty(vcpu.device, touched)
             for device in range(len(self.host.files)):
                 self.start_due_writes(device)  # what begins at the same instant counts, too
-            vcpu.begun = Begun(plan, now, plan.pause_ns + self.host.pause(faults))
+            vcpu.begun = Begun(plan, now, plan.pause_ns + self.host.pause(vcpu.device, faults))
         else:
             self.kernel.cache_dirty(vcpu.device, touched)
             vcpu.begun = Begun(plan, now, 0)
@@ -151,7 +162,10 @@ class Writes:
         self.outcome.stores.append(Store(begin, number, device, plan.write, plan.offset, length))
         address = self.outcome.device_base[device] + plan.offset
         version = (begin, number, plan.write)
-        for layer in ("L0", "L2") if self.spec.dax else ("L0", "L1"):
+        layers = ["L0", "M"] if self.dax(device) else ["L0", "L1"]
+        if self.dax(device) and self.outcome.devices[device].in_file_cache:
+            layers.append("L2")
+        for layer in layers:
             self.outcome.layers.store(layer, address, length, version)
 
     def end_write(self, vcpu: Vcpu) -> None:
@@ -219,17 +233,18 @@ class Writes:
         if vcpu.position == len(vcpu.program):
             return False
         item = vcpu.program[vcpu.position]
-        if isinstance(item, FlushedWrite) and item.preflush and self.spec.driver == "ordered":
+        flushes = not self.outcome.devices[vcpu.device].flushless
+        ordered = self.spec.driver == "ordered" and flushes
+        if isinstance(item, FlushedWrite) and item.preflush and ordered:
             return False
         if not isinstance(item, Write | FlushedWrite) or item.think_ns:
             return False
-        first = self.host.files[vcpu.device].pages[0]
-        touched = {first + page for page in pages(item.offset, item.length)}
-        return self.fault_ns == 0 or not self.spec.dax or touched <= vcpu.mapped
+        free = self.fault_ns == 0 or not self.dax(vcpu.device)
+        return free or self.write_folios(vcpu, item) <= vcpu.mapped
 
     def cleaned(self, device: int, cleaned: list[int]) -> None:
         """The host took a snapshot now: faults to come. Without DAX no vCPU sees it."""
-        if self.spec.dax:
+        if self.dax(device):
             self.divided(device, cleaned)
 
     def divided(self, device: int, cleaned: list[int]) -> None:
