@@ -4,6 +4,7 @@
 #   make test   run the tests
 #   make check  lint, format, types, style
 #   make bench  measure
+#   make docs   write docs/what-you-lose.md anew from the experiments
 #   make clean  remove .venv and what the tools left behind; runs/ stays
 
 BIN = .venv/bin
@@ -13,7 +14,7 @@ RECENT = import sys; sys.exit(sys.version_info < (3, 11))
 PIP = $(BIN)/python -m pip -qq --disable-pip-version-check --no-input
 HAS_PIP = $(BIN)/python -m pip --version >/dev/null 2>&1 || $(BIN)/python -m ensurepip >/dev/null
 
-.PHONY: demo test check bench clean
+.PHONY: demo test check bench docs clean
 
 demo: .venv/installed
 	@echo "crashsim run experiments/$(DEMO).yaml"
@@ -30,6 +31,9 @@ check: .venv/installed-dev
 
 bench: .venv/installed-dev
 	@$(BIN)/python -m benchmarks
+
+docs: .venv/installed
+	@$(BIN)/python -m crashsim.what_you_lose --write
 
 clean:
 	rm -rf .venv dist .hypothesis .mypy_cache .pytest_cache .ruff_cache

@@ -188,13 +188,13 @@ def _say_on_output(text: str) -> None:
 
 
 def _metric_lines(file: str) -> dict[str, int]:
-    """Line of each metric's first mention in the experiment, for annotations."""
+    """Line of the first mention of each metric, and of what is explored, for annotations."""
     from crashsim.experiment.expect import METRICS
 
     found: dict[str, int] = {}
     for number, line in enumerate(Path(file).read_text(encoding="utf-8").splitlines(), start=1):
         key = line.strip().partition(":")[0]
-        if key in METRICS:
+        if key in (*METRICS, "explore"):
             found.setdefault(key, number)
     return found
 

@@ -104,7 +104,7 @@ def with_exploration(result: CaseResult, explored: Explored, expect: Expect) -> 
     return replace(
         result,
         expectations=[*result.expectations, *judged],
-        exploration=to_json(explored.found),
+        exploration=to_json(explored.found, explored.opened.subject),
     )
 
 

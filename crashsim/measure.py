@@ -29,8 +29,10 @@ from crashsim.results import (
     Example,
     Expectation,
     Marks,
+    Schedule,
     Spread,
 )
+from crashsim.schedules import schedule_of
 from crashsim.tell import Teller
 
 EXAMPLES_EACH = 2
@@ -89,13 +91,16 @@ def measure(case: Case, history: History, inputs: Inputs, paranoid: bool) -> Cas
         bytes_written=int(history.io_pages.sum()) * PAGE_BYTES
         + int(history.facts["metadata_bytes"]),
         guest_wait_ns=int(history.facts["guest_wait_ns"]),
+        syncs=_syncs(case.experiment, history),
         loss=thinning.largest(found.at_risk, end, thinning.EXACT_STEPS),
         recovery_point=thinning.saw_teeth(found.recovery, end, thinning.PICTURE_STEPS),
         layers=thinning.layers(stages, end, thinning.PICTURE_STEPS),
         domains=_domains(stages, options, end),
+        uncovered_by_domain={str(d.domain): spread(d.uncovered, end) for d in domains},
         devices=_devices(history),
         cuts=compared,
         examples=_examples(history, found),
+        schedules=_schedules(history, durable, found),
         marks=_marks(history),
         notices=inputs.notices + _hints(case.experiment) + _notices(history),
     )
@@ -126,7 +131,7 @@ def _stages(history: History, durable: StepFunction) -> dict[Stage, StepFunction
     nothing = StepFunction(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64))
     found = {Stage.STORED: nothing, Stage.DURABLE: durable}
     for stage in (Stage.IN_HOST, Stage.SUBMITTED, Stage.COMPLETED, Stage.ELSEWHERE):
-        if stage is Stage.IN_HOST and history.facts["dax"]:
+        if stage is Stage.IN_HOST and all(history.facts["dax"]):
             found[stage] = nothing
         else:
             found[stage] = at_risk(history, Safety(history, stage))
@@ -200,13 +205,50 @@ def _thinned(instants: I64) -> list[int]:
     return list(instants[::step].tolist())
 
 
-def _hints(experiment: Experiment) -> list[str]:
-    """What the guest's program was told (Rule G3)."""
-    if not experiment.guest.map_sync:
+def _schedules(history: History, durable: Safety, found: _Loss) -> list[Schedule]:
+    """The first broken promise, if any; if there is a choice, of a write that was not divided."""
+    requests, stores = found.broken
+    if not requests.size:
         return []
+    parts = np.bincount(history.store_write)[history.store_write[stores]]
+    chosen = int(parts.argmin())
+    return [schedule_of(history, durable, int(requests[chosen]), int(stores[chosen]))]
+
+
+def _syncs(experiment: Experiment, history: History) -> bool:
+    """Whether the guest's program asks for durability: of a recording its flushes tell."""
+    if history.facts["recorded"]:
+        return bool(history.flush_device.size)
+    asks = (
+        sync.call not in ("none", "msync-async") for _, _, sync in experiment.resolved_devices()
+    )
+    return any(asks)
+
+
+_MEMORY = {
+    "private": "is a private mapping: its bytes are the monitor's own (L2 in the pictures) and "
+    "never reach the file, though its flushes succeed (V4)",
+    "tmpfs": "is a file on tmpfs: its flushes succeed and do nothing (V4, H15)",
+    "hugetlbfs": "is a file on hugetlbfs: its flushes succeed and do nothing (V4, H15)",
+    "ram": "has no file: every flush of it fails (V5)",
+}
+
+
+def _hints(experiment: Experiment) -> list[str]:
+    """What the devices' memory is if it is not a file's, and what the guest's program was told
+    (Rules V4, V5, V9, G3)."""
+    hints = []
+    for device, _, _ in experiment.resolved_devices():
+        if device.backing.kind in _MEMORY:
+            hints.append(f"{device.name} {_MEMORY[device.backing.kind]}")
+        if device.type == "nvdimm":
+            hints.append(f"{device.name} has no flush path: its syncs return at once (V9)")
+    if not experiment.guest.map_sync:
+        return hints
     return [
+        *hints,
         "MAP_SYNC was refused with EOPNOTSUPP (95): the device cannot make stores durable by "
-        "themselves, so the program must call fsync or msync (G3)"
+        "themselves, so the program must call fsync or msync (G3)",
     ]
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +89,32 @@ class Marks:
 
 
 @dataclass(frozen=True, slots=True)
+class ScheduleSpan:
+    """Something that lasts, from `begin_ns` to `end_ns` (-1: not over when the run ends).
+
+    `lane` is store (until it is durable) | flush (a request, until acknowledged) | call (of the
+    host) | writeback (until it has reached the disk's cache) | disk-flush; `text` says whose or
+    what."""
+
+    lane: str
+    text: str
+    begin_ns: int
+    end_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """How one promise was broken: a flush acknowledged at `acknowledged_ns` although a write that
+    it covers was durable at `durable_ns` only (-1: not before the run's end)."""
+
+    device: str
+    write: int
+    acknowledged_ns: int
+    durable_ns: int
+    spans: list[ScheduleSpan]
+
+
+@dataclass(frozen=True, slots=True)
 class DeviceResult:
     """The figures of one device when an experiment has several."""
 
@@ -123,15 +149,18 @@ class CaseResult:
     flushes: int
     bytes_written: int
     guest_wait_ns: int
+    syncs: bool  # the guest's program asks for durability, whether or not it gets it
     loss: Steps  # bytes at risk of a power cut
     recovery_point: Steps  # value at each instant = age of the oldest unsaved write at that instant
     layers: dict[
         str, Steps
     ]  # "L1".."L4" -> bytes whose latest version has got no further than that layer
     domains: dict[str, Spread]  # failure domain -> bytes lost over crash time
+    uncovered_by_domain: dict[str, Spread]  # of the domains asked for: acknowledgements lost
     devices: list[DeviceResult]
     cuts: list[Cut]
     examples: list[Example]
+    schedules: list[Schedule]
     marks: Marks
     expectations: list[Expectation] = field(default_factory=list)
     notices: list[str] = field(default_factory=list)

@@ -77,6 +77,7 @@ class Stack:
         self.spans = spans(experiment)
         self.vcpus: list[VCpu] = []
         self.guest_caches: list[GuestPageCache] = []
+        self.with_dax: list[bool] = []
         self._running = len(programs)
         if not programs and experiment.duration is None:
             self.clock.end_now()
@@ -102,6 +103,7 @@ class Stack:
         page_cache = None
         if not self._dax(what) and not recorded:
             page_cache = self._guest_cache(device, span, what, file, memory)
+        self.with_dax.append(page_cache is None)
         journal = guest.file_system == "ext4" and not recorded
         kernel = GuestKernel(self.clock, device, driver, journal, page_cache, flush_path)
         for program in programs:
@@ -127,7 +129,7 @@ class Stack:
             elif shared:
                 file.sources.append(dirty)
                 file.guests.append(vcpu)
-        if backing.prealloc:
+        if backing.prealloc and shared:
             file.prealloc()
         if not file.sources:
             file.sources.append(PageSet(span.first_page, span.pages))
@@ -260,7 +262,7 @@ class Stack:
         return {
             "end_ns": self.clock.now,
             "seed": self.experiment.seed,
-            "dax": not self.guest_caches,
+            "dax": self.with_dax,
             "media": [
                 "nvdimm" if device.type == "real-nvdimm" else device.backing.kind
                 for device in devices
@@ -410,7 +412,7 @@ def spans(experiment: Experiment) -> tuple[DeviceSpan, ...]:
 def simulate(experiment: Experiment, programs: Sequence[Program]) -> History:
     """Run the programs on the experiment's stack; up to the SIGBUS of a full host (Rule V6)."""
     history = Stack(experiment, programs).run()
-    death = hostfull.first_refusal(history, experiment)
+    death = hostfull.first_refusal(history, experiment, programs)
     if death is None:
         return history
     if death.t_ns < 2:

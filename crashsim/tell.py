@@ -46,8 +46,9 @@ class Teller:
         position = int(unsaved[0])
         age = format_duration(t - int(self._writes.begin_ns[position]))
         text = (
-            f"A power cut at {format_duration(t)} takes {format_bytes(size)} of {unsaved.size} "
-            f"writes that are not safe. The oldest was {age} old: {self.where(position, t)}."
+            f"A power cut at {format_duration(t)} takes {format_bytes(size)} of "
+            f"{_writes(unsaved.size)} not yet safe. "
+            f"The oldest was {age} old: {self.where(position, t)}."
         )
         return [self._example("at-risk-peak", text, t, position)]
 
@@ -145,6 +146,10 @@ class Teller:
         short, _ = self.layer(row, t)
         write, length = int(self._writes.write[position]), int(self._history.store_length[row])
         return Example(kind, text, t, write, offset, length, short, device)
+
+
+def _writes(number: int) -> str:
+    return "1 write" if number == 1 else f"{number:,} writes"
 
 
 def loss_at(history: History, domain: Domain, options: HostCrash, t: int) -> list[str]:

@@ -13,6 +13,8 @@ from crashsim.results import (
     Expectation,
     Marks,
     Results,
+    Schedule,
+    ScheduleSpan,
     Spread,
     Steps,
 )
@@ -64,13 +66,16 @@ def case(name: str = "case", **changed: Any) -> CaseResult:
         flushes=160_000,
         bytes_written=160_000 * 4096,
         guest_wait_ns=4_800_000_000,
+        syncs=True,
         loss=NO_STEPS,
         recovery_point=NO_STEPS,
         layers={},
         domains={"power-cut": NO_SPREAD},
+        uncovered_by_domain={"power-cut": NO_SPREAD},
         devices=[],
         cuts=[],
         examples=[],
+        schedules=[],
         marks=Marks([], [], [], []),
     )
     return replace(plain, **changed)
@@ -139,6 +144,7 @@ def without_sync(name: str = "sync=none", *, protected: bool = True) -> CaseResu
         flushes=0,
         bytes_written=70 * RATE,
         guest_wait_ns=0,
+        syncs=False,
         loss=loss,
         recovery_point=point,
         layers=layers,
@@ -199,6 +205,24 @@ def with_sync(
     )
 
 
+def never_durable() -> Schedule:
+    """A disk that answers FLUSH and does nothing; another vCPU's flush shares the host call."""
+    at = 100 * MILLISECOND
+    return Schedule(
+        "pmem0",
+        0,
+        at + 1_010_000,
+        -1,
+        [
+            ScheduleSpan("store", "write 0, 256 B at offset 0", at, -1),
+            ScheduleSpan("flush", "vCPU 0", at + 32, at + 1_010_000),
+            ScheduleSpan("call", "for vCPU 0", at + 32, at + 1_010_000),
+            ScheduleSpan("writeback", "with this write's page", at + 32, at + 10_000),
+            ScheduleSpan("disk-flush", "does nothing", at + 10_000, at + 1_010_000),
+        ],
+    )
+
+
 def lying_disk(name: str = "disk=ignores-flush") -> CaseResult:
     """Flushes succeed and nothing persists."""
     return replace(
@@ -206,6 +230,8 @@ def lying_disk(name: str = "disk=ignores-flush") -> CaseResult:
         flushes=800,
         broken_promises=799,
         guest_wait_ns=800 * MILLISECOND,
+        syncs=True,
+        schedules=[never_durable()],
         marks=Marks([100 * MILLISECOND * k for k in range(1, 800)], [], [], []),
         examples=[
             Example(
@@ -305,6 +331,7 @@ def hostile() -> Results:
         examples=[Example("hole", HOSTILE, 1, 0, 0, 1, HOSTILE, HOSTILE)],
         domains={HOSTILE: NO_SPREAD},
         cuts=[Cut(1, HOSTILE, 0, 0, 0, 0, 0, HOSTILE)],
+        schedules=[replace(never_durable(), spans=[ScheduleSpan("call", HOSTILE, 1, 2)])],
         devices=[DeviceResult(HOSTILE, NO_SPREAD, NO_SPREAD, NO_SPREAD, 0, 0)] * 2,
     )
     return results(bad, experiment=HOSTILE, description=HOSTILE)

@@ -109,7 +109,7 @@ class Slowly:
         )
 
     def _any_host(self, atom: int, flushed: int, t: int) -> list[bytes]:
-        if not self.history.facts["dax"]:
+        if not self.history.facts["dax"][self.device]:
             flushed = self._copied(atom, flushed)
         landings = [s.landed(atom, atom + self.unit_bytes) for s in self.over[atom]]
         instants = [flushed, *(landed for landed in landings if flushed < landed <= t)]
@@ -130,7 +130,7 @@ class Slowly:
             else:
                 under_way.append(snapshot)
         snapshots = [durable, *(s for s in under_way if s > durable)]
-        if not h.facts["dax"]:
+        if not h.facts["dax"][self.device]:
             snapshots = [self._copied(atom, s) for s in snapshots]
         return [self._held(atom, s) for s in snapshots]
 

@@ -11,7 +11,6 @@ from crashsim.engine.history import Reason
 from crashsim.engine.streams import I64
 from crashsim.pagecache.writeback import BackingFile
 from crashsim.power.safety import Domain, Safety
-DOMAINS = ("program-kill", "guest-crash", "vmm-kill", "host-crash", "power-cut")
 from tests.against_oracle import (
     differences,
     predicted,
@@ -110,7 +109,7 @@ def oracle_objects(world: OracleWorld) -> bool:
         return True
     return any(
         differences(simulated_loss(history, domain), predicted_loss(outcome, domain, False))
-        for domain in DOMAINS
+        for domain in Domain
     )
 
 

@@ -81,7 +81,7 @@ def test_a_run_leaves_a_folder_named_by_time_and_seed_with_every_report(
 def test_results_have_every_field_that_is_promised(program: Program) -> None:
     assert program.run(SWEEP).code == 0
     document = program.results()
-    assert document["schema"] == 1
+    assert document["schema"] == 2
     assert document["seed"] == 1 and document["interrupted"] is False
     assert len(document["cases"]) == 2
     for case in document["cases"]:

@@ -197,3 +197,10 @@ def test_a_case_name_with_brackets_matches_itself() -> None:
     )
     assert names(found) == ["domains=power-cut", "domains=vmm-kill+power-cut"]
     assert [len(case.experiment.expect.conditions()) for case in found.cases] == [0, 1]
+
+
+def test_a_value_of_null_is_left_out_of_a_name_that_says_something_else() -> None:
+    text = "sweep: {zip: {device.type: [nvdimm, virtio-blk], device.cache: [null, none]}}\n"
+    assert names(swept(text)) == ["type=nvdimm", "type=virtio-blk,cache=none"]
+    alone = "sweep: {product: {host.free: [null, 1MiB]}}\n"
+    assert names(swept(alone)) == ["free=null", "free=1MiB"]

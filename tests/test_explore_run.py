@@ -344,17 +344,19 @@ def test_in_process_every_image_is_visited_once() -> None:
 
 def test_results_are_plain_data_with_exact_counts() -> None:
     many: list[Item] = [Write(512 * n, bytes([1]) * 512) for n in range(120)]
-    found = found_by(subject([*many, Mark("end")], fine), 300)
-    text = json.dumps(to_json(found))
+    one = subject([*many, Mark("end")], fine)
+    text = json.dumps(to_json(found_by(one, 300), one))
     assert json.loads(text)["images"] == 2**120
     assert json.loads(text)["images_text"] == "1.3e+36 (10^36)"
     assert json.loads(text)["checked"] == 300
-    words = found_by(subject([*many, Mark("end")], fine, Rules(atom_bytes=8)), 300)
-    assert to_json(words)["images"] is None and json.dumps(to_json(words))
+    one = subject([*many, Mark("end")], fine, Rules(atom_bytes=8))
+    words = to_json(found_by(one, 300), one)
+    assert words["images"] is None and json.dumps(words)
 
 
 def test_results_of_findings_are_plain_data() -> None:
-    document = json.loads(json.dumps(to_json(found_by(subject(items(), judge)))))
+    one = subject(items(), judge)
+    document = json.loads(json.dumps(to_json(found_by(one), one)))
     (finding,) = document["findings"]
     assert finding["states"] == document["failing"]
     assert finding["story"] and finding["lost"][0]["length"] == 512

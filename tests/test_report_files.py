@@ -194,7 +194,7 @@ def test_all_reports_of_a_run_are_written(tmp_path: Path) -> None:
 def test_results_json_is_pure_json_on_one_line() -> None:
     text = json_text(fixtures.hostile())
     assert text.count("\n") == 1
-    assert json.loads(text)["schema"] == 1
+    assert json.loads(text)["schema"] == 2
 
 
 def test_a_folder_that_cannot_be_written_is_an_output_error(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ NAMES = ["risk", "recovery-point", "distribution", "price", "layers"]
         (fixtures.results(fixtures.huge(20_000), fixtures.two_devices()), NAMES),
         (fixtures.results(fixtures.case(end_ns=0, writes=0)), [n for n in NAMES if n != "price"]),
         (fixtures.results(), []),
-        (fixtures.hostile(), [n for n in NAMES if n != "price"]),
+        (fixtures.hostile(), ["schedule", *(n for n in NAMES if n != "price")]),
     ],
     ids=["story", "no loss", "huge", "nothing", "no case", "hostile"],
 )

@@ -46,12 +46,19 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "crashsim.__init__": (),
     # The places that wire the rooms together.
     "crashsim.stack": ("crashsim",),
-    "crashsim.hostfull": ("crashsim.engine", "crashsim.experiment.model"),
+    "crashsim.hostfull": ("crashsim.engine", "crashsim.experiment.model", "crashsim.guest.program"),
     "crashsim.inputs": ("crashsim",),
     "crashsim.measure": ("crashsim",),
     "crashsim.memory": ("crashsim",),
     "crashsim.cuts": ("crashsim",),
     "crashsim.tell": ("crashsim",),
+    "crashsim.schedules": (
+        "crashsim.engine",
+        "crashsim.power",
+        "crashsim.results",
+        "crashsim.experiment.units",
+    ),
+    "crashsim.what_you_lose": ("crashsim",),
     "crashsim.thinning": ("crashsim.engine", "crashsim.power", "crashsim.results"),
     "crashsim.runs": ("crashsim",),
     "crashsim.running": ("crashsim",),
@@ -70,9 +77,16 @@ OUTER = (
     "crashsim.report",
     "crashsim.checkers",
     "crashsim.doctor",
+    "crashsim.what_you_lose",
     "crashsim.__main__",
 )
-SPEAKING = ("crashsim.cli", "crashsim.running", "crashsim.report.terminal", "crashsim.doctor")
+SPEAKING = (
+    "crashsim.cli",
+    "crashsim.running",
+    "crashsim.report.terminal",
+    "crashsim.doctor",
+    "crashsim.what_you_lose",
+)
 # What the user gave is checked here, and an assertion is no check: `python -O` drops it.
 CHECKING = ("crashsim.experiment", "crashsim.formats", "crashsim.runs", "crashsim.cli")
 

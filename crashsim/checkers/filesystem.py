@@ -19,6 +19,7 @@ import os
 import shutil
 import time
 from contextlib import suppress
+from dataclasses import replace
 from typing import Literal, Protocol
 
 from crashsim.checkers.folder import empty
@@ -131,6 +132,8 @@ class Unpacked:
     def lay_out(self, shop: Workshop) -> str | Verdict:
         image = str(shop.image.path)
         ended = shop.run([self._e2fsck, "-fy", image], _ENVIRONMENT)
+        # Where the private copy is, is another place each time.
+        ended = replace(ended, output=ended.output.replace(image.encode(), b"/image"))
         if ended.status is None or ended.timed_out or not 0 <= ended.status <= _E2FSCK_REPAIRED:
             return _not_repaired(ended)
         dump = [self._debugfs, "-R", f"rdump / {shop.files}", image]

@@ -120,8 +120,14 @@ class Device(Part):
             yield Contradiction(("size",), f"expected a multiple of the folio ({folio})")
         if self.type != "virtio-blk" and self.cache is not None:
             yield Contradiction(("cache",), f"cache is a setting of virtio-blk, not of {self.type}")
-        if self.type in ("virtio-blk", "real-nvdimm") and self.backing.kind != "file":
+        if self.type == "virtio-blk" and self.backing.kind != "file":
             yield Contradiction(("backing", "kind"), f"{self.type} is modelled over a file alone")
+        past_it = self.type == "virtio-blk" and self.cache == "none"
+        if past_it and (self.backing.prealloc or self.backing.folio != Backing().folio):
+            message = "cache: none leaves out the host's page cache: no folio, no prealloc"
+            yield Contradiction(("backing",), message)
+        if self.type == "real-nvdimm" and self.backing != Backing():
+            yield Contradiction(("backing",), "a real NVDIMM is memory by itself, without a file")
 
     @field_validator("size")
     @classmethod

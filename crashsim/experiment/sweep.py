@@ -27,6 +27,7 @@ from crashsim.experiment.document import (
 from crashsim.experiment.units import shown
 
 MOST_CASES = 10_000
+NULL = "null"
 FIXED = ("name", "description", "sweep", "cases", "expect")
 
 
@@ -122,7 +123,9 @@ def _case(base: Node, choices: Sequence[Choice], short: Mapping[str, str]) -> Ra
         except NoSuchPathError as error:
             return Mistake(value.place, f"{key}: {error}")
     parameters = {key: written(value) for key, value in choices}
-    name = ",".join(f"{short[key]}={text}" for key, text in parameters.items())
+    # Null says that a key does not apply: it is told only if nothing else is.
+    told = {key: text for key, text in parameters.items() if text != NULL} or parameters
+    name = ",".join(f"{short[key]}={text}" for key, text in told.items())
     return RawCase(name, tree, parameters)
 
 
@@ -152,7 +155,7 @@ def _written(value: Any) -> str:
         return "+".join(_written(below) for below in value) or "[]"
     if isinstance(value, str):
         return " ".join(value.split())
-    return "null" if value is None else shown(value)
+    return NULL if value is None else shown(value)
 
 
 def with_case_expectations(

@@ -11,7 +11,9 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
+from crashsim.explore.bench import Subject
 from crashsim.explore.findings import Finding
+from crashsim.explore.picture import picture
 from crashsim.explore.run import EpochReport, Exploration
 from crashsim.explore.story import Involved
 from crashsim.states import power_of_ten
@@ -20,8 +22,8 @@ SCHEMA = 1
 LARGEST_DIGITS = 300  # longer numbers are given as text alone: few readers of JSON take them
 
 
-def to_json(found: Exploration) -> dict[str, Any]:
-    """The document."""
+def to_json(found: Exploration, subject: Subject) -> dict[str, Any]:
+    """The document; `subject` is what was explored."""
     return {
         "schema": SCHEMA,
         "device": found.device,
@@ -39,7 +41,7 @@ def to_json(found: Exploration) -> dict[str, Any]:
         "reached": found.reached,
         "interrupted": found.interrupted,
         "exit_code": found.exit_code,
-        "findings": [_finding(one) for one in found.findings],
+        "findings": [_finding(one) | {"picture": picture(one, subject)} for one in found.findings],
         "epochs": [_epoch(one) for one in found.epochs],
     }
 

@@ -62,7 +62,7 @@ class VCpu:
         self._panic = panic
         self._chunk_rows = CHUNK_ROWS_MAX
         self._token = 0
-        self._due_ns = 0  # when the pending `_resume` or `_end_window` runs
+        self._due_ns = -1  # when the pending `_resume` or `_end_window` runs
         self._in_window = False
         self._clean_wait = False
         self._careful = False  # the window's only write may cross a threshold
@@ -455,7 +455,7 @@ class VCpu:
             return  # it is still to come
         self._retire()
         self.stores.whole = False
-        self._next_op = int(np.searchsorted(program.op_at, position, "right")) if position else 0
+        self._next_op = int(np.searchsorted(program.op_at, position, "right"))
         self._make_plan(position)
 
     def _skip_write(self, operations: int) -> None:

@@ -234,9 +234,9 @@ class BackingFile:
     def prealloc(self) -> None:
         """Every page is dirty before anything is stored (Rule V5)."""
         first, count = (self.span.first_page << PAGE_SHIFT) >> self.shift, self.folios()
-        source = PageSet(first, count, self.shift)
-        source.add_pages(np.arange(first, first + count, dtype=np.int64))
-        self.sources.append(source)
+        if self.guests or not self.sources:  # else copies are what dirties it
+            self.sources.append(PageSet(first, count, self.shift))
+        self.sources[-1].add_pages(np.arange(first, first + count, dtype=np.int64))
         self.dirtied(0)
 
     def folios(self) -> int:

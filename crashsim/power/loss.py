@@ -58,14 +58,28 @@ def write_safety(history: History, first: I64, last: I64) -> WriteSafety:
     if write.size <= 1 or bool(np.all(np.diff(write) > 0)):  # one store each
         return WriteSafety(write, begin, first, last)
     start = np.full(size, NEVER, dtype=np.int64)
-    part = np.full(size, NEVER, dtype=np.int64)
     whole = np.full(size, -1, dtype=np.int64)
     np.minimum.at(start, write, begin)
-    np.minimum.at(part, write, first)
     np.maximum.at(whole, write, last)
+    part = whole.copy()
+    of, torn_from_ns = _torn_attempts(history, first, last)
+    np.minimum.at(part, of, torn_from_ns)
     begun = np.flatnonzero(whole >= 0)
     begun = begun[np.argsort(start[begun], kind="stable")]
     return WriteSafety(begun, start[begun], part[begun], whole[begun])
+
+
+def _torn_attempts(history: History, first: I64, last: I64) -> tuple[I64, I64]:
+    """Attempts at writes (a program may make one again after an error) of which a part is safe
+    before the rest: write, and since when."""
+    order = np.argsort(history.store_write, kind="stable")
+    write, offset = history.store_write[order], history.store_offset[order]
+    fresh = np.append(True, (write[1:] != write[:-1]) | (offset[1:] <= offset[:-1]))
+    start = np.flatnonzero(fresh)
+    part = np.minimum.reduceat(first[order], start)
+    whole = np.maximum.reduceat(last[order], start)
+    some = part < whole
+    return write[start][some], part[some]
 
 
 def unsaved(writes: WriteSafety) -> StepFunction:
@@ -111,20 +125,23 @@ def broken_promises(history: History, last: I64) -> tuple[I64, I64]:
     requests: list[I64] = []
     stores: list[I64] = []
     landed = history.store_t_ns + words(history.store_offset, history.store_length) - 1
-    if not history.facts["dax"]:  # a flush does not cover what is still in L1 (Rule G2)
-        landed = rows_safe(history, Safety(history, Stage.IN_HOST))[1]
+    in_host = landed
+    if not all(history.facts["dax"]):
+        in_host = rows_safe(history, Safety(history, Stage.IN_HOST))[1]
     for device, span in enumerate(history.devices):
+        # A flush does not cover what is still in L1 (Rule G2).
+        there = landed if history.facts["dax"][device] else in_host
         asked = np.flatnonzero((history.flush_device == device) & (history.flush_result == 0))
         if not asked.size:
             continue
-        row = np.arange(landed.size)
+        row = np.arange(there.size)
         if len(history.devices) > 1:
             offset = history.store_offset
             row = row[(offset >= span.first_byte) & (offset < span.end_byte)]
-        if bool(np.any(landed[row][1:] < landed[row][:-1])):
-            row = row[np.argsort(landed[row], kind="stable")]
+        if bool(np.any(there[row][1:] < there[row][:-1])):
+            row = row[np.argsort(there[row], kind="stable")]
         latest = np.maximum.accumulate(last[row])
-        covered = np.searchsorted(landed[row], history.flush_submit_ns[asked], "right")
+        covered = np.searchsorted(there[row], history.flush_submit_ns[asked], "right")
         some = covered > 0
         asked, covered = asked[some], covered[some]
         broken = latest[covered - 1] > history.flush_ack_ns[asked]

@@ -130,7 +130,7 @@ class Safety:
         self._history = history
         self._stage = stage
         self._copies = _PageTimes(history.copy_page, history.copy_t_ns)
-        self._has_copies = bool(history.copy_t_ns.size) or not history.facts["dax"]
+        self._has_copies = not all(history.facts["dax"])
         self._every_page: _PageTimes | None = None
         self._io_key: I64 | None = None
         self._page_io: I64 = np.empty(0, dtype=np.int64)
@@ -233,9 +233,14 @@ class Safety:
         return safe
 
     def copied_ns(self, page: I64, t_ns: I64) -> I64:
-        """When the guest's writeback copied each to L2."""
+        """When each is in the device's memory: where the guest has no DAX, with its writeback."""
         instants = np.append(self._history.copy_t_ns, NEVER)  # row -1: never
-        return instants[self._copies.first_at_or_after(page, t_ns)]
+        copied: I64 = instants[self._copies.first_at_or_after(page, t_ns)]
+        for span, dax in zip(self._history.devices, self._history.facts["dax"], strict=True):
+            if dax:
+                mine = (page >= span.first_page) & (page < span.first_page + span.pages)
+                copied[mine] = t_ns[mine]
+        return copied
 
     def _carried(self, page: I64, t_ns: I64) -> I64:
         """Safe instant of what was in L2 from `t_ns`."""
@@ -266,7 +271,9 @@ class Safety:
     def _committed(self, page: I64, device: int) -> I64:
         """When the journal commit that covers each page's first write is kept (Rule H13)."""
         history = self._history
-        first = self._first_io(page, np.full(page.size, -1, dtype=np.int64))
+        failed = history.batch_failed[history.io_batch] != 0
+        io, every_page = self._pages_of_ios(np.where(failed, 0, history.io_pages))
+        first = io[every_page.first_at_or_after(page, np.full(page.size, -1, dtype=np.int64))]
         ends = np.append(self._batch_ends(), NEVER)
         batch = np.append(history.io_batch, -1)[first]
         covers, kept = self._commits_safe(device)
@@ -336,12 +343,16 @@ class Safety:
         if self._every_page is not None:
             return
         history = self._history
-        pages = np.where(
-            history.batch_failed[history.io_batch] != 0, 0, history.io_pages - history.io_shorn
-        )
+        failed = history.batch_failed[history.io_batch] != 0
+        arrived = np.where(failed, 0, history.io_pages - history.io_shorn)
+        self._page_io, self._every_page = self._pages_of_ios(arrived)
+
+    def _pages_of_ios(self, pages: I64) -> tuple[I64, _PageTimes]:
+        """The first `pages[i]` pages of each I/O: its number (then -1, for none), and when."""
+        history = self._history
         io = np.repeat(np.arange(history.io_batch.size), pages)
         nth = np.arange(io.size) - np.repeat(np.cumsum(pages) - pages, pages)
-        self._page_io = np.append(io, -1)  # row -1: none
-        self._every_page = _PageTimes(
+        times = _PageTimes(
             history.io_first_page[io] + nth, history.batch_t_ns[history.io_batch[io]]
         )
+        return np.append(io, -1), times

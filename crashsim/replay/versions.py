@@ -146,7 +146,8 @@ class TwoFiles:
         pages = range(offset // PAGE_BYTES, (offset + length - 1) // PAGE_BYTES + 1)
         self._touch(pages)
         self._guest[offset : offset + length] = row + 1
-        if history.facts["dax"] and self._keeps_memory(pages[0]):  # it is in L2 at once
+        dax = history.facts["dax"][self._device(pages[0])]
+        if dax and self._keeps_memory(pages[0]):  # it is in L2 at once
             self._kept[offset : offset + length] = row + 1
 
     def _flushed(self, issued_ns: int) -> None:
@@ -177,13 +178,15 @@ class TwoFiles:
         if history.batch_failed[batch]:
             return
         content = []
-        for page in range(first, first + int(history.io_pages[io] - history.io_shorn[io])):
-            if history.facts["dax"]:
+        arrives = int(history.io_pages[io] - history.io_shorn[io])
+        for page in range(first, first + int(history.io_pages[io])):
+            if page not in self._converted and history.facts["new_extents"][self._device(page)]:
+                self._new.setdefault(page, int(self._batch_end[batch]))
+        for page in range(first, first + arrives):
+            if history.facts["dax"][self._device(page)]:
                 content.append((page, self._page(self._guest, page).copy()))
             else:
                 content.append((page, self._host.get(page, _AS_BEFORE)))
-            if page not in self._converted and history.facts["new_extents"][self._device(page)]:
-                self._new.setdefault(page, int(self._batch_end[batch]))
         self._sent[io] = content
         if self._keep == "submitted":
             self._arrive(io)

@@ -1,9 +1,10 @@
 """Two runs side by side: what became worse, what better.
 
 Contract: cases are matched by name. Of every metric less is better, but for `acknowledged`. A
-metric is worse when it grew by more than its tolerance (none unless given), a case that is gone is
-a regression, a new one is not. Of a metric that was 0 a share is 0: any growth is worse.
-Nothing in common is `NothingExplored`, never green. Losses are those of a host power cut.
+metric is worse when it grew by more than its tolerance (none unless given), a case that is gone or
+is not explored any more is a regression, a new one is not. Of a metric that was 0 a share is 0: any
+growth is worse. Nothing in common is `NothingExplored`, never green. Losses are those of a host
+power cut.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ class Metric:
 
 METRICS: dict[str, Metric] = {
     "broken_promises": Metric("", lambda c: c.broken_promises),
+    "findings": Metric("", lambda c: len((c.exploration or {}).get("findings", ()))),
     "uncovered_acknowledgements": Metric("", lambda c: c.uncovered_acknowledgements.max),
     "at_risk_max": Metric("bytes", lambda c: c.at_risk_bytes.max),
     "at_risk_p50": Metric("bytes", lambda c: c.at_risk_bytes.p50),
@@ -102,11 +104,12 @@ class Comparison:
     new: list[str]
     changes: list[Change]
     notices: list[str]
+    unexplored: list[str]
 
     @property
     def regressed(self) -> bool:
-        """Whether anything is worse than tolerated, or a case is gone."""
-        return bool(self.missing) or bool(self.of("worse"))
+        """Whether anything is worse than tolerated, or a case or its exploration is gone."""
+        return bool(self.missing or self.unexplored or self.of("worse"))
 
     def of(self, judgement: str) -> list[Change]:
         """The changes of one judgement."""
@@ -117,6 +120,8 @@ class Comparison:
         parts = [f"{some(len(self.of('worse')), 'metric')} worse"] if self.of("worse") else []
         if self.missing:
             parts.append(f"{some(len(self.missing), 'case')} missing")
+        if self.unexplored:
+            parts.append(f"{some(len(self.unexplored), 'case')} not explored any more")
         outcome = "Regressed: " + ", ".join(parts) if parts else "No regression"
         extras = [f"{len(self.of(j))} {j}" for j in ("tolerated", "better") if self.of(j)]
         extras += [f"{some(len(self.new), 'new case')}"] if self.new else []
@@ -178,15 +183,32 @@ def compare(
         for change in _changes(old_cases[name], new_cases[name], tolerances)
     ]
     missing = [name for name in old_cases if name not in new_cases]
+    pairs = [(old_cases[name], new_cases[name]) for name in matched]
+    unexplored = [a.name for a, b in pairs if _explores_no_more(a, b)]
     added = [name for name in new_cases if name not in old_cases]
-    return Comparison(len(matched), missing, added, changes, _notices(before, after))
+    notices = _notices(before, after) + [text for pair in pairs for text in _less_checked(*pair)]
+    return Comparison(len(matched), missing, added, changes, notices, unexplored)
+
+
+def _explores_no_more(old: CaseResult, new: CaseResult) -> bool:
+    return old.exploration is not None and new.exploration is None
+
+
+def _less_checked(old: CaseResult, new: CaseResult) -> list[str]:
+    """Fewer findings in fewer states are nothing to be glad of."""
+    if old.exploration is None or new.exploration is None:
+        return []
+    before, after = old.exploration["checked"], new.exploration["checked"]
+    if after >= before:
+        return []
+    return [f"{old.name}: {some(after, 'state')} checked, before it were {before:,}"]
 
 
 def _changes(old: CaseResult, new: CaseResult, tolerances: Mapping[str, Tolerance]) -> list[Change]:
     changes = []
     for name, metric in METRICS.items():
         before, after = metric.of(old), metric.of(new)
-        if before != after:
+        if before != after and not (name == "findings" and _explores_no_more(old, new)):
             worse_by = before - after if metric.more_is_better else after - before
             judgement = _judgement(before, worse_by, tolerances.get(name, Tolerance()))
             changes.append(Change(old.name, name, before, after, judgement))

@@ -6,16 +6,20 @@ is said with them.
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Iterator
+from itertools import chain, repeat
 from typing import Any
 
 from rich.text import Text
 
 from crashsim.experiment.units import format_bytes
 from crashsim.report.terminal import Speaker, console_for
-from crashsim.report.words import printable
+from crashsim.report.words import printable, some
 from crashsim.results import CaseResult, Results
 
 Document = dict[str, Any]
+MOST_PICTURES = 6
 _HOSTS = {"any-host": "any host", "this-host": "this host"}
 
 
@@ -24,53 +28,147 @@ def headline(one: Document) -> str:
     host = _HOSTS[one["host"]]
     atom = format_bytes(one["atom_bytes"])
     return (
-        f"{one['device']}: {one['checked']:,} of {one['images_text']} images that a cut may leave "
-        f"on {host} were checked ({len(one['epochs']):,} epochs, atoms of {atom})"
+        f"{printable(one['device'])}: {one['checked']:,} of {states_text(one, 'images')} that a "
+        f"cut may leave on {host} were checked ({some(len(one['epochs']), 'epoch')}, atoms of "
+        f"{atom})"
     )
+
+
+def states_text(one: Document, name: str) -> str:
+    """A number of choices or images, as a power of ten when it is huge: `over 10^36 images`."""
+    number, text = one[name], one[f"{name}_text"]
+    if "e+" not in text:
+        return some(number, name.removesuffix("s"))
+    return f"over {text.partition('(')[2].rstrip(')')} {name}"
+
+
+def rejected(epoch: Document) -> int:
+    """States of an epoch that the checker did not accept."""
+    checked: int = epoch["checked"]
+    accepted: int = epoch["verdicts"].get("ok", 0)
+    return checked - accepted
+
+
+def bad_outcomes(one: Document) -> set[str]:
+    """Outcomes of states that were rejected, as far as they were grouped."""
+    return {finding["outcome"] or finding["kind"] for finding in one["findings"]}
+
+
+def percent(number: int, total: int) -> str:
+    """`0.02 %`; never 0 % of something, nor 100 % of less than all."""
+    if number in (0, total):
+        return "100 %" if number else "0 %"
+    share = 100 * number / total
+    if share < 0.01:
+        return "under 0.01 %"
+    return f"{min(share, 99.99):.3g} %" if share < 99.9 else "over 99.9 %"
+
+
+def pictured(cases: list[CaseResult]) -> list[tuple[CaseResult, int]]:
+    """The findings (case, number from 0) that are drawn: of each case the first before the second
+    of any."""
+    turns: dict[int, list[tuple[CaseResult, int]]] = {}
+    for case in cases:
+        for number, finding in enumerate((case.exploration or {}).get("findings", ())):
+            if finding["picture"]["rows"]:
+                turns.setdefault(number, []).append((case, number))
+    return [pair for number in sorted(turns) for pair in turns[number]][:MOST_PICTURES]
 
 
 def coverage(one: Document) -> str:
     """What the states that were checked say about the others."""
-    unseen = [epoch["unseen_share"] for epoch in one["epochs"]]
-    whole = sum(share == 0 for share in unseen)
-    if whole == len(unseen):
+    epochs = one["epochs"]
+    whole = sum(epoch["unseen_share"] == 0 for epoch in epochs)
+    if whole == len(epochs):
         return "every image of every epoch was checked"
-    drawn = [share for share in unseen if 0 < share < 1]
-    text = f"every image was checked in {whole:,} of {len(unseen):,} epochs"
+    text = f"every image was checked in {whole:,} of {some(len(epochs), 'epoch')}"
+    if not whole:
+        text = "in no epoch was every image checked"
+    quiet = [e["unseen_share"] for e in epochs if e["unseen_share"] > 0 and not rejected(e)]
+    drawn = [share for share in quiet if share < 1]
     if drawn:
         text += (
-            f"; in {len(drawn):,} at most {max(drawn):.1%} of the images can be bad unseen "
-            "(95 % confidence, each epoch by itself)"
+            f"; in {len(drawn):,} more, of which none was rejected, at most {max(drawn):.1%} of "
+            "the images can be bad unseen (95 % confidence, each epoch by itself)"
         )
-    rest = len(unseen) - whole - len(drawn)
-    if rest:
+    if rest := len(quiet) - len(drawn):
         text += f"; in {rest:,} only the ends and the structured states"
     return text
 
 
 def verdict(one: Document) -> str:
     """What came of it."""
-    outcomes = ", ".join(f"{printable(name)} {count:,}" for name, count in one["outcomes"].items())
-    causes = len(one["findings"])
+    found = one["outcomes"]
+    outcomes = ", ".join(f"{printable(name)} {count:,}" for name, count in found.items())
     if not one["failing"]:
-        return f"all were fine ({outcomes})"
-    text = f"{one['failing']:,} were rejected, for {causes:,} cause{'s' if causes != 1 else ''}"
+        return "all were accepted" + (f" ({outcomes})" if len(found) > 1 else "")
+    text = _rejected_text(one)
     if one["ungrouped"]:
-        text += f" ({one['ungrouped']:,} states are in none of them)"
+        text += f" ({some(one['ungrouped'], 'state')} in none of them)"
     return f"{text}; outcomes: {outcomes}"
 
 
-def story(finding: Document, number: int, file: str, folder: str) -> list[str]:
-    """One finding, and how to see it again."""
-    outcome = f": {finding['outcome']}" if finding["outcome"] else ""
+def _rejected_text(one: Document) -> str:
+    were = "was" if one["failing"] == 1 else "were"
+    return f"{one['failing']:,} {were} rejected, for {some(len(one['findings']), 'cause')}"
+
+
+def verdict_lines(results: Results) -> list[str]:
+    """What was explored in a sentence or two, for the head of a report."""
+    found = [(case, case.exploration) for case in results.cases if case.exploration]
+    bad = [(case, one) for case, one in found if one["failing"]]
+    lines = []
+    if bad:
+        case, worst = max(bad, key=lambda pair: (len(pair[1]["findings"]), pair[1]["failing"]))
+        others = f"; {some(len(bad) - 1, 'other case has', 'other cases have')} some, too"
+        lines.append(
+            f"A power cut may leave states that the checker rejects: of {worst['checked']:,} that "
+            f"were checked {_rejected_text(worst)} ({printable(case.name)}"
+            f"{others if len(bad) > 1 else ''})."
+        )
+    if fine := [one for _, one in found if not one["failing"]]:
+        checked = sum(one["checked"] for one in fine)
+        where = f" in {some(len(fine), 'case')}" if len(results.cases) > 1 else ""
+        lines.append(
+            f"The checker accepts all {some(checked, 'state')} that were tried{where}, of those "
+            "that a cut may leave."
+        )
+    return lines
+
+
+_KINDS = {"crash": "the checker crashed", "hang": "the checker did not end"}
+
+
+def title(finding: Document) -> str:
+    """A finding in a few words."""
+    parts = [_KINDS.get(finding["kind"], ""), finding["outcome"]]
+    return printable(": ".join(part for part in parts if part) or "rejected")
+
+
+def seen_in(finding: Document) -> str:
+    """How often it was seen."""
     minimal = "" if finding["minimal"] else ", not shrunk to the end"
-    head = (
-        f"Finding {number} ({finding['kind']}{outcome}; {finding['states']:,} states in "
-        f"{finding['epochs']:,} epochs{minimal})"
-    )
-    lines = [head, *(f"  {line}" for line in finding["story"])]
+    return f"{some(finding['states'], 'state')} in {some(finding['epochs'], 'epoch')}{minimal}"
+
+
+def replay_command(file: str, folder: str = "") -> str:
+    """What to type to see a finding again, without `folder` inside of it."""
+    return shlex.join(["crashsim", "replay", f"{folder}/{file}" if folder else file])
+
+
+def told_findings(case: CaseResult) -> Iterator[tuple[Document, str]]:
+    """The findings of a case, each with its file."""
+    found = case.exploration["findings"] if case.exploration else []
+    return zip(found, chain(case.findings, repeat("")), strict=False)
+
+
+def story(finding: Document, number: int, file: str, folder: str) -> list[str]:
+    """One finding, and how to see it again; `folder`: the run's, if it is known."""
+    lines = [f"Finding {number}: {title(finding)} ({seen_in(finding)})"]
+    lines += [f"  {line}" for line in finding["story"]]
     if file:
-        lines.append(f"  Again: crashsim replay {folder}/{file}")
+        where = "" if folder else ", in the run's folder"
+        lines.append(f"  Again{where}: {replay_command(file, folder)}")
     return [printable(line) for line in lines]
 
 
@@ -81,8 +179,7 @@ def lines_of(case: CaseResult, folder: str) -> list[str]:
         return []
     lines = [f"{printable(case.name)}: explored {headline(one)}"]
     lines += [f"  {verdict(one)}", f"  {coverage(one)}"]
-    for number, finding in enumerate(one["findings"], start=1):
-        file = case.findings[number - 1] if number <= len(case.findings) else ""
+    for number, (finding, file) in enumerate(told_findings(case), start=1):
         lines += [f"  {line}" for line in story(finding, number, file, folder)]
     return lines
 
@@ -118,7 +215,9 @@ def _label(results: Results, case: CaseResult) -> str:
 def _row(name: str, one: Document) -> list[str]:
     total = max(1, one["checked"])
     outcomes = ", ".join(
-        f"{printable(outcome)} {count / total:.0%}" for outcome, count in one["outcomes"].items()
+        f"{printable(outcome)} {percent(count, total)}"
+        for outcome, count in one["outcomes"].items()
     )
+    images = states_text(one, "images").rpartition(" ")[0]
     counts = [f"{one[key]:,}" for key in ("checked", "failing")]
-    return [printable(name), one["images_text"], *counts, str(len(one["findings"])), outcomes]
+    return [printable(name), images, *counts, str(len(one["findings"])), outcomes]

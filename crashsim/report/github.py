@@ -7,11 +7,13 @@ user's files is escaped so that it can end none and start none.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import islice
 from pathlib import Path
 
 from crashsim.errors import OutputError
+from crashsim.report.explored import story, told_findings
 from crashsim.report.words import expectation_line, failed
-from crashsim.results import Results
+from crashsim.results import CaseResult, Expectation, Results
 
 # GitHub shows at most ten errors of a step; the last place is kept for saying so.
 _MOST = 10
@@ -24,8 +26,7 @@ def error_annotations(results: Results, file: str, lines: Mapping[str, int]) -> 
         if case.writes == 0:
             found.append(_error(file, 1, case.name, "nothing was written: nothing was explored"))
         for expectation in failed(case):
-            line = lines.get(expectation.metric, 1)
-            found.append(_error(file, line, case.name, expectation_line(expectation)))
+            found.append(_unexpected(file, lines, case, expectation))
     if results.interrupted or not results.cases:
         found.insert(0, _error(file, 1, results.experiment, "not every case ran"))
     if len(found) > _MOST:
@@ -33,6 +34,19 @@ def error_annotations(results: Results, file: str, lines: Mapping[str, int]) -> 
         message = f"{rest} more failures: see the summary"
         found[_MOST - 1 :] = [_error(file, 1, results.experiment, message)]
     return found
+
+
+def _unexpected(
+    file: str, lines: Mapping[str, int], case: CaseResult, expectation: Expectation
+) -> str:
+    """With findings comes the first one's story; no findings are expected without a line, too."""
+    told = [expectation_line(expectation)]
+    line = lines.get(expectation.metric, 1)
+    if expectation.metric == "findings":
+        line = lines.get("findings", lines.get("explore", 1))
+        for finding, where in islice(told_findings(case), 1):
+            told += story(finding, 1, where, "")
+    return _error(file, line, case.name, "\n".join(told))
 
 
 def _error(file: str, line: int, title: str, message: str) -> str:

@@ -12,8 +12,10 @@ from collections.abc import Sequence
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from crashsim.experiment.units import format_bytes, format_duration
-from crashsim.report import words
+from crashsim.report import explored_page, words
+from crashsim.report.explored import verdict_lines
 from crashsim.report.plots import Plot
+from crashsim.report.schedule import moments
 from crashsim.report.vector import inlined
 from crashsim.results import CaseResult, Results
 
@@ -44,18 +46,23 @@ def html_report(results: Results, plots: Sequence[Plot], command: str) -> str:
     ranked = words.worst_first(results.cases)
     rows = ranked[:MOST_ROWS] if len(ranked) > MOST_ROWS else results.cases
     number = {case.name: i for i, case in enumerate(results.cases, start=1)}
+    drawn = [(plot, inlined(plot.svg, f"p{i}-", _COLOURS)) for i, plot in enumerate(plots)]
     return environment.get_template("report.html.j2").render(
         results=results,
         command=command,
         passed=words.passed(results),
-        verdict=words.verdict(results),
+        verdict=[*verdict_lines(results), *words.verdict(results)],
         expectations=words.expectations_summary(results),
         groups=_groups(),
         columns=words.COLUMNS,
         rows=[(number[case.name], case, _state(case)) for case in rows],
         detailed=ranked[:MOST_DETAILED],
-        plots=[(plot, inlined(plot.svg, f"p{i}-", _COLOURS)) for i, plot in enumerate(plots)],
+        plots=[pair for pair in drawn if not explored_page.is_shown(pair[0].name)],
+        explored=explored_page.sections(results, {plot.name: svg for plot, svg in drawn}),
+        explored_plots=[pair for pair in drawn if pair[0].name in explored_page.OVERVIEW],
+        open_epochs=explored_page.OPEN_EPOCHS,
         words=words,
+        moments=moments,
     )
 
 

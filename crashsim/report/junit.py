@@ -1,17 +1,22 @@
 """A run as JUnit XML, the form that CI servers show.
 
 Contract: one test case for each expectation of each case, one for a case without expectations. A
-failure carries the condition, the actual value and the command that reproduces it. A case that
+failure carries the condition, the actual value and the command that reproduces it; one of findings
+their stories, and how each is replayed in the run's folder. A case that
 wrote nothing, an interrupted run and a run without cases are errors, never green. No times: the
 same results give the same bytes.
 """
 
 from __future__ import annotations
 
+from itertools import islice
 from xml.etree import ElementTree
 
+from crashsim.report.explored import story, told_findings
 from crashsim.report.words import expectation_line, printable, quantity
 from crashsim.results import CaseResult, Expectation, Results
+
+MOST_FINDINGS = 10  # of a case are told; all are in its results
 
 
 def junit_xml(results: Results, command: str) -> bytes:
@@ -72,10 +77,18 @@ def _add_failure(
         f"expected: {expectation.metric} {printable(expectation.condition)}",
         f"actual: {quantity(expectation.actual, expectation.unit)} ({expectation.actual}{unit})",
         f"seed: {case.seed}",
-        *(f"example: {printable(example.text)}" for example in case.examples[:1]),
+        *_found(case, expectation),
     ]
     failure = ElementTree.SubElement(test, "failure", message=message, type="expectation")
     failure.text = _story("\n".join(lines), command)
+
+
+def _found(case: CaseResult, expectation: Expectation) -> list[str]:
+    """An example of a loss; the stories of findings if it is these that were not expected."""
+    if expectation.metric != "findings":
+        return [f"example: {printable(example.text)}" for example in case.examples[:1]]
+    told = enumerate(islice(told_findings(case), MOST_FINDINGS), start=1)
+    return [line for number, (finding, file) in told for line in story(finding, number, file, "")]
 
 
 def _story(text: str, command: str) -> str:

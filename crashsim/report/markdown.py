@@ -10,6 +10,16 @@ import re
 from collections.abc import Iterable, Sequence
 
 from crashsim.report.compare import Change, Comparison
+from crashsim.report.explored import (
+    coverage,
+    headline,
+    replay_command,
+    seen_in,
+    title,
+    told_findings,
+    verdict_lines,
+)
+from crashsim.report.explored import verdict as verdict_of
 from crashsim.report.words import (
     COLUMNS,
     expectation_line,
@@ -26,6 +36,7 @@ from crashsim.results import CaseResult, Results
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>()#+!|~&@$-])")
 _MOST_EXAMPLES = 10
+_MOST_FINDINGS = 10
 _MOST_ROWS = 100
 
 
@@ -40,9 +51,11 @@ def summary(results: Results) -> str:
     parts = [f"## {sign} crashsim: {escaped(results.experiment)}"]
     if results.description:
         parts.append(escaped(results.description))
-    parts.append("\n".join(f"- {escaped(line)}" for line in verdict(results)))
+    lines = [*verdict_lines(results), *verdict(results)]
+    parts.append("\n".join(f"- {escaped(line)}" for line in lines))
     parts.append(_cases(results))
     parts.append(_expectations(results))
+    parts += _explored(results)
     parts += _examples(results)
     parts += _notices(results)
     parts.append(f"Seed {results.seed}, crashsim {escaped(results.version)}.")
@@ -85,6 +98,35 @@ def _examples(results: Results) -> list[str]:
     return ["### What would be lost, for example", "\n".join(lines)]
 
 
+def _explored(results: Results) -> list[str]:
+    """How much was explored, and the stories of the first findings."""
+    cases = [case for case in worst_first(results.cases) if case.exploration]
+    if not cases:
+        return []
+    parts = ["### Every state that a cut may leave", "\n".join(map(_coverage, cases[:_MOST_ROWS]))]
+    told = [(case, *found) for case in cases for found in told_findings(case)]
+    for case, finding, file in told[:_MOST_FINDINGS]:
+        head = f"{title(finding)} ({seen_in(finding)}; {case.name})"
+        lines = [f"**{escaped(head)}**", *(f"- {escaped(line)}" for line in finding["story"])]
+        if file:
+            lines.append(f"- Again, in the run's folder: {_code(replay_command(file))}")
+        parts.append(f"{lines[0]}\n\n" + "\n".join(lines[1:]))
+    if more := len(told) - _MOST_FINDINGS:
+        parts += [f"And {some(more, 'more finding')}."] if more > 0 else []
+    return parts
+
+
+def _coverage(case: CaseResult) -> str:
+    one = case.exploration or {}
+    text = f"{case.name}: {headline(one)}; {verdict_of(one)}; {coverage(one)}."
+    return f"- {escaped(text)}"
+
+
+def _code(text: str) -> str:
+    """Text as code; what would end it goes."""
+    return f"`{printable(text).replace('`', '')}`"
+
+
 def _notices(results: Results) -> list[str]:
     lines = [
         f"- {_named(results, case)}{escaped(n)}" for case in results.cases for n in case.notices
@@ -102,16 +144,25 @@ def comparison_summary(comparison: Comparison) -> str:
     parts = [f"## {sign} {comparison.headline()}"]
     if comparison.notices:
         parts.append("\n".join(f"- {escaped(notice)}" for notice in comparison.notices))
-    for title, names in (("Missing cases", comparison.missing), ("New cases", comparison.new)):
+    lists = {
+        "Missing cases": comparison.missing,
+        "Not explored any more": comparison.unexplored,
+        "New cases": comparison.new,
+    }
+    for heading, names in lists.items():
         if names:
-            parts.append(f"### {title}\n\n" + "\n".join(f"- {escaped(name)}" for name in names))
-    for title, judgement in (("Worse", "worse"), ("Tolerated", "tolerated"), ("Better", "better")):
+            parts.append(f"### {heading}\n\n" + "\n".join(f"- {escaped(name)}" for name in names))
+    for heading, judgement in (
+        ("Worse", "worse"),
+        ("Tolerated", "tolerated"),
+        ("Better", "better"),
+    ):
         if changes := comparison.of(judgement):
             header = ["case", "metric", "old", "new", "change"]
             rows = map(_change_row, changes[:_MOST_ROWS])
             more = len(changes) - _MOST_ROWS
             rest = f"\n\nAnd {some(more, 'more change')}." if more > 0 else ""
-            parts.append(f"### {title}\n\n{_table(header, rows)}{rest}")
+            parts.append(f"### {heading}\n\n{_table(header, rows)}{rest}")
     return "\n\n".join(parts) + "\n"
 
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from crashsim.results import Results
+from crashsim.report.schedule import first_schedule
+from crashsim.report.words import printable
+from crashsim.results import CaseResult, Results
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,10 +29,16 @@ def draw(results: Results) -> list[Plot]:
     cases = results.cases
     if not cases:
         return []
-    from crashsim.report import layers, prices, timelines
+    from crashsim.report import explored_plots, layers, prices, schedule_plot, timelines
     from crashsim.report.canvas import rendered, style
 
     pictures = (
+        (
+            "schedule",
+            "A broken promise",
+            _broken_promise(cases),
+            schedule_plot.schedule_of_a_broken_promise,
+        ),
         (
             "risk",
             "What a power cut would take, instant by instant",
@@ -68,6 +76,23 @@ def draw(results: Results) -> list[Plot]:
     for name, title, caption, figure_of in pictures:
         if name == "price" and len(cases) == 1:
             continue  # a single point compares nothing
+        if name == "schedule" and first_schedule(cases) is None:
+            continue  # every promise was kept
         with style():
             plots.append(Plot(name, title, caption, *rendered(figure_of(cases))))
+    for picture in explored_plots.pictures(cases):
+        with style():
+            drawn = rendered(picture.figure())
+        plots.append(Plot(picture.name, picture.title, picture.caption, *drawn))
     return plots
+
+
+def _broken_promise(cases: list[CaseResult]) -> str:
+    found = first_schedule(cases)
+    if found is None:
+        return ""
+    case, schedule = found
+    return (
+        f"{printable(case.name)}: a flush was acknowledged with success before write "
+        f"{schedule.write}, which it covers, was durable."
+    )

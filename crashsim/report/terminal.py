@@ -17,7 +17,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from crashsim.experiment.units import format_duration
 from crashsim.report.compare import Change, Comparison
+from crashsim.report.schedule import begin_ns, first_schedule, moments
 from crashsim.report.words import (
     COLUMNS,
     Column,
@@ -61,6 +63,7 @@ def print_results(results: Results, stream: TextIO | None = None) -> None:
     for line in verdict(results):
         say(line, "bold" if not passed(results) else "")
     _print_examples(results, say)
+    _print_schedule(results, say)
     for case in results.cases:
         for notice in case.notices:
             say(f"Notice: {case.name}: {notice}", "yellow")
@@ -181,6 +184,23 @@ def _print_examples(results: Results, say: Speaker) -> None:
         say(f"  {case.name}: {example.text}")
 
 
+def _print_schedule(results: Results, say: Speaker) -> None:
+    found = first_schedule(results.cases)
+    if found is None:
+        return
+    case, schedule = found
+    told = moments(schedule)
+    width = max(len(moment.at) for moment in told)
+    say("")
+    say(
+        f"How a promise was broken: {case.name}, from {format_duration(begin_ns(schedule))} on",
+        "bold",
+    )
+    for moment in told:
+        note = f", but write {schedule.write} is not durable" if moment.broken else ""
+        say(f"  {moment.at:>{width}}  {moment.what}{note}", "red" if moment.broken else "")
+
+
 def _print_expectations(results: Results, say: Speaker) -> None:
     failures = [(case, wrong) for case in results.cases for wrong in failed(case)]
     say("")
@@ -203,6 +223,8 @@ def print_comparison(comparison: Comparison, stream: TextIO | None = None) -> No
         say.table(headings, [_change_row(change, styles) for change in changes])
     for name in comparison.missing:
         say(f"Missing: {name}", "red")
+    for name in comparison.unexplored:
+        say(f"Not explored any more: {name}", "red")
     for name in comparison.new:
         say(f"New: {name}")
     say(comparison.headline(), "bold red" if comparison.regressed else "green")

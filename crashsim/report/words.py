@@ -148,6 +148,8 @@ def expectations_summary(results: Results) -> str:
     wrong = sum(not e.holds for e in judged)
     if not judged:
         return "Nothing was expected of this run: it was measured, not judged."
+    if len(judged) == 1:
+        return "The one expectation " + ("did not come true." if wrong else "holds.")
     if not wrong:
         return f"All {some(len(judged), 'expectation')} hold."
     return f"{count(wrong)} of {some(len(judged), 'expectation')} did not come true."
@@ -171,9 +173,9 @@ def verdict(results: Results) -> list[str]:
     if not results.cases:
         return ["Nothing was explored: no case came to a result."]
     lines = _gravest(results)
-    # A guest kernel's own journal commit flushes too, but nobody waits for it: that is no sync.
-    without = [case for case in results.cases if case.guest_wait_ns == 0]
-    synced = [case for case in results.cases if case.guest_wait_ns > 0]
+    # A guest kernel's own journal commit flushes too, but that is not the program's sync.
+    without = [case for case in results.cases if not case.syncs]
+    synced = [case for case in results.cases if case.syncs]
     if without:
         lines.append("Without a sync, " + _worst_of(without))
     if synced:
@@ -206,10 +208,11 @@ def _worst_of(cases: list[CaseResult]) -> str:
         return "a power cut takes nothing at any instant."
     text = f"a power cut takes {format_bytes(worst.at_risk_bytes.max)} at worst"
     text += f", and work up to {format_duration(worst.recovery_point_ns.max)} old{where}."
-    if uncovered := worst.uncovered_acknowledgements.max:
-        text += (
-            f" Of the records acknowledged to the world, up to {count(uncovered)} would be lost."
-        )
+    forgotten = max(cases, key=lambda case: case.uncovered_acknowledgements.max)
+    if uncovered := forgotten.uncovered_acknowledgements.max:
+        text += f" Of the records acknowledged to the world, up to {count(uncovered)} would be lost"
+        other = uncovered > worst.uncovered_acknowledgements.max
+        text += f" ({printable(forgotten.name)})." if other else "."
     elif worst.acknowledged:
         text += " No record acknowledged to the world is ever lost."
     if worst.guest_wait_ns:
@@ -222,8 +225,8 @@ def _worst_of(cases: list[CaseResult]) -> str:
 
 
 def _price(case: CaseResult) -> str:
-    flushes = some(case.flushes, "flush", "flushes")
-    return f"{flushes}, {format_duration(case.guest_wait_ns)} of waiting"
+    wait = f"{format_duration(case.guest_wait_ns)} of waiting"
+    return f"{some(case.flushes, 'flush', 'flushes')}, {wait}" if case.flushes else wait
 
 
 def worst_first(cases: list[CaseResult]) -> list[CaseResult]:

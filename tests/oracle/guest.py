@@ -152,14 +152,18 @@ class Guest(Writes):
         count = self.kernel.flush_count(caller.device, call)
         flush = partial(self.flushes.one_after_another, caller.device, caller.number, count, done)
         if device.kind == "virtio-blk" and device.cache == "writethrough":
-            flush = partial(self.host.call, caller.device, "fdatasync", done)
-        elif device.flushless:
+            through = partial(self.host.call, caller.device, "fdatasync", done)
+            self.written_back(caller, through, partial(done, True))
+            return
+        if device.flushless:
             flush = partial(done, True)
-        self.written_back(caller, flush)
+        self.written_back(caller, flush, flush)
 
-    def written_back(self, caller: Vcpu, flush: Callable[[], None]) -> None:
-        """The guest's own pages first. Reading: the host call of `writethrough` begins when they
-        are copied, and there is one even if there were none."""
+    def written_back(
+        self, caller: Vcpu, flush: Callable[[], None], nothing: Callable[[], None]
+    ) -> None:
+        """The guest's own pages first; `nothing` if there were none. Reading: the host call of
+        `writethrough` begins when they are copied."""
 
         def resume(vcpu: Vcpu) -> None:
             vcpu.pending = None
@@ -169,7 +173,7 @@ class Guest(Writes):
             caller.device, lambda: self.wake(caller, self.clock.now, resume)
         )
         if copying_ns is not None:
-            self.after(caller, copying_ns, flush)
+            self.after(caller, copying_ns, flush if copying_ns else nothing)
 
     def returned(self, vcpu: Vcpu, success: bool, again: Callable[[], None]) -> None:
         """A sync call returned to this vCPU; what it does if that failed. Reading: a panic stops

@@ -1,0 +1,180 @@
+"""What became of an epoch's writes in a finding's state, in the order of time: what is drawn of it.
+
+Contract: every write of which something is undecided in the epoch is counted once, as kept, lost or
+torn. At most `MOST_ROWS` rows are told: the writes that the finding takes, their neighbours, the
+first and the last; those left out between two of them are one row, with how many there are of each
+fate. A write's parts are told in at most `MOST_RUNS` runs. So the size is bounded, whatever the
+epoch.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any, Literal
+
+import numpy as np
+
+from crashsim.explore.bench import Subject
+from crashsim.explore.findings import Finding
+from crashsim.explore.plan import as_versions
+from crashsim.explore.roles import choice_of_version
+from crashsim.states import Atom
+
+MOST_ROWS = 28
+MOST_RUNS = 32
+_BESIDE = (0, -1, 1, -2, 2)  # neighbours that are told, the nearest first
+
+Fate = Literal["kept", "lost", "torn"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """A write's bytes in one atom; offsets those of the device."""
+
+    start: int
+    end: int
+    kept: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Write:
+    """A write and what became of its undecided parts, ascending. `row`: its first of them."""
+
+    number: int
+    row: int
+    parts: tuple[_Part, ...]
+
+    @property
+    def fate(self) -> Fate:
+        kept = sum(part.kept for part in self.parts)
+        if kept == len(self.parts):
+            return "kept"
+        return "torn" if kept else "lost"
+
+
+def picture(finding: Finding, subject: Subject) -> dict[str, Any]:
+    """The writes of a finding's epoch as plain data (docs/exploring.md)."""
+    writes = _writes(finding, subject)
+    taken = {one.kept_write for one in finding.kept} | {one.lost_write for one in finding.lost}
+    shown = _shown([write.number in taken for write in writes])
+    history, first_byte = subject.history, subject.history.devices[subject.device].first_byte
+    rows: list[dict[str, Any]] = []
+    ends_ns: list[int] = []
+    for alone, group in groupby(enumerate(writes), key=lambda entry: entry[0] in shown):
+        mine = [write for _, write in group]
+        for some in [[write] for write in mine] if alone else [mine]:
+            rows.append(_row(some))
+            ends_ns.append(int(history.store_t_ns[some[-1].row]))
+        if alone:
+            for write, row in zip(mine, rows[-len(mine) :], strict=True):
+                stored = np.flatnonzero(history.store_write == write.number)
+                row["t_ns"] = int(history.store_t_ns[stored[0]])
+                row["offset"] = int(history.store_offset[stored[0]]) - first_byte
+                row["length"] = int(history.store_length[stored].sum())
+                row["taken"] = write.number in taken
+                row["runs"] = [[part[0], part[1], part[2]] for part in _runs(write.parts)]
+    return {
+        "writes": len(writes),
+        "rows": rows,
+        "acknowledgement": _acknowledgement(finding, subject, ends_ns),
+    }
+
+
+def _row(writes: Sequence[_Write]) -> dict[str, Any]:
+    fates = Counter(write.fate for write in writes)
+    ends = {"first": writes[0].number, "last": writes[-1].number}
+    return ends | {fate: fates[fate] for fate in ("kept", "lost", "torn")}
+
+
+def _writes(finding: Finding, subject: Subject) -> list[_Write]:
+    """In the order of time."""
+    history, first_byte = subject.history, subject.history.devices[subject.device].first_byte
+    atoms = subject.space.epoch(finding.epoch).atoms
+    versions = as_versions(finding.choices, len(atoms))
+    parts: dict[int, list[_Part]] = {}
+    rows: dict[int, int] = {}
+    for atom, version in zip(atoms, versions, strict=True):
+        reached = _reached(atom, version, finding.end == "newest")
+        begin, end = atom.start, atom.start + len(atom.versions[0])
+        for choice, row in enumerate(atom.stores, start=1):
+            write = int(history.store_write[row])
+            start = int(history.store_offset[row]) - first_byte
+            behind = start + int(history.store_length[row])
+            part = _Part(max(begin, start), min(end, behind), choice <= reached)
+            parts.setdefault(write, []).append(part)
+            rows[write] = min(row, rows.get(write, row))
+    found = (_Write(write, rows[write], tuple(mine)) for write, mine in parts.items())
+    return sorted(found, key=lambda write: write.row)
+
+
+def _reached(atom: Atom, version: int, most: bool) -> int:
+    """The choice that an atom is at: of several with the same bytes the last one or the first."""
+    if not most:
+        return int(choice_of_version(atom)[version])
+    equal = (n for n in range(len(atom.after), 0, -1) if atom.after[n - 1] == version)
+    return next(equal, 0)
+
+
+def _shown(taken: Sequence[bool]) -> set[int]:
+    """Places of the writes with a row of their own; the rest are told together."""
+    count = len(taken)
+    if count <= MOST_ROWS:
+        return set(range(count))
+    wanted = [place for place, one in enumerate(taken) if one]
+    beside = [place + step for step in _BESIDE for place in wanted]
+    shown: dict[int, None] = {}
+    for place in [0, count - 1, *beside]:
+        if 0 <= place < count and _size(shown.keys() | {place}, count) <= MOST_ROWS:
+            shown[place] = None
+    # A row for a single one that is left out costs as much as the write itself.
+    return {n for n in range(count) if n in shown or (n - 1 in shown and n + 1 in shown)}
+
+
+def _size(shown: set[int], count: int) -> int:
+    """Rows, with those of what is left out."""
+    ordered = sorted(shown)
+    gaps = sum(b - a > 1 for a, b in zip([-1, *ordered], [*ordered, count], strict=True))
+    return len(ordered) + gaps
+
+
+def _runs(parts: Sequence[_Part]) -> Iterator[tuple[int, int, int]]:
+    """(offset, length, bytes kept) of neighbours with one fate, or, of too many such runs, of as
+    many neighbouring parts as leave few enough."""
+    runs: list[list[_Part]] = []
+    ordered = sorted(parts, key=lambda part: part.start)
+    for part in ordered:
+        last = runs[-1][-1] if runs else None
+        if last is not None and last.end == part.start and last.kept == part.kept:
+            runs[-1].append(part)
+        else:
+            runs.append([part])
+    if len(runs) > MOST_RUNS:
+        each = -(-len(ordered) // MOST_RUNS)
+        runs = [ordered[n : n + each] for n in range(0, len(ordered), each)]
+    for run in runs:
+        kept = sum(part.end - part.start for part in run if part.kept)
+        every = all(part.kept for part in run)
+        length = run[-1].end - run[0].start
+        yield run[0].start, length, length if every else kept
+
+
+def _acknowledgement(
+    finding: Finding, subject: Subject, ends_ns: Sequence[int]
+) -> dict[str, Any] | None:
+    """The one that the state breaks; `behind`: how many rows were written when it was given."""
+    if finding.ack < 0:
+        return None
+    history = subject.history
+    ack = int(np.flatnonzero(history.ack_device == subject.device)[finding.ack])
+    t_ns = int(history.ack_t_ns[ack])
+    return {
+        "t_ns": t_ns,
+        "label": str(history.ack_label[ack]),
+        "first": int(history.ack_low[ack]),
+        "last": int(history.ack_high[ack]) - 1,
+        "behind": bisect_right(ends_ns, t_ns),
+    }
