@@ -20,9 +20,9 @@ from tests.against_oracle import (
     simulate_world,
     simulated,
     simulated_loss,
-    tangled,
 )
 from tests.oracle import OracleWorld, run
+from tests.oracle.tangled import tangled
 from tests.oracle.worlds import worlds
 
 MORE = os.environ.get("CRASHSIM_EXAMPLES")

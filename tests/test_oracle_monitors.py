@@ -146,12 +146,12 @@ def test_V4_only_pages_of_a_file_count_for_the_thresholds() -> None:
     assert (batches(outcome), outcome.pauses) == ([], [])
 
 
-def test_H7_a_writer_to_private_memory_is_slowed_like_any_other() -> None:
+def test_H7_a_writer_to_private_memory_is_not_slowed() -> None:
     # five pages of the file are dirty or in flight from 54 on; the private store begins at 60
     writer = OracleDevice(8, (tuple(Write(page * P, 8) for page in range(5)),))
     other = replace(memory("private"), vcpus=((Write(0, 8, 50),),))
     outcome = run(OracleWorld((writer, other), small_memory(), DISK))
-    assert [(pause.instant, pause.vcpu) for pause in outcome.pauses] == [(55, 0), (61, 1)]
+    assert [(pause.instant, pause.vcpu) for pause in outcome.pauses] == [(55, 0)]
 
 
 def test_H14_retry_makes_the_same_call_again_until_it_succeeds() -> None:

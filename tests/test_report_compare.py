@@ -11,6 +11,7 @@ import pytest
 from crashsim.errors import NothingExplored, UsageError
 from crashsim.report.compare import METRICS, Comparison, Tolerance, compare, parse_tolerances
 from crashsim.results import CaseResult, Spread, to_json
+from tests import report_explored as explorations
 from tests import report_fixtures as fixtures
 
 
@@ -31,6 +32,7 @@ SPREADS = ("at_risk_bytes", "recovery_point_ns")
 NAMES = {"at_risk": "at_risk_bytes", "recovery_point": "recovery_point_ns"}
 OTHERS = {
     "broken_promises": {"broken_promises": 1},
+    "findings": {"exploration": explorations.bad().exploration},
     "uncovered_acknowledgements": {"uncovered_acknowledgements": Spread(1, 0, 0)},
     "holes": {"holes": 1},
     "torn": {"torn": 1},
@@ -54,7 +56,7 @@ def test_every_metric_has_its_test() -> None:
 
 @pytest.mark.parametrize("metric", METRICS)
 def test_the_least_change_for_the_worse_is_a_regression_and_its_reverse_is_not(metric: str) -> None:
-    fine = fixtures.case()
+    fine = fixtures.case(exploration=explorations.bad(findings=0).exploration)
     worse = replace(fine, **WORSE[metric])
     regression = compared(fine, worse)
     assert regression.regressed
@@ -62,6 +64,23 @@ def test_the_least_change_for_the_worse_is_a_regression_and_its_reverse_is_not(m
     improvement = compared(worse, fine)
     assert not improvement.regressed
     assert [(c.metric, c.judgement) for c in improvement.changes] == [(metric, "better")]
+
+
+def test_a_case_that_is_explored_no_more_is_a_regression_even_if_nothing_was_found() -> None:
+    explored, plain = explorations.clean(), fixtures.case("clean")
+    comparison = compared(explored, plain)
+    assert comparison.regressed and comparison.unexplored == ["clean"]
+    assert comparison.changes == []
+    assert "1 case not explored any more" in comparison.headline()
+    assert not compared(plain, explored).regressed
+
+
+def test_fewer_findings_in_fewer_states_are_said_to_be_such() -> None:
+    few = explorations.exploration(explorations.epoch(0, 8, 8))
+    old, new = explorations.bad(), fixtures.case(exploration=few)
+    comparison = compared(old, new)
+    assert [(c.metric, c.judgement) for c in comparison.changes] == [("findings", "better")]
+    assert "case: 8 states checked, 104 before" in comparison.notices
 
 
 def with_p99(size_bytes: int) -> CaseResult:

@@ -201,7 +201,7 @@ def _less_checked(old: CaseResult, new: CaseResult) -> list[str]:
     before, after = old.exploration["checked"], new.exploration["checked"]
     if after >= before:
         return []
-    return [f"{old.name}: {some(after, 'state')} checked, before it were {before:,}"]
+    return [f"{old.name}: {some(after, 'state')} checked, {before:,} before"]
 
 
 def _changes(old: CaseResult, new: CaseResult, tolerances: Mapping[str, Tolerance]) -> list[Change]:

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from crashsim.experiment.units import format_bytes
 from crashsim.report.terminal import Speaker, console_for
-from crashsim.report.words import printable, some
+from crashsim.report.words import UNCOVERED, printable, some, uncovered
 from crashsim.results import CaseResult, Results
 
 Document = dict[str, Any]
@@ -79,6 +79,8 @@ def coverage(one: Document) -> str:
     """What the states that were checked say about the others."""
     epochs = one["epochs"]
     whole = sum(epoch["unseen_share"] == 0 for epoch in epochs)
+    if not one["checked"]:
+        return "that shows nothing"
     if whole == len(epochs):
         return "every image of every epoch was checked"
     text = f"every image was checked in {whole:,} of {some(len(epochs), 'epoch')}"
@@ -100,6 +102,8 @@ def verdict(one: Document) -> str:
     """What came of it."""
     found = one["outcomes"]
     outcomes = ", ".join(f"{printable(name)} {count:,}" for name, count in found.items())
+    if not one["checked"]:
+        return "no state was checked"
     if not one["failing"]:
         return "all were accepted" + (f" ({outcomes})" if len(found) > 1 else "")
     text = _rejected_text(one)
@@ -126,7 +130,10 @@ def verdict_lines(results: Results) -> list[str]:
             f"were checked {_rejected_text(worst)} ({printable(case.name)}"
             f"{others if len(bad) > 1 else ''})."
         )
-    if fine := [one for _, one in found if not one["failing"]]:
+    if short := [case for case in results.cases if uncovered(case)]:
+        where = f"{some(len(short), 'case')}: {printable(short[0].name)}"
+        lines.append(f"Not enough was explored ({where}): {UNCOVERED}.")
+    if fine := [one for _, one in found if one["checked"] and not one["failing"]]:
         checked = sum(one["checked"] for one in fine)
         where = f" in {some(len(fine), 'case')}" if len(results.cases) > 1 else ""
         lines.append(
@@ -179,6 +186,8 @@ def lines_of(case: CaseResult, folder: str) -> list[str]:
         return []
     lines = [f"{printable(case.name)}: explored {headline(one)}"]
     lines += [f"  {verdict(one)}", f"  {coverage(one)}"]
+    if uncovered(case):
+        lines.append(f"  {UNCOVERED}")
     for number, (finding, file) in enumerate(told_findings(case), start=1):
         lines += [f"  {line}" for line in story(finding, number, file, folder)]
     return lines

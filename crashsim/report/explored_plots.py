@@ -55,7 +55,7 @@ def pictures(cases: list[CaseResult]) -> Iterator[Picture]:
     explored = [case for case in cases if case.exploration]
     if not explored:
         return
-    shown = [case for case in worst_first(explored)[:MOST_PANELS] if _epochs(case)]
+    shown = [case for case in worst_first(explored)[:MOST_PANELS] if _checked(case)]
     rest = len(explored) - len(shown)
     note = f" {some(rest, 'other case')} not drawn." if rest else ""
     if shown:
@@ -164,6 +164,10 @@ def _power_text(power: int) -> str:
     return count(10**power) if power < 6 else "10" + str(power).translate(_SUPERSCRIPTS)
 
 
+def _checked(case: CaseResult) -> bool:
+    return any(epoch["checked"] for epoch in _epochs(case))
+
+
 def _epochs(case: CaseResult) -> list[Document]:
     found: list[Document] = case.exploration["epochs"] if case.exploration else []
     return found
@@ -199,7 +203,7 @@ def outcomes(cases: list[CaseResult]) -> Figure:
     axes.set_yticks(named, [bars[place].name for place in named], fontsize=8.5)
     axes.tick_params(axis="y", length=0)
     axes.set_ylim(len(bars) - 0.4, -0.6)
-    axes.set_xlim(_BELOW_ONE, max(1.0, *(_log10(bar.states) for bar in bars)) * 1.3)
+    axes.set_xlim(_BELOW_ONE, max([1.0, *(_log10(bar.states) for bar in bars)]) * 1.3)
     _states_axis(axes.xaxis)
     axes.grid(False, axis="y")
     labels = {"checked": "accepted", "rejected": "rejected"}

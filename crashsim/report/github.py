@@ -12,7 +12,7 @@ from pathlib import Path
 
 from crashsim.errors import OutputError
 from crashsim.report.explored import story, told_findings
-from crashsim.report.words import expectation_line, failed
+from crashsim.report.words import UNCOVERED, expectation_line, failed, uncovered
 from crashsim.results import CaseResult, Expectation, Results
 
 # GitHub shows at most ten errors of a step; the last place is kept for saying so.
@@ -25,6 +25,8 @@ def error_annotations(results: Results, file: str, lines: Mapping[str, int]) -> 
     for case in results.cases:
         if case.writes == 0:
             found.append(_error(file, 1, case.name, "nothing was written: nothing was explored"))
+        if uncovered(case):
+            found.append(_error(file, lines.get("explore", 1), case.name, UNCOVERED))
         for expectation in failed(case):
             found.append(_unexpected(file, lines, case, expectation))
     if results.interrupted or not results.cases:

@@ -78,6 +78,6 @@ def _groups() -> list[tuple[str, int]]:
 
 
 def _state(case: CaseResult) -> str:
-    if case.writes == 0 or words.failed(case):
+    if case.writes == 0 or words.failed(case) or words.uncovered(case):
         return "failed"
     return "held" if case.expectations else ""

@@ -3,8 +3,8 @@
 Contract: one test case for each expectation of each case, one for a case without expectations. A
 failure carries the condition, the actual value and the command that reproduces it; one of findings
 their stories, and how each is replayed in the run's folder. A case that
-wrote nothing, an interrupted run and a run without cases are errors, never green. No times: the
-same results give the same bytes.
+wrote nothing or was not explored as far as asked for, an interrupted run and a run without cases
+are errors, never green. No times: the same results give the same bytes.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from itertools import islice
 from xml.etree import ElementTree
 
 from crashsim.report.explored import story, told_findings
-from crashsim.report.words import expectation_line, printable, quantity
+from crashsim.report.words import UNCOVERED, expectation_line, printable, quantity, uncovered
 from crashsim.results import CaseResult, Expectation, Results
 
 MOST_FINDINGS = 10  # of a case are told; all are in its results
@@ -61,6 +61,9 @@ def _add_case(suite: ElementTree.Element, results: Results, case: CaseResult, co
         ElementTree.SubElement(test, "error", message=message).text = _story(message, command)
     elif not case.expectations:
         _test(suite, group, "ran, nothing expected")
+    if uncovered(case):
+        test = _test(suite, group, "the states were checked")
+        ElementTree.SubElement(test, "error", message=UNCOVERED).text = _story(UNCOVERED, command)
     for expectation in case.expectations:
         test = _test(suite, group, f"{expectation.metric} {expectation.condition}")
         if not expectation.holds:

@@ -30,6 +30,7 @@ from crashsim.report.words import (
     printable,
     some,
     told,
+    uncovered,
     verdict,
     worst_first,
 )
@@ -104,7 +105,7 @@ def _words(column: Column, cases: Sequence[CaseResult]) -> list[str]:
 
 
 def _sign(case: CaseResult) -> Text:
-    if case.writes == 0 or failed(case):
+    if case.writes == 0 or failed(case) or uncovered(case):
         return Text("✗", "bold red")
     return Text("✓" if case.expectations else "", "green")
 

@@ -120,9 +120,19 @@ def _value(part: str) -> str:
     return _KEYS.sub("", part.strip())
 
 
+UNCOVERED = "the budget ended before all the states that it was for were checked"
+
+
+def uncovered(case: CaseResult) -> bool:
+    """Whether a case was explored less than was asked for."""
+    return case.exploration is not None and not case.exploration["reached"]
+
+
 def passed(results: Results) -> bool:
-    """Whether a run may be shown in green: all cases ran, wrote something and are as expected."""
-    return bool(results.cases) and not results.interrupted and not _failures(results)
+    """Whether a run may be shown in green: all cases ran, wrote something, were explored as far as
+    they should be, and are as expected."""
+    whole = bool(results.cases) and not results.interrupted
+    return whole and not _failures(results) and not any(map(uncovered, results.cases))
 
 
 def _failures(results: Results) -> int:

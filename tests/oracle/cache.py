@@ -177,6 +177,8 @@ class PageCache:
         if file.spec.extents == "written":
             new = set()
         self.disk.write_batch(batch, partial(self.written, new))
+        if batch.failed:
+            file.held -= new  # the next write of them is their first
         return number
 
     def end_of_instant(self) -> None:
@@ -203,9 +205,7 @@ class PageCache:
         self.arrived -= over
         if last:
             file.error |= batch.failed
-            if batch.failed:
-                file.held -= new  # the next write of them is their first
-            elif new:
+            if new and not batch.failed:
                 file.uncommitted.append(new)
         self.writes_over(over, batch.number if last else None)
         if self.background_batch:

@@ -1,0 +1,351 @@
+"""What a reader sees of an exploration: on the terminal, on the page, in CI."""
+
+from __future__ import annotations
+
+import io
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.text import Text
+
+from crashsim.report import explored, explored_page, explored_plots
+from crashsim.report.canvas import COLOURS, style
+from crashsim.report.finding_plot import finding_picture
+from crashsim.report.github import error_annotations
+from crashsim.report.html import html_report
+from crashsim.report.junit import junit_xml
+from crashsim.report.loading import from_json
+from crashsim.report.markdown import summary
+from crashsim.report.plots import draw
+from crashsim.report.words import UNCOVERED, expectations_summary, passed
+from crashsim.results import CaseResult, Results, to_json
+from tests import report_explored as explorations
+from tests import report_fixtures as fixtures
+from tests.report_explored import epoch, exploration, finding
+
+COMMAND = "crashsim run log.yaml"
+LOST, KEPT = COLOURS[0], COLOURS[1]
+
+
+def page(results: Results, *, plots: bool = False) -> str:
+    return html_report(results, draw(results) if plots else [], COMMAND)
+
+
+def words(text: str) -> str:
+    """A page's words."""
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", text))
+
+
+def drawn(figure: Figure) -> list[str]:
+    return [text.get_text() for text in figure.findobj(Text) if text.get_text()]
+
+
+def test_results_with_an_exploration_are_read_as_they_were_written() -> None:
+    document = to_json(fixtures.results(explorations.bad(), explorations.clean()))
+    assert to_json(from_json(document, "these")) == document
+
+
+def test_the_headline_gives_exact_numbers_and_powers_of_ten() -> None:
+    small = exploration(epoch(0, 12_345, 100))
+    assert explored.headline(small) == (
+        "pmem0: 100 of 12,345 images that a cut may leave on any host were checked "
+        "(1 epoch, atoms of 512 B)"
+    )
+    vast = explored.headline(exploration(epoch(0, 10**36, 100), epoch(1, 4, 4)))
+    assert "104 of over 10^36 images" in vast and "(2 epochs," in vast
+
+
+@pytest.mark.parametrize(
+    ("epochs", "said"),
+    [
+        ([epoch(0, 8, 8), epoch(1, 1, 1)], "every image of every epoch was checked"),
+        (
+            [epoch(0, 512, 100), epoch(1, 4, 4)],
+            "every image was checked in 1 of 2 epochs; in 1 more, of which none was rejected, at "
+            "most 3.0% of the images can be bad unseen (95 % confidence, each epoch by itself)",
+        ),
+        ([epoch(0, 512, 100, 3)], "in no epoch was every image checked"),
+        (
+            [epoch(0, 512, 2, unseen_share=1.0)],
+            "in no epoch was every image checked; in 1 only the ends and the structured states",
+        ),
+    ],
+)
+def test_coverage_says_what_zero_findings_mean_and_nothing_of_epochs_with_findings(
+    epochs: list[dict[str, Any]], said: str
+) -> None:
+    assert explored.coverage(exploration(*epochs)) == said
+
+
+@pytest.mark.parametrize(
+    ("number", "total", "text"),
+    [
+        (0, 10, "0 %"),
+        (10, 10, "100 %"),
+        (1, 3, "33.3 %"),
+        (1, 10**9, "under 0.01 %"),
+        (99_999, 100_000, "over 99.9 %"),
+        (99_899, 100_000, "99.9 %"),
+    ],
+)
+def test_a_share_is_neither_nothing_nor_all_unless_it_is(
+    number: int, total: int, text: str
+) -> None:
+    assert explored.percent(number, total) == text
+
+
+def test_a_finding_is_told_with_how_to_see_it_again() -> None:
+    lines = explored.lines_of(explorations.bad(), "runs/log/1")
+    assert lines[0].startswith("case: explored pmem0: 104 of 516 images")
+    assert lines[1] == "  30 were rejected, for 1 cause; outcomes: ok 74, hole 30"
+    assert lines[3] == "  Finding 1: hole (30 states in 1 epoch)"
+    assert [line.strip() for line in lines[4:9]] == explorations.STORY
+    assert lines[9] == f"    Again: crashsim replay runs/log/1/{explorations.FILE}"
+
+
+def test_a_crash_and_a_hang_of_the_checker_are_not_called_findings() -> None:
+    crash = finding(kind="crash", outcome="killed by signal 11", states=1)
+    assert explored.title(crash) == "the checker crashed: killed by signal 11"
+    assert explored.title(finding(kind="hang", outcome="")) == "the checker did not end"
+    assert explored.title(finding(outcome="")) == "rejected"
+    assert explored.seen_in(finding(states=1, minimal=False)) == (
+        "1 state in 1 epoch, not shrunk to the end"
+    )
+
+
+def test_a_file_with_a_space_in_its_name_can_be_typed() -> None:
+    assert explored.replay_command("a b.x", "runs/my run") == "crashsim replay 'runs/my run/a b.x'"
+
+
+def test_one_expectation_is_told_as_one() -> None:
+    assert expectations_summary(fixtures.results(explorations.clean())) == (
+        "The one expectation holds."
+    )
+    assert expectations_summary(fixtures.results(explorations.bad())) == (
+        "The one expectation did not come true."
+    )
+
+
+def test_explorations_side_by_side_are_told_only_when_there_are_several(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    explored.print_outcomes([fixtures.results(explorations.bad())])
+    assert capsys.readouterr().out == ""
+    explored.print_outcomes([fixtures.results(explorations.bad(), explorations.clean())])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].split() == ["case", "images", "checked", "rejected", "findings", "outcomes"]
+    assert re.split(" {2,}", lines[2]) == [
+        "append-log: case",
+        "516",
+        "104",
+        "30",
+        "1",
+        "ok 71.2 %, hole 28.8 %",
+    ]
+
+
+def test_the_page_has_coverage_outcomes_stories_and_pictures() -> None:
+    text = page(fixtures.results(explorations.bad(), explorations.clean()), plots=True)
+    said = words(text)
+    assert said.index("A power cut may leave states that the checker rejects: of 104") < (
+        said.index("Every state that a cut may leave")
+    )
+    assert "Finding 1: hole (30 states in 1 epoch)" in said
+    for line in explorations.STORY:
+        assert line in said.replace("&#39;", "'")
+    assert "The checker: record 1 is not there, record 2 is" in said
+    assert f"Again, in this folder: crashsim replay {explorations.FILE}" in said
+    assert "1 0 ns 1 ms 0 9 512 100 19.5 % 30 none 1, all 1, random 98" in said
+    assert "2 1 ms 2 ms 1 2 4 4 100 % 0 none none 1, all 1, random 2" in said
+    assert text.count("<svg") == 8  # five as ever but for the price of one, three of explorations
+
+
+def test_a_page_without_an_exploration_says_nothing_of_one() -> None:
+    assert "Every state" not in page(fixtures.story())
+    assert explored.verdict_lines(fixtures.story()) == []
+
+
+def test_names_and_outcomes_are_never_markup() -> None:
+    evil = finding(outcome=fixtures.HOSTILE, message=fixtures.HOSTILE, story=[fixtures.HOSTILE])
+    document = exploration(epoch(0, 8, 8, 8), findings=[evil], device=fixtures.HOSTILE)
+    document["outcomes"] = {fixtures.HOSTILE: 8}
+    case = replace(
+        explorations.bad(fixtures.HOSTILE), exploration=document, findings=[fixtures.HOSTILE]
+    )
+    results = fixtures.results(case)
+    text = page(results, plots=True)
+    assert "<script" not in text and "\x1b" not in text
+    assert not re.search(r"(?<!\\)<script", re.sub("`[^`]*`", "", summary(results)))
+    assert ElementTree.fromstring(junit_xml(results, COMMAND)) is not None
+    for line in error_annotations(results, "a.yaml", {}):
+        assert line.startswith("::error ") and "\n" not in line
+
+
+def test_of_thousands_of_epochs_the_telling_ones_are_on_the_page() -> None:
+    case = explorations.vast(3000)
+    (section,) = explored_page.sections(fixtures.results(case), {})
+    numbers = [row.number for row in section.epochs]
+    assert len(numbers) == explored_page.MOST_EPOCHS and numbers == sorted(numbers)
+    assert 701 in numbers  # something was rejected there
+    text = page(fixtures.results(case))
+    assert "200 of 3,000 epochs: those with rejected states and those covered least" in words(text)
+    assert len(text) < 200_000
+
+
+def test_few_epochs_are_not_folded_up() -> None:
+    (section,) = explored_page.sections(fixtures.results(explorations.bad()), {})
+    assert len(section.epochs) == 2
+    assert "<summary>2 of 2 epochs" not in page(fixtures.results(explorations.bad()))
+
+
+@pytest.mark.parametrize(
+    ("cases", "names"),
+    [
+        ([explorations.bad()], ["states", "outcomes", "finding-1"]),
+        ([explorations.clean()], ["states", "outcomes"]),
+        ([explorations.vast(3000)], ["states", "outcomes"]),
+        ([fixtures.case()], []),
+    ],
+)
+def test_what_was_explored_is_drawn(cases: list[CaseResult], names: list[str]) -> None:
+    plots = [plot for plot in draw(fixtures.results(*cases)) if explored_page.is_shown(plot.name)]
+    assert [plot.name for plot in plots] == names
+    for plot in plots:
+        assert ElementTree.fromstring(plot.svg).tag.endswith("svg")
+        assert plot.png.startswith(b"\x89PNG") and len(plot.svg) < 500_000
+
+
+def test_no_more_findings_are_drawn_than_can_be_looked_at_and_none_of_a_case_before_anothers() -> (
+    None
+):
+    cases = [explorations.bad(f"case {n}", 4) for n in range(3)]
+    assert [(case.name, place) for case, place in explored.pictured(cases)] == [
+        ("case 0", 0),
+        ("case 1", 0),
+        ("case 2", 0),
+        ("case 0", 1),
+        ("case 1", 1),
+        ("case 2", 1),
+    ]
+    text = page(fixtures.results(*cases), plots=False)
+    assert words(text).count("Finding 4: hole") == 3  # told all the same
+
+
+def test_a_budget_that_ended_too_early_is_never_green() -> None:
+    none = exploration(epoch(0, 512, 0), epoch(1, 4, 0), reached=False, exit_code=4)
+    none["outcomes"] = {}
+    case = replace(explorations.clean(), exploration=none)
+    results = fixtures.results(case)
+    assert not passed(results)
+    said = words(page(results, plots=True))
+    assert "Not enough was explored (1 case: clean)" in said and "accepts all" not in said
+    assert "No state was checked." in said
+    assert "❌" in summary(results)
+    root = ElementTree.fromstring(junit_xml(results, COMMAND))
+    assert root.get("errors") == "1"
+    assert [line.split("::")[2] for line in error_annotations(results, "a.yaml", {})] == [UNCOVERED]
+    assert explored.lines_of(case, "runs")[1:] == [
+        "  no state was checked",
+        "  that shows nothing",
+        f"  {UNCOVERED}",
+    ]
+
+
+def test_a_finding_without_writes_is_told_and_not_drawn() -> None:
+    nothing = {"writes": 0, "rows": [], "acknowledgement": None}
+    document = exploration(epoch(0, 8, 8, 8), findings=[finding(picture=nothing)])
+    case = replace(explorations.bad(), exploration=document)
+    assert explored.pictured([case]) == []
+    assert "Finding 1: hole" in words(page(fixtures.results(case), plots=True))
+
+
+def test_the_picture_tells_each_writes_fate_in_words_colour_and_hatching() -> None:
+    with style():
+        figure = finding_picture(finding())
+        said = drawn(figure)
+        assert "write 1: 1.5 KiB at 1536, 2 µs" in said
+        assert said.count("kept") == 3  # two writes, and the legend
+        assert "torn, 512 B lost" in said
+        assert "500 other writes: 400 kept, 100 lost" in said
+        assert "'one' acknowledged at 1 ms: broken" in said
+        assert "power cut at 2 ms" in said
+        (axes,) = figure.axes
+        blocks = [patch for patch in axes.patches if isinstance(patch, Rectangle)]
+        hatched = {patch.get_hatch() is not None for patch in blocks if _edge(patch) == LOST}
+        solid = {patch.get_hatch() is None for patch in blocks if _edge(patch) == KEPT}
+        assert hatched == {True} and solid == {True}
+        bold = [
+            label.get_text() for label in axes.get_yticklabels() if label.get_fontweight() == "bold"
+        ]
+        assert [label.partition(":")[0] for label in bold] == ["write 1", "write 2"]
+
+
+def _edge(patch: Rectangle) -> str:
+    return to_hex(patch.get_edgecolor())
+
+
+def test_the_acknowledgement_stands_behind_the_writes_that_were_made_before_it() -> None:
+    with style():
+        (axes,) = finding_picture(finding()).axes
+        lines = sorted(np.asarray(line.get_ydata())[0] for line in axes.lines)
+        assert lines == [2, 6]  # rows 0 and 1 above, the cut below all five
+        assert [int(tick) for tick in axes.get_yticks()] == [0, 1, 3, 4, 5]
+
+
+def test_bars_of_images_end_where_what_was_checked_can_be_seen() -> None:
+    case = replace(fixtures.case(), exploration=exploration(epoch(0, 10**400, 900)))
+    with style():
+        (axes,) = explored_plots.states_per_epoch([case]).axes
+        assert axes.get_ylim()[1] == 7
+        assert axes.get_xlabel() == "epoch; bars go on up to 10⁴⁰⁰"
+
+
+def test_the_same_exploration_gives_the_same_bytes() -> None:
+    results = fixtures.results(explorations.bad())
+    assert page(results, plots=True) == page(results, plots=True)
+
+
+def test_the_summary_has_coverage_stories_and_the_command() -> None:
+    text = summary(fixtures.results(explorations.bad()))
+    assert "### Every state that a cut may leave" in text
+    assert "**hole \\(30 states in 1 epoch; case\\)**" in text
+    assert f"- Again, in the run's folder: `crashsim replay {explorations.FILE}`" in text
+    many = summary(fixtures.results(explorations.bad(findings=13)))
+    assert many.count("**hole") == 10 and "And 3 more findings." in many
+
+
+def test_junit_tells_the_story_where_no_finding_was_expected() -> None:
+    root = ElementTree.fromstring(junit_xml(fixtures.results(explorations.bad()), COMMAND))
+    (test,) = root.iter("testcase")
+    assert test.get("name") == "findings == 0"
+    told = test.findtext("failure") or ""
+    assert explorations.STORY[2] in told
+    assert f"Again, in the run's folder: crashsim replay {explorations.FILE}" in told
+    assert f"to reproduce: {COMMAND}" in told
+
+
+def test_a_workflow_is_told_the_story_at_the_line_of_what_is_explored() -> None:
+    results = fixtures.results(explorations.bad())
+    (line,) = error_annotations(results, "a.yaml", {"explore": 7})
+    assert line.startswith("::error file=a.yaml,line=7,title=case::findings == 0, but it was 1%0A")
+    assert explorations.STORY[2] in line
+    (line,) = error_annotations(results, "a.yaml", {"explore": 7, "findings": 9})
+    assert ",line=9," in line
+
+
+def test_stdout_in_another_encoding_still_carries_the_story(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr("sys.stdout", stream)
+    explored.print_explored(fixtures.results(explorations.bad()), str(Path("runs")))
+    stream.flush()
+    assert b"made at 2 us" in stream.buffer.getvalue()
