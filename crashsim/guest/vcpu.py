@@ -342,7 +342,7 @@ class VCpu:
     def divide(self) -> None:
         """A snapshot is taken now (Rule G10): what has landed is in it, what follows is planned
         again."""
-        if self._clean_wait:
+        if self._clean_wait and self._memory.cleaned_by_sync:
             return  # afterwards everything is clean, as planned
         self._stale = True
         if not self._in_window:
