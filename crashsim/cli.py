@@ -346,6 +346,40 @@ def doctor(words: tuple[str, ...], pid: int | None, xml: Path | None, as_json: b
 
 
 @cli.command()
+@click.argument("experiment", type=RUN)
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Set one value.")
+@click.option("--case", "case_name", help="Which case; default: all of them.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def advise(
+    experiment: Path, overrides: tuple[str, ...], case_name: str | None, as_json: bool
+) -> None:
+    """Say the cheapest change that ends the loss of acknowledged data.
+
+    Every change that is named was run. Exit code 1 if data is lost and none was found.
+    """
+    from dataclasses import asdict
+
+    from crashsim import advise as advisor
+    from crashsim.experiment.loader import load
+    from crashsim.report.progress import progress
+
+    plan = load(experiment, overrides, None)
+    cases = [case for case in plan.cases if case_name in (None, case.name)]
+    if not cases:
+        raise UsageError(f"no case {case_name!r}: {', '.join(case.name for case in plan.cases)}")
+    found = {}
+    for case in cases:
+        with progress(advisor.MOST_RUNS) as advance:
+            found[case.name] = advisor.advise(case.experiment, advance)
+    if as_json:
+        _say_on_output(json.dumps({name: asdict(one) for name, one in found.items()}, indent=2))
+    else:
+        text = [line for name, one in found.items() for line in advisor.lines(name, one)]
+        _say_on_output("\n".join(text))
+    sys.exit(0 if all(one.before.safe or one.advice for one in found.values()) else 1)
+
+
+@cli.command()
 def schema() -> None:
     """Print the JSON Schema of experiment files, for editors."""
     from crashsim.experiment.schema import json_schema

@@ -49,6 +49,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "crashsim.hostfull": ("crashsim.engine", "crashsim.experiment.model", "crashsim.guest.program"),
     "crashsim.inputs": ("crashsim",),
     "crashsim.measure": ("crashsim",),
+    "crashsim.advise": ("crashsim",),
     "crashsim.memory": ("crashsim",),
     "crashsim.cuts": ("crashsim",),
     "crashsim.tell": ("crashsim",),
