@@ -2,8 +2,8 @@
 
 Standard output carries results, standard error progress and messages. Exit codes: 0 as expected · 1
 an expectation failed, a regression, or a configured fault that never fired · 2 wrong usage,
-experiment or trace, or results that cannot be written · 3 an error of crashsim · 5 nothing explored
-· 130 interrupted.
+experiment or trace, or results that cannot be written · 3 an error of crashsim · 4 the time for
+exploring ran out before the coverage · 5 nothing explored · 130 interrupted.
 """
 
 from __future__ import annotations
@@ -78,7 +78,8 @@ def run(
             sys.exit(INTERRUPTED)
     if not as_json:
         _print_truth(done)
-    sys.exit(max([exit_code, *(ran.exit_code for ran in done)]))
+    codes = [exit_code, *(ran.exit_code for ran in done)]
+    sys.exit(1 if 1 in codes else max(codes))  # what was found counts more than what was not seen
 
 
 def _print_truth(done: list[Ran]) -> None:

@@ -1,8 +1,8 @@
 """`crashsim run`: one experiment or several, from file to reports.
 
-Contract: an experiment's results are kept before the next one begins. The exit code is the worst of
-all: what was interrupted, then what could not be explored to the coverage asked for, then what was
-not as expected.
+Contract: an experiment's results are kept before the next one begins. The exit code says what
+matters most: it was interrupted, something was not as expected, not everything asked for was
+explored.
 """
 
 from __future__ import annotations

@@ -278,8 +278,12 @@ def test_a_workflow_is_told_the_story(
 
 @pytest.mark.parametrize(
     ("workers", "check"),
-    [("1", "{function: 'check.py:check'}"), ("2", "{command: 'sh %s/check.sh'}")],
-    ids=["a function", "a command and two workers"],
+    [
+        ("1", "{function: 'check.py:check'}"),
+        ("2", "{function: 'check.py:check'}"),
+        ("2", "{command: 'sh %s/check.sh'}"),
+    ],
+    ids=["a function", "a function and two workers", "a command and two workers"],
 )
 def test_an_interrupted_exploration_goes_on_where_it_was_and_ends_the_same(
     crashsim: Program, workers: str, check: str

@@ -18,13 +18,15 @@ from matplotlib.text import Text
 
 from crashsim.report import explored, explored_page, explored_plots
 from crashsim.report.canvas import COLOURS, style
+from crashsim.report.compare import compare
 from crashsim.report.finding_plot import finding_picture
 from crashsim.report.github import error_annotations
 from crashsim.report.html import html_report
 from crashsim.report.junit import junit_xml
 from crashsim.report.loading import from_json
-from crashsim.report.markdown import summary
+from crashsim.report.markdown import comparison_summary, summary
 from crashsim.report.plots import draw
+from crashsim.report.terminal import print_comparison
 from crashsim.report.words import UNCOVERED, expectations_summary, passed
 from crashsim.results import CaseResult, Results, to_json
 from tests import report_explored as explorations
@@ -257,6 +259,15 @@ def test_a_budget_that_ended_too_early_is_never_green() -> None:
         "  that shows nothing",
         f"  {UNCOVERED}",
     ]
+
+
+def test_a_comparison_names_what_is_explored_no_more() -> None:
+    old = to_json(fixtures.results(explorations.clean()))
+    comparison = compare(old, to_json(fixtures.results(fixtures.case("clean"))), {})
+    stream = io.StringIO()
+    print_comparison(comparison, stream)
+    assert "Not explored any more: clean" in stream.getvalue()
+    assert "### Not explored any more\n\n- clean" in comparison_summary(comparison)
 
 
 def test_a_finding_without_writes_is_told_and_not_drawn() -> None:

@@ -102,6 +102,12 @@ def test_three_fields_and_a_flag_stored_first_have_sixteen_images_six_of_them_ba
     assert bad == 6
 
 
+def test_H4_a_page_that_is_not_stable_under_its_io_can_mix_the_words_of_two_stores() -> None:
+    history = run_of([(0, 0, 16), (1, 0, 16)])  # the same two words, written twice
+    assert totals(space_of(history, 512)) == (1, 3, 3)
+    assert totals(space_of(history, 8)) == (1, 9, 9)  # each word has its own version
+
+
 def test_larger_atoms_tear_less_and_no_atom_is_larger_than_a_page() -> None:
     history = run_of([(0, 0, 8192)])
     assert totals(space_of(history, 8)) == (1, 2**1024, 2**1024)

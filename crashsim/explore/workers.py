@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
-import sys
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
@@ -130,6 +129,8 @@ class _Crew:
         """No worker goes on."""
         for process in self._processes:
             process.terminate()
+        for pipe in [*self._idle, *self._busy]:
+            pipe.close()  # a checker that caught what ends its worker has nobody to answer
         for process in self._processes:
             process.join()
 
@@ -169,7 +170,8 @@ def _serve(
     threading.Thread(target=_end_with_parent, daemon=True).start()
     for other in others:
         other.close()  # or a pipe would stay open when the parent is gone
-    with Bench(subject) as bench, suppress(EOFError, ConnectionError):  # the parent is gone
+    gone = EOFError, ConnectionError, _Ended
+    with Bench(subject) as bench, suppress(*gone):
         while True:
             unit = parent.recv()
             try:
@@ -180,8 +182,12 @@ def _serve(
             parent.send(answer)
 
 
+class _Ended(BaseException):
+    """No `SystemExit`: that is what a checker may answer with."""
+
+
 def _end(_number: int, _frame: object) -> NoReturn:
-    sys.exit(1)  # the bench is closed on the way out
+    raise _Ended  # the bench is closed on the way out
 
 
 def _end_with_parent() -> None:

@@ -2,7 +2,8 @@
 
 `any-host`: whatever a host may do between the guarantees it gives (Rules V2, H8, D2). `this-host`:
 what the caches of the simulated run held. An atom is what a cut never tears: the logical sector
-(D3), a drive's larger power-fail atom, or a word where pages are not stable under I/O (H4, G10).
+(D3), a drive's larger power-fail atom, or a word where pages are not stable under I/O (Rule H4,
+G10).
 """
 
 from __future__ import annotations
