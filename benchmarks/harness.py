@@ -236,8 +236,9 @@ def _explore_rows(report: Report, sizes: Sizes, repeated: Callable[..., list[Ans
     answers = repeated("recording", writes=sizes.recorded_writes)
     name = f"recording of {sizes.recorded_writes:,} writes, ready to explore"
     report.rows.append(Row(name, "s", [answer["seconds"] for answer in answers], "under 10"))
-    times = [answer["peak_bytes"] / answer["log_bytes"] for answer in answers]
-    report.rows.append(Row(f"{name}: memory, in sizes of the log", "times", times))
+    sizes_mib = [answer["peak_bytes"] / 2**20 for answer in answers]
+    log = f"{answers[0]['log_bytes'] / 2**20:,.0f} MiB of log, mapped, among it"
+    report.rows.append(Row(f"{name}: peak memory ({log})", "MiB", sizes_mib))
     _demand(report, "atoms", (answer["atoms"] for answer in answers))
 
 

@@ -118,13 +118,18 @@ def test_comparing_nothing_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None
             return {"crashsim_s": 1, "simpy_s": 1, "steps": 0, "different": []}
         sizes = {"pages": 1, "rebuild_s": 1, "size_bytes": 0}
         steps = {"generate_s": 1, "simulate_s": 1, "loss_s": 1, "peak_bytes": 1}
-        return {**sizes, **steps, "steps": 0, "flushes": 0}
+        explored = {"images": 0, "seconds": 1, "explored": 1, "spawned": 1, "checked": 0}
+        recorded = {"atoms": 0, "log_bytes": 1}
+        return {**sizes, **steps, **explored, **recorded, "steps": 0, "flushes": 0}
 
     monkeypatch.setattr(harness, "measure", empty)
     problems = harness.run(replace(harness.QUICK, device_bytes=(0, 0))).problems
     assert problems == [
         "a measurement had no steps of the loss",
         "a measurement had no flushes",
+        "a measurement had no images",
+        "a measurement had no checked states",
+        "a measurement had no atoms",
         "nothing was compared with SimPy",
     ]
 

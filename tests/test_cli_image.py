@@ -149,7 +149,9 @@ def test_several_devices_need_a_choice_and_are_listed(program: Program) -> None:
 @pytest.fixture
 def recorded(program: Program) -> Program:
     file = EXPERIMENTS / "sqlite-wal-full.yaml"
-    options = ("--set", "power.random=0", "--workers", "1", "--output", program.runs)
+    options: list[str | Path] = ["--workers", "1", "--output", program.runs]
+    for change in ("power.random=0", "explore=null", "sweep=null", "cases={}"):
+        options += ["--set", change]
     assert program("run", file, *options).code == 0
     (program.runs / "small").symlink_to(program.runs / "sqlite-wal-full")
     return program

@@ -6,6 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from crashsim import thinning
 from crashsim.power.safety import Stage
 from crashsim.power.steps import Ramps, StepFunction
 from crashsim.thinning import largest, layers, saw_teeth
@@ -72,7 +73,8 @@ def test_thinned_layers_add_up_to_the_whole_at_the_worst_instants(
     )
     total = np.cumsum([0, *parts])
     stages = {
-        stage: StepFunction(t, scale * amount) for stage, amount in zip(Stage, total, strict=True)
+        stage: StepFunction(t, scale * amount)
+        for stage, amount in zip(thinning._INWARD, total, strict=True)
     }
     found = layers(stages, 401, limit)
     whole = stages[Stage.DURABLE]
