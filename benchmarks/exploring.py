@@ -69,7 +69,7 @@ def programs(_side: object, states: int, seconds: float) -> Answer:
     the machine can spawn by itself, before and after."""
     workers = os.cpu_count() or 1
     before = _spawned(workers, seconds)
-    subject = _subject(64, TRUE)
+    subject = _subject(8, TRUE)
     start = perf_counter()
     found = explore(subject, Budget(states), seed=1, workers=workers)
     explored = found.checked / (perf_counter() - start)

@@ -8,6 +8,7 @@ may write to it while `bring` runs.
 from __future__ import annotations
 
 import errno
+import mmap
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,6 +31,7 @@ class PrivateFile:
         self._fresh = True  # it has not held an image yet
         self._fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
         os.ftruncate(self._fd, size_bytes)
+        self._map = mmap.mmap(self._fd, size_bytes)
         # Pages that may be other than zero, in the file or in the image.
         self._laid = np.zeros(size_bytes // PAGE_BYTES, dtype=bool)
 
@@ -50,12 +52,13 @@ class PrivateFile:
         if self._fresh or changed is None or touched:
             self._compare(image)
         else:
-            for start, end in changed:
-                os.pwrite(self._fd, image[start:end], start)
+            for start, end in changed:  # nobody cut the file, or it would count as touched
+                self._map[start:end] = image[start:end]
         self._fresh = False
 
     def close(self) -> None:
         """Let go of it; the file stays."""
+        self._map.close()
         os.close(self._fd)
 
     def _mark_all(self) -> None:
