@@ -249,11 +249,12 @@ def image(
     the disk's cache.
     """
     from crashsim.cuts import host_crash
-    from crashsim.experiment.units import format_bytes
+    from crashsim.experiment.units import format_bytes, format_duration
     from crashsim.inputs import make_inputs
     from crashsim.power.safety import Domain, kept_stage
     from crashsim.replay.build import write_image
-    from crashsim.replay.image import surviving
+    from crashsim.replay.image import damaged
+    from crashsim.replay.survivors import surviving
     from crashsim.runs import check_instant, device_number, load_run
 
     saved = load_run(folder, case_name)
@@ -263,11 +264,17 @@ def image(
         raise OutputError(f"{output}: exists already; nothing was written")
     inputs = make_inputs(saved.experiment, saved.files)
     stage = kept_stage(Domain(domain), host_crash(saved.experiment.power))
+    span = saved.history.devices[number]
+    lost = damaged(saved.history, stage, at_ns)
+    lost = lost[(lost >= span.first_page) & (lost < span.end_page)]
+    if lost.size and at_ns >= saved.history.facts["dead_ns"]:
+        dead = format_duration(saved.history.facts["dead_ns"])
+        raise UsageError(f"the disk is dead since {dead} (D4): there is no image to write")
     extents = surviving(saved.history, stage, at_ns, survivors)
     working = output.with_name(f".{output.name}.unfinished-{os.getpid()}")
     try:
-        span = saved.history.devices[number]
-        stored = write_image(working, span, extents, inputs.content, inputs.before[number])
+        before = inputs.before[number]
+        stored = write_image(working, span, extents, inputs.content, before, damaged=lost)
         os.link(working, output)  # unlike a rename, never over a file that is there
     except FileExistsError:
         raise OutputError(f"{output}: exists already; nothing was written") from None

@@ -19,8 +19,8 @@ from crashsim.engine.streams import I64, Stream
 from crashsim.errors import OutputError, ReplayMismatch
 from crashsim.experiment.model import Power
 from crashsim.inputs import Inputs
-from crashsim.power import loss
-from crashsim.power.safety import Domain, HostCrash, Safety, Stage, kept_stage
+from crashsim.power.losses import Losses
+from crashsim.power.safety import Domain, HostCrash, Stage, kept_stage
 from crashsim.power.steps import StepFunction
 from crashsim.replay.build import write_image
 from crashsim.replay.image import Extents, all_pieces, certain
@@ -88,10 +88,8 @@ def durability_events(history: History) -> I64:
 def figures(history: History, domain: Domain, options: HostCrash, at_risk: StepFunction) -> Figures:
     """The calculation for one domain; its bytes at risk are given."""
     stage = kept_stage(domain, options)
-    first, last = loss.rows_safe(history, Safety(history, stage))
-    writes = loss.write_safety(history, first, last)
-    uncovered = loss.uncovered(history, loss.acknowledgements_safe(history, writes))
-    return Figures(domain, stage, at_risk, loss.unsaved(writes), uncovered)
+    found = Losses(history, stage)
+    return Figures(domain, stage, at_risk, found.unsaved, found.uncovered)
 
 
 def judge(

@@ -5,7 +5,7 @@ Losses are those of a host power cut unless they are listed under another failur
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
@@ -19,10 +19,9 @@ from crashsim.experiment.loader import Case
 from crashsim.experiment.model import Experiment
 from crashsim.experiment.units import format_duration
 from crashsim.inputs import Inputs
-from crashsim.power import loss
-from crashsim.power.at_risk import at_risk
-from crashsim.power.safety import Domain, HostCrash, Safety, Stage, kept_stage
-from crashsim.power.steps import Ramps, StepFunction, ramp_spread, spread
+from crashsim.power.losses import Losses
+from crashsim.power.safety import Domain, HostCrash, Stage, kept_stage
+from crashsim.power.steps import StepFunction, ramp_spread, spread
 from crashsim.results import (
     CaseResult,
     DeviceResult,
@@ -38,23 +37,6 @@ from crashsim.tell import Teller
 EXAMPLES_EACH = 2
 
 
-@dataclass(frozen=True, slots=True)
-class _Loss:
-    """Losses of a power cut, worked out once."""
-
-    at_risk: StepFunction
-    first: I64
-    last: I64
-    writes: loss.WriteSafety
-    unsaved: StepFunction
-    recovery: Ramps
-    uncovered: StepFunction
-    safe_ns: I64  # of acknowledgements
-    broken: tuple[I64, I64]
-    holes: I64
-    torn: I64
-
-
 def measure(case: Case, history: History, inputs: Inputs, paranoid: bool) -> CaseResult:
     """The figures of a case; `paranoid`: compare files at every durability event."""
     if not history.store_t_ns.size or not history.end_ns:
@@ -62,8 +44,7 @@ def measure(case: Case, history: History, inputs: Inputs, paranoid: bool) -> Cas
     end = history.end_ns
     power = case.experiment.power
     options = cuts.host_crash(power)
-    durable = Safety(history, Stage.DURABLE)
-    found = _power_cut(history, durable)
+    found = Losses(history, Stage.DURABLE)
     stages = _stages(history, found.at_risk)
     chosen = cuts.instants(history, power, found.at_risk, paranoid)
     domains = [
@@ -99,31 +80,12 @@ def measure(case: Case, history: History, inputs: Inputs, paranoid: bool) -> Cas
         uncovered_by_domain={str(d.domain): spread(d.uncovered, end) for d in domains},
         devices=_devices(history),
         cuts=compared,
-        examples=_examples(history, found),
-        schedules=_schedules(history, durable, found),
+        examples=_examples(found),
+        schedules=_schedules(found),
         marks=_marks(history),
         notices=inputs.notices + _hints(case.experiment) + _notices(history),
     )
     return _judged(case, result, history)
-
-
-def _power_cut(history: History, durable: Safety) -> _Loss:
-    first, last = loss.rows_safe(history, durable)
-    writes = loss.write_safety(history, first, last)
-    safe_ns = loss.acknowledgements_safe(history, writes)
-    return _Loss(
-        at_risk=at_risk(history, durable),
-        first=first,
-        last=last,
-        writes=writes,
-        unsaved=loss.unsaved(writes),
-        recovery=loss.recovery_point(writes),
-        uncovered=loss.uncovered(history, safe_ns),
-        safe_ns=safe_ns,
-        broken=loss.broken_promises(history, last),
-        holes=loss.holes(writes, history.end_ns),
-        torn=loss.torn(writes, history.end_ns),
-    )
 
 
 def _stages(history: History, durable: StepFunction) -> dict[Stage, StepFunction]:
@@ -134,14 +96,14 @@ def _stages(history: History, durable: StepFunction) -> dict[Stage, StepFunction
         if stage is Stage.IN_HOST and all(history.facts["dax"]):
             found[stage] = nothing
         else:
-            found[stage] = at_risk(history, Safety(history, stage))
+            found[stage] = Losses(history, stage).at_risk
     facts = history.facts
     for stage in (Stage.IN_FILE, Stage.AFTER_QUIT):
         outlives = not {"private", "ram"}.intersection(facts["media"])
         if outlives and not (stage is Stage.AFTER_QUIT and any(facts["discard_data"])):
             found[stage] = found[Stage.IN_HOST]
         else:
-            found[stage] = at_risk(history, Safety(history, stage))
+            found[stage] = Losses(history, stage).at_risk
     return found
 
 
@@ -155,7 +117,7 @@ def _devices(history: History) -> list[DeviceResult]:
     results = []
     for device, span in enumerate(history.devices):
         part = only(history, device)
-        found = _power_cut(part, Safety(part, Stage.DURABLE))
+        found = Losses(part, Stage.DURABLE)
         results.append(
             DeviceResult(
                 name=span.name,
@@ -205,14 +167,15 @@ def _thinned(instants: I64) -> list[int]:
     return list(instants[::step].tolist())
 
 
-def _schedules(history: History, durable: Safety, found: _Loss) -> list[Schedule]:
+def _schedules(found: Losses) -> list[Schedule]:
     """The first broken promise, if any; if there is a choice, of a write that was not divided."""
-    requests, stores = found.broken
+    history = found.history
+    requests, stores, _until = found.broken
     if not requests.size:
         return []
     parts = np.bincount(history.store_write)[history.store_write[stores]]
     chosen = int(parts.argmin())
-    return [schedule_of(history, durable, int(requests[chosen]), int(stores[chosen]))]
+    return [schedule_of(history, found.safety, int(requests[chosen]), int(stores[chosen]))]
 
 
 def _syncs(experiment: Experiment, history: History) -> bool:
@@ -271,21 +234,20 @@ def _notices(history: History) -> list[str]:
     return notices
 
 
-def _examples(history: History, found: _Loss) -> list[Example]:
-    tell = Teller(history, found.writes)
-    examples = tell.peak(found.at_risk)
-    for request, store in list(zip(*found.broken, strict=True))[:EXAMPLES_EACH]:
-        examples.append(tell.broken_promise(int(request), int(store), int(found.last[store])))
+def _examples(found: Losses) -> list[Example]:
+    tell, history = Teller(found), found.history
+    examples = tell.peak()
+    for request, store, until in list(zip(*found.broken, strict=True))[:EXAMPLES_EACH]:
+        examples.append(tell.broken_promise(int(request), int(store), int(until)))
     for position in found.holes[:EXAMPLES_EACH].tolist():
         examples.append(tell.hole(position))
     for position in found.torn[:EXAMPLES_EACH].tolist():
         examples.append(tell.torn(position))
-    late = np.flatnonzero(found.safe_ns > history.ack_t_ns)
+    late = np.flatnonzero(found.covered_ns > history.ack_t_ns)
     if late.size:
-        worst = late[
-            np.argmax(np.minimum(found.safe_ns, history.end_ns)[late] - history.ack_t_ns[late])
-        ]
-        examples.append(tell.uncovered(int(worst), int(found.safe_ns[worst])))
+        wait_ns = np.minimum(found.covered_ns, history.end_ns)[late] - history.ack_t_ns[late]
+        worst = int(late[np.argmax(wait_ns)])
+        examples.append(tell.uncovered(worst, int(found.covered_ns[worst])))
     return examples
 
 

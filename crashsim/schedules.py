@@ -111,8 +111,12 @@ def _carried(history: History, ios: I64, page: int) -> str:
     first, pages = history.io_first_page[ios], history.io_pages[ios]
     if not bool(np.any((first <= page) & (page < first + pages))):
         return "without this write's page"
-    last = (first + pages - 1 == page) & (history.io_shorn[ios] != 0)
-    return "with this write's page" + (", which never arrives" if last.any() else "")
+    last = first + pages - 1 == page
+    if bool(np.any(last & (history.io_corrupted[ios] != 0))):
+        return "with this write's page, which arrives damaged"
+    if bool(np.any(last & (history.io_shorn[ios] != 0))):
+        return "with this write's page, which never arrives"
+    return "with this write's page"
 
 
 def _disk_flushes(history: History, since_ns: int, until_ns: int) -> list[ScheduleSpan]:

@@ -16,6 +16,7 @@ import numpy as np
 
 from crashsim import hostfull
 from crashsim.device.virtio_pmem import MONITORS, FlushLog, VirtioPmem
+from crashsim.disk import faults
 from crashsim.disk.disk import Disk, compose
 from crashsim.engine.clock import Clock
 from crashsim.engine.columns import column, join
@@ -24,7 +25,6 @@ from crashsim.engine.pages import PAGE_SHIFT, pages_touched
 from crashsim.engine.pageset import PageSet
 from crashsim.engine.streams import I64, Stream
 from crashsim.errors import UsageError
-from crashsim.experiment.backing import Fault
 from crashsim.experiment.model import Device, Experiment
 from crashsim.guest.acks import acknowledgements
 from crashsim.guest.driver import Driver
@@ -56,7 +56,11 @@ class Stack:
         self.experiment = experiment
         self.programs = programs
         self.clock = Clock()
-        self.disk = Disk(self.clock, experiment.disk)
+        self.disk = Disk(
+            self.clock,
+            experiment.disk,
+            faults.death(experiment.disk.faults.dead, Stream(experiment.seed, "dead")),
+        )
         self.order = Stream(experiment.seed, "disk-order")
         host = experiment.host
         early = None
@@ -199,11 +203,14 @@ class Stack:
 
     def _history(self) -> History:
         io = self._compose_all()
-        shorn, ignored = self._shorn(io), self._ignored_flushes()
+        dead_ns = self.disk.dead_ns
+        flush_issue_ns = column([issue for issue, _ in self.disk.flushes])
+        flush_end_ns = column([end for _, end in self.disk.flushes])
+        shorn, corrupted, ignored = self._disk_faults(io, flush_issue_ns)
         idle = [("host.write_errors", t) for t in self.cache.write_errors_left]
         idle += [("host.fsync_errors", t) for t in self.cache.errors_left]
         self.faults_not_fired += idle
-        batches, log, disk = self.cache.batches, self.flush_log, self.disk
+        batches, log = self.cache.batches, self.flush_log
         files = self.cache.files
         commits = [c for c in self.cache.commits if files[c.device].has_new_extents]
         stores = self._stores()
@@ -225,16 +232,17 @@ class Stack:
             batch_failed=column([int(b.failed) for b in batches]),
             commit_device=column([c.device for c in commits]),
             commit_t_ns=column([c.t_ns for c in commits]),
-            commit_complete_ns=column([c.complete_ns for c in commits]),
-            commit_fua_ns=column([c.fua_ns for c in commits]),
+            commit_complete_ns=faults.alive(dead_ns, column([c.complete_ns for c in commits])),
+            commit_fua_ns=faults.alive(dead_ns, column([c.fua_ns for c in commits])),
             io_shorn=shorn,
-            flush_disk_ignored=ignored,
+            io_corrupted=corrupted,
+            flush_disk_ignored=ignored | (flush_end_ns >= dead_ns),
             io_batch=io[0],
             io_first_page=io[1],
             io_pages=io[2],
             io_complete_ns=io[3],
-            flush_disk_issue_ns=column([issue for issue, _ in disk.flushes]),
-            flush_disk_end_ns=column([end for _, end in disk.flushes]),
+            flush_disk_issue_ns=flush_issue_ns,
+            flush_disk_end_ns=flush_end_ns,
             flush_device=column(log.device),
             flush_vcpu=column(log.vcpu),
             flush_asked_ns=column(log.asked_ns),
@@ -250,9 +258,9 @@ class Stack:
         )
 
     def _faults_configured(self) -> int:
-        host, faults = self.experiment.host, self.experiment.disk.faults
+        host, of_disk = self.experiment.host, self.experiment.disk.faults
         found = len(host.fsync_errors) + len(host.write_errors)
-        for fault in (faults.ignored_flush, faults.shorn):
+        for fault in (of_disk.ignored_flush, of_disk.shorn, of_disk.corrupted, of_disk.dead):
             found += len(fault.at) + (fault.share[0] > 0)
         return found
 
@@ -272,9 +280,11 @@ class Stack:
             "panicked_ns": self.panicked_ns,
             "sigbus": None,
             "plp": disk.plp,
+            "dead_ns": self.disk.dead_ns,
             "ignores_flush": disk.ignores_flush,
             "sector_bytes": disk.sector,
             "atom_bytes": disk.atom,
+            "stable_writes": disk.stable_writes,
             "recorded": any(p.labels for p in self.programs),
             "guest_wait_ns": sum(vcpu.wait_ns + vcpu.throttle_ns for vcpu in self.vcpus),
             "throttle_ns": sum(vcpu.throttle_ns for vcpu in self.vcpus),
@@ -289,41 +299,21 @@ class Stack:
             "fsync_errors_not_fired": list(self.cache.errors_left),
         }
 
-    def _shorn(self, io: tuple[I64, I64, I64, I64]) -> I64:
-        """Which I/Os leave their last page behind (Rule D4), int64[i], 1 or 0."""
-        fault = self.experiment.disk.faults.shorn
-        batch, first_page = io[0], io[1]
-        found = _drawn(fault, Stream(self.experiment.seed, "shorn"), (batch << 32) + first_page)
-        ends = np.array([b.end_ns for b in self.cache.batches], dtype=np.int64)
-        last = np.append(np.flatnonzero(np.diff(batch)), batch.size - 1)
-        for t in fault.at:
-            hit = int(np.searchsorted(ends, t, "left"))  # one pipe: ends ascend
-            if hit < ends.size:
-                found[last[np.searchsorted(batch[last], hit)]] = 1
-            else:
-                self.faults_not_fired.append(("disk.faults.shorn", t))
-        self._by_chance("disk.faults.shorn", fault, found)
-        return found
-
-    def _ignored_flushes(self) -> I64:
-        """Which FLUSHes did nothing (Rule D4), int64[d], 1 or 0."""
-        fault = self.experiment.disk.faults.ignored_flush
-        issue = np.array([issue for issue, _ in self.disk.flushes], dtype=np.int64)
-        stream = Stream(self.experiment.seed, "ignored-flush")
-        found = _drawn(fault, stream, np.arange(issue.size, dtype=np.int64))
-        for t in fault.at:
-            hit = int(np.searchsorted(issue, t, "left"))
-            if hit < issue.size:
-                found[hit] = 1
-            else:
-                self.faults_not_fired.append(("disk.faults.ignored_flush", t))
-        self._by_chance("disk.faults.ignored_flush", fault, found)
-        return found
-
-    def _by_chance(self, key: str, fault: Fault, found: I64) -> None:
-        """Say so if a fault that comes by chance alone never came."""
-        if fault.share[0] and not fault.at and not found.any():
-            self.faults_not_fired.append((key, self.clock.now))
+    def _disk_faults(self, io: tuple[I64, ...], flush_issue_ns: I64) -> tuple[I64, I64, I64]:
+        """Which I/Os are shorn and damaged, which FLUSHes do nothing; notes what never fired."""
+        settings, now = self.experiment.disk.faults, self.clock.now
+        seed, ends = self.experiment.seed, column([b.end_ns for b in self.cache.batches])
+        torn = [
+            faults.hit_ios(fault, Stream(seed, name), io[0], io[1], ends, now)
+            for name, fault in (("shorn", settings.shorn), ("corrupted", settings.corrupted))
+        ]
+        stream = Stream(seed, "ignored-flush")
+        ignored = faults.hit_flushes(settings.ignored_flush, stream, flush_issue_ns, now)
+        not_died = faults.not_died(settings.dead, self.disk.dead_ns, now)
+        idle = {"shorn": torn[0][1], "corrupted": torn[1][1], "ignored_flush": ignored[1]}
+        for name, instants in (idle | {"dead": not_died}).items():
+            self.faults_not_fired += [(f"disk.faults.{name}", t) for t in instants]
+        return torn[0][0], torn[1][0], ignored[0]
 
     def _compose_all(self) -> tuple[I64, I64, I64, I64]:
         """The I/Os of all batches, many batches at a time."""
@@ -421,15 +411,6 @@ def simulate(experiment: Experiment, programs: Sequence[Program]) -> History:
     history = Stack(cut_short, programs).run()
     history.facts["sigbus"] = death.as_facts()
     return history
-
-
-def _drawn(fault: Fault, stream: Stream, counter: I64) -> I64:
-    """Which of these a fault hits by chance."""
-    numerator, denominator = fault.share
-    if not numerator:
-        return np.zeros(counter.size, dtype=np.int64)
-    bar = min((numerator << 64) // denominator, (1 << 64) - 1)
-    return (stream.draws(counter) < np.uint64(bar)).astype(np.int64)
 
 
 def _pages_of(group: list[Batch]) -> tuple[I64, I64]:

@@ -5,13 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from crashsim.engine.history import NEVER, History
-from crashsim.engine.pages import PAGE_BYTES, split
+from crashsim.engine.pages import PAGE_BYTES, Pieces, split
 from crashsim.experiment.units import format_bytes, format_duration
-from crashsim.power import loss
-from crashsim.power.at_risk import at_risk
-from crashsim.power.loss import WriteSafety
+from crashsim.power.again import gone, lost_again
+from crashsim.power.losses import Losses
 from crashsim.power.safety import Domain, HostCrash, Safety, Stage, kept_stage
-from crashsim.power.steps import StepFunction
 from crashsim.results import Example
 
 _LISTED = 10  # unsaved writes that are named one by one
@@ -28,13 +26,16 @@ _LAYERS = (
 class Teller:
     """Examples from one History."""
 
-    def __init__(self, history: History, writes: WriteSafety) -> None:
-        self._history = history
-        self._writes = writes
+    def __init__(self, found: Losses) -> None:
+        self._found = found
+        self._history = history = found.history
+        self._writes = found.writes
+        self._lost_again = lost_again(history, found.safety, Stage.DURABLE)
         self._safety = {stage: Safety(history, stage) for _, _, stage in _LAYERS}
 
-    def peak(self, at_risk: StepFunction) -> list[Example]:
+    def peak(self) -> list[Example]:
         """The instant at which most is at risk, and the oldest write that is."""
+        at_risk = self._found.at_risk
         inside = at_risk.instants < self._history.end_ns
         if not bool(inside.any()):
             return []
@@ -42,7 +43,7 @@ class Teller:
         t, size = int(at_risk.instants[best]), int(at_risk.values[best])
         if not size:
             return []
-        unsaved = np.flatnonzero((self._writes.begin_ns <= t) & (self._writes.whole_ns > t))
+        unsaved = self._found.unsaved_at(t)
         position = int(unsaved[0])
         age = format_duration(t - int(self._writes.begin_ns[position]))
         text = (
@@ -68,12 +69,7 @@ class Teller:
     def hole(self, position: int) -> Example:
         """A later write survives, this one does not."""
         writes = self._writes
-        later = np.flatnonzero(
-            (writes.begin_ns > writes.begin_ns[position])
-            & (writes.whole_ns < writes.whole_ns[position])
-        )
-        other = int(later[np.argmin(writes.whole_ns[later])])
-        t = int(writes.whole_ns[other])
+        t, other = self._found.hole_at(position)
         text = (
             f"A power cut at {format_duration(t)} keeps write {writes.write[other]} "
             f"(made at {format_duration(int(writes.begin_ns[other]))}) but not an earlier one: "
@@ -83,7 +79,7 @@ class Teller:
 
     def torn(self, position: int) -> Example:
         """A part of a write survives, another does not."""
-        t = int(self._writes.part_ns[position])
+        t = self._found.torn_at(position)
         text = f"A power cut at {format_duration(t)} keeps a part only: {self.where(position, t)}."
         return self._example("torn", text, t, position)
 
@@ -110,13 +106,25 @@ class Teller:
         for short, words, stage in _LAYERS:
             if self._safe_ns(row, self._safety[stage]) > t:
                 return short, words
+        if t >= self._history.facts["dead_ns"]:
+            return "L5", "a disk that is dead"
+        if self._damaged(row, t):
+            return "L5", "a page that the disk has damaged"
         return "L5", "the disk's media"
 
+    def _damaged(self, row: int, t: int) -> bool:
+        if self._lost_again is None:
+            return False
+        pages = self._pieces(row).page
+        return bool(gone(self._lost_again, pages, t).any())
+
     def _safe_ns(self, row: int, safety: Safety) -> int:
-        history = self._history
+        stored_ns = self._history.store_t_ns[row : row + 1]
+        return int(safety.of_pieces(self._pieces(row), stored_ns).max())
+
+    def _pieces(self, row: int) -> Pieces:
         here = slice(row, row + 1)
-        pieces = split(history.store_offset[here], history.store_length[here])
-        return int(safety.of_pieces(pieces, history.store_t_ns[here]).max())
+        return split(self._history.store_offset[here], self._history.store_length[here])
 
     def _row(self, position: int) -> int:
         return int(np.flatnonzero(self._history.store_write == self._writes.write[position])[-1])
@@ -155,12 +163,9 @@ def _writes(number: int) -> str:
 def loss_at(history: History, domain: Domain, options: HostCrash, t: int) -> list[str]:
     """What a failure at one instant takes, in lines of words."""
     stage = kept_stage(domain, options)
-    safety = Safety(history, stage)
-    first, last = loss.rows_safe(history, safety)
-    writes = loss.write_safety(history, first, last)
-    size = at_risk(history, safety).at(t)
-    unsaved = np.flatnonzero((writes.begin_ns <= t) & (writes.whole_ns > t))
-    uncovered = loss.uncovered(history, loss.acknowledgements_safe(history, writes)).at(t)
+    found = Losses(history, stage)
+    size, uncovered = found.at_risk.at(t), found.uncovered.at(t)
+    unsaved = found.unsaved_at(t)
     acknowledged = int(np.searchsorted(history.ack_t_ns, t, "right"))
     lines = [f"{domain} at {format_duration(t)}:"]
     if not size:
@@ -168,7 +173,7 @@ def loss_at(history: History, domain: Domain, options: HostCrash, t: int) -> lis
     else:
         lines.append(f"  {format_bytes(size)} are lost; {unsaved.size} writes are not wholly safe.")
     lines.append(f"  Of {acknowledged} acknowledgements {uncovered} are not covered.")
-    teller = Teller(history, writes)
+    teller = Teller(found)
     for position in unsaved[:_LISTED].tolist():
         lines.append(f"  {teller.where(position, t)}.")
     if unsaved.size > _LISTED:

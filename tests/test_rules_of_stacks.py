@@ -6,73 +6,21 @@ ns; a one-word write that begins at `b` has its vCPU free at b+1.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pytest
 
 from crashsim.device.virtio_pmem import MONITORS
 from crashsim.engine.history import NEVER, History, Reason
-from crashsim.experiment.backing import Backing, DiskFaults, Fault
-from crashsim.experiment.model import Device, Experiment
+from crashsim.experiment.backing import Backing
 from crashsim.power.at_risk import at_risk
 from crashsim.power.loss import broken_promises, rows_safe
 from crashsim.power.safety import Domain, Safety, Stage, kept_stage
-from crashsim.stack import simulate
-from tests import against_oracle
-from tests.oracle import OracleDevice, OracleGuest, OracleWorld, Sync, Write
-from tests.oracle.cases import DISK, HOST, P
-from tests.oracle.inputs import GroupSync, Item
-
-Changes = dict[str, Any]
-
-
-def play(
-    *vcpus: Sequence[Item],
-    device: Changes | None = None,
-    guest: Changes | None = None,
-    host: Changes | None = None,
-    disk: Changes | None = None,
-    pages: int = 8,
-    until: int | None = None,
-    synced: bool = True,
-    **top: Any,
-) -> History:
-    """One device, one program for each vCPU, on the round stack with some settings changed."""
-    oracle_guest = OracleGuest(acknowledge="synced" if synced else "immediate")
-    programs = tuple(tuple(items) for items in vcpus)
-    world = OracleWorld((OracleDevice(pages, programs),), HOST, DISK, oracle_guest, 1, until)
-    plain = against_oracle.experiment(world)
-    changed = {
-        "guest": plain.guest.model_copy(update=guest or {}),
-        "host": plain.host.model_copy(update=host or {}),
-        "disk": plain.disk.model_copy(update=disk or {}),
-        "devices": (Device(name="pmem0", size=pages * P, **(device or {})),),
-    }
-    experiment: Experiment = plain.model_copy(update=changed | top)
-    history = simulate(experiment, against_oracle.programs(world))
-    history._check()
-    return history
-
-
-def safe(history: History, domain: Domain = Domain.POWER_CUT) -> list[int]:
-    return [int(t) for t in rows_safe(history, Safety(history, kept_stage(domain)))[1]]
-
-
-def acked(history: History) -> list[tuple[int, int]]:
-    rows = zip(history.flush_ack_ns, history.flush_result, strict=True)
-    return [(int(t), int(result)) for t, result in rows]
-
-
-def flushes(history: History) -> list[int]:
-    return [int(t) for t in history.flush_disk_issue_ns]
-
-
-STORE_AND_SYNC = [Write(0, 8, ends_record=True), Sync()]
-# The store begins at 10, the sync at 11, its data is written at 111.
-
+from tests.oracle import Sync, Write
+from tests.oracle.cases import P
+from tests.oracle.inputs import GroupSync
+from tests.played import STORE_AND_SYNC, acked, flushes, play, safe
 
 # --- guest ----------------------------------------------------------------------------------------
 
@@ -341,49 +289,6 @@ def test_G9_a_failed_group_sync_is_joined_again() -> None:
 def test_H15_a_sync_of_a_file_in_memory_does_nothing() -> None:
     history = play(STORE_AND_SYNC, device={"backing": Backing(kind="tmpfs")})
     assert (acked(history), flushes(history)) == ([(11, 0)], [])
-
-
-# --- the disk -------------------------------------------------------------------------------------
-
-
-def faulty(**faults: Fault) -> Changes:
-    return {"faults": DiskFaults(**faults)}
-
-
-def test_D4_an_ignored_flush_makes_nothing_durable_and_the_next_one_does() -> None:
-    disk = faulty(ignored_flush=Fault(at=(0,)))
-    history = play([*STORE_AND_SYNC, Sync()], disk=disk)
-    assert flushes(history) == [311, 1411, 2411]
-    assert history.flush_disk_ignored.tolist() == [1, 0, 0]
-    assert safe(history) == [2411]
-
-
-def test_D4_ignored_flushes_come_never_always_and_as_often_as_configured() -> None:
-    many = [item for i in range(200) for item in (Write(0, 8), Sync())]
-    for share, low, high in (((0, 1), 0, 0), ((1, 1), 400, 400), ((1, 4), 70, 130)):
-        history = play(many, disk=faulty(ignored_flush=Fault(share=share)))
-        assert low <= int(history.flush_disk_ignored.sum()) <= high
-
-
-def test_D4_a_shorn_write_leaves_its_last_page_behind_until_it_is_written_again() -> None:
-    both = [Write(0, 8), Write(P, 8), Sync()]
-    history = play(both, disk=faulty(shorn=Fault(at=(0,))))
-    assert history.io_shorn.tolist() == [1]
-    assert safe(history)[1] == NEVER > safe(history)[0]
-    again = play([*both, Write(P + 8, 8), Sync()], disk=faulty(shorn=Fault(at=(0,))))
-    assert safe(again)[1] == safe(again)[2] < NEVER
-
-
-def test_D4_shorn_writes_come_never_always_and_as_often_as_configured() -> None:
-    many = [item for i in range(200) for item in (Write(0, 8), Sync())]
-    for share, low, high in (((0, 1), 0, 0), ((1, 1), 200, 200), ((1, 4), 30, 70)):
-        history = play(many, disk=faulty(shorn=Fault(share=share)))
-        assert low <= int(history.io_shorn.sum()) <= high
-
-
-def test_D4_a_fault_that_never_fired_is_said() -> None:
-    history = play([Write(0, 8)], disk=faulty(shorn=Fault(share=(1, 2))), until=100)
-    assert history.facts["faults_not_fired"] == [("disk.faults.shorn", 100)]
 
 
 # --- failures -------------------------------------------------------------------------------------

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from crashsim.engine.pages import PAGE_BYTES
 from crashsim.power.loss import broken_promises, rows_safe
 from crashsim.power.safety import Safety, Stage
-from crashsim.replay.image import Extents, surviving
+from crashsim.replay.image import Extents
+from crashsim.replay.survivors import surviving
 from crashsim.states import Epoch, Host, Rules, Space, Walker
 from tests.against_oracle import comparable, simulate_world
 from tests.oracle import (
@@ -140,6 +141,7 @@ def test_what_a_replay_leaves_is_a_state_of_this_host_and_each_of_those_one_of_a
     drawn: OracleWorld,
 ) -> None:
     history = simulate_world(comparable(drawn))
+    history.facts["stable_writes"] = True  # this host's states are those of whole snapshots
     content = Letters(250)
     spaces = [Space(history, content, None, 0, Rules(host)) for host in HOSTS]
     size_bytes = spaces[0].size_bytes
@@ -162,3 +164,24 @@ def test_what_a_replay_leaves_is_a_state_of_this_host_and_each_of_those_one_of_a
             walkers[0].enter(wider)
             any_host = contents(wider, images[0], sectors, 512)
             assert all(set(this_host[at]) <= set(any_host[at]) for at in sectors)
+
+
+@given(crowded_worlds())
+@settings(max_examples=int(MORE or 60), derandomize=MORE is None, database=None, deadline=None)
+def test_H4_what_a_replay_leaves_of_pages_that_change_under_io_is_a_state_of_words_of_any_host(
+    drawn: OracleWorld,
+) -> None:
+    history = simulate_world(comparable(drawn))
+    if broken_promises(history, rows_safe(history, Safety(history, Stage.DURABLE))[1])[0].size:
+        return  # any host keeps them
+    content = Letters(250)
+    space = Space(history, content, None, 0, Rules("any-host", 8))
+    image = bytearray(space.size_bytes)
+    walker, words = Walker(space, image), list(range(0, space.size_bytes, 8))
+    for epoch in space.epochs():
+        walker.enter(epoch)
+        held = contents(epoch, image, words, 8)
+        for seed in ("1", "2", "3"):
+            extents = surviving(history, Stage.DURABLE, epoch.cut_ns, seed)
+            left = image_of(extents, content, space.size_bytes)
+            assert all(bytes(left[at : at + 8]) in held[at] for at in words)

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from crashsim.engine.history import History
 from crashsim.power.at_risk import at_risk
 from crashsim.power.safety import Safety, Stage
-from crashsim.replay.image import Extents, certain, surviving
+from crashsim.replay.image import Extents, certain
+from crashsim.replay.survivors import surviving
 from crashsim.replay.versions import TwoFiles
 from tests.against_oracle import comparable, simulate_world
 from tests.oracle import OracleDevice, OracleDisk, OracleHost, OracleWorld, Sync, Write, run

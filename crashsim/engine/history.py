@@ -41,6 +41,10 @@ class DeviceSpan:
     pages: int
 
     @property
+    def end_page(self) -> int:
+        return self.first_page + self.pages
+
+    @property
     def first_byte(self) -> int:
         return self.first_page << PAGE_SHIFT
 
@@ -74,6 +78,7 @@ class History:
     io_pages: I64  # [i]
     io_complete_ns: I64  # [i] in the disk's cache (L4) from here on
     io_shorn: I64  # [i] 1: its last page never arrived
+    io_corrupted: I64  # [i] 1: its last page arrived damaged
     commit_device: I64  # [c] journal commits of devices with new extents
     commit_t_ns: I64  # [c] covers first writes that had ended by then
     commit_complete_ns: I64  # [c] its last block is in the disk's cache

@@ -75,3 +75,15 @@ class DiskFaults(Part):
     shorn: Fault = Field(
         default=Fault(), description="A write whose last page never reaches the media."
     )
+    corrupted: Fault = Field(
+        default=Fault(),
+        description="A write whose last page arrives damaged: what was there before is lost, too.",
+    )
+    dead: Fault = Field(
+        default=Fault(),
+        description="The disk dies, at an instant or with a write: all that it held is lost.",
+    )
+
+    def contradictions(self) -> Iterator[Contradiction]:
+        if len(self.dead.at) > 1:
+            yield Contradiction(("dead", "at"), "expected one instant: a disk dies once")

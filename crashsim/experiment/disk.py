@@ -66,7 +66,10 @@ class Disk(Part):
     atom: Size = Field(
         default=512, description="Power-fail atom: what a cut never tears. Default: the sector."
     )
-
+    stable_writes: bool = Field(
+        default=False,
+        description="It asks that pages do not change while they are written (checksums, RAID).",
+    )
     faults: DiskFaults = Field(default=DiskFaults(), description="What it gets wrong.")
 
     @model_validator(mode="before")

@@ -370,6 +370,12 @@ class Experiment(Part):
             yield from self._recording_contradictions()
         if self.expect.findings is not None and self.explore is None:
             yield Contradiction(("expect", "findings"), "nothing is explored: there is no explore")
+        faults = self.disk.faults
+        if self.explore is not None and self.explore.host == "this-host":
+            for name, fault in (("corrupted", faults.corrupted), ("dead", faults.dead)):
+                if fault.configured:
+                    message = f"states of this-host do not know disks that are {name}: use any-host"
+                    yield Contradiction(("disk", "faults", name), message)
         for index, at in enumerate(self.power.at):
             if self.duration is not None and at > self.duration:
                 yield Contradiction(
@@ -422,6 +428,9 @@ class Experiment(Part):
                     path = ("device",) if self.device is not None else ("devices", index)
                     message = f"{self.guest.on_sync_error} never ends where every flush fails"
                     yield Contradiction((*path, "backing", "kind"), message)
+            if self.disk.faults.dead.configured and self.duration is None:
+                message = f"{self.guest.on_sync_error} never ends on a dead disk: give a duration"
+                yield Contradiction(("guest", "on_sync_error"), message)
         if self.guest.on_sync_error == "rewrite":
             yield from self._rewrite_contradictions()
         if any(recordings) and not self.guest.dax:

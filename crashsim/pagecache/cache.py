@@ -141,13 +141,13 @@ class PageCache:
         self._syncs.append(sync)
         return file
 
-    def _fails(self, end_ns: int) -> bool:
-        """Whether a batch that ends then fails (Rule H14)."""
+    def _fails(self, batch: int, end_ns: int) -> bool:
+        """Whether a batch that ends then fails (Rules H14, D4)."""
         errors = self._write_errors
         fails = bool(errors) and errors[0] <= end_ns
         while errors and errors[0] <= end_ns:
             errors.pop(0)
-        return fails
+        return self._disk.fails(batch, end_ns) or fails
 
     def now_ns(self) -> int:
         """The clock's instant."""
@@ -170,7 +170,7 @@ class PageCache:
         file = self.files[device]
 
         def returned(ok: bool) -> None:
-            if file.error_to_report():
+            if file.error_to_report() or self._clock.now >= self._disk.dead_ns:
                 ok = False
             while self._errors and self._errors[0] <= self._clock.now:
                 self.errors_fired.append(self._errors.pop(0))
@@ -186,12 +186,13 @@ class PageCache:
         when each begins and returns. Fewer of them, or none, if anything else might happen."""
         file, disk = self.files[device], self._disk
         settled = file.age_start_ns is not None and not (file.mtime_dirty and not datasync)
-        simple = file.plain() and not self._write_errors and len(file.guests) == 1
+        errors = self._write_errors or disk.may_die_of_writes
+        simple = file.plain() and not errors and len(file.guests) == 1
         if not (simple and len(file.sources) == 1 and settled and file.idle() and disk.idle()):
             return NO_PAGES, NO_PAGES
         data_ns, whole_ns = alone(disk, work.pages, datasync)
         end_ns = self._clock.now + np.cumsum(work.busy_ns + whole_ns)
-        quiet_ns = min([self._clock.quiet_until_ns(), *self._errors[:1]])
+        quiet_ns = min([self._clock.quiet_until_ns(), disk.dead_ns, *self._errors[:1]])
         n = int(np.searchsorted(end_ns, quiet_ns, "left"))
         crowded = np.flatnonzero(work.pages[:n] > self.room())
         n = int(crowded[0]) if crowded.size else n

@@ -42,6 +42,11 @@ class DiskPort(Protocol):
     def flush_ns(self) -> int: ...
     @property
     def fua(self) -> bool: ...
+    @property
+    def dead_ns(self) -> int: ...
+    @property
+    def may_die_of_writes(self) -> bool: ...
+    def fails(self, batch: int, end_ns: int) -> bool: ...
     def write(self, size_bytes: int) -> tuple[int, int]: ...
     def transfer_ns(self, pages: I64) -> I64: ...
     def idle(self) -> bool: ...
@@ -122,13 +127,13 @@ class BackingFile:
         new_extents: bool,
         batches: list[Batch],
         complete: Callable[[Batch], None],
-        fails: Callable[[int], bool],
+        fails: Callable[[int, int], bool],
     ) -> None:
         self._clock = clock
         self._disk = disk
         self._batches = batches
         self._complete = complete  # fills in `Batch.complete_ns`
-        self._fails = fails  # whether a batch that ends at that instant fails
+        self._fails = fails  # whether the batch of that number that ends then fails
         self._errors: list[int] = []  # ends of failed batches that no sync has reported
         # Rule H13: pages that were ever written, and ends of batches with others, not committed.
         self._written = np.zeros(span.pages, dtype=bool) if new_extents else None
@@ -272,7 +277,7 @@ class BackingFile:
         batch = Batch(len(self._batches), self.device, now, start, end, reason, whole, count, taken)
         self._batches.append(batch)
         self.in_flight.append(batch)
-        if self._fails(end):
+        if self._fails(batch.number, end):
             batch.failed = True
             self._errors.append(end)
         elif self._written is not None:

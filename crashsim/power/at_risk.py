@@ -43,6 +43,11 @@ def at_risk(history: History, safety: Safety) -> StepFunction:
     return StepFunction(instants, values)
 
 
+def in_one_go(t_ns: I64, pieces: Pieces, safe_ns: I64) -> StepFunction:
+    """Bytes at risk from pieces in order of time, each with its own begin; at least one."""
+    return _stretch(t_ns, Batched(0, t_ns.size, pieces, safe_ns))
+
+
 def _closed(history: History, safety: Safety) -> Iterator[Batched]:
     """Stretches of rows between instants at which nothing is at risk."""
     open_part: Batched | None = None
@@ -148,13 +153,14 @@ def _byte_by_byte(page: I64, start: I64, end: I64, t_ns: I64, safe_ns: I64) -> t
             until.fill(0)
             last_page = here
         span = until[low:high]
-        pending = span[span > begin]
-        if safe > begin:
-            added[i] = high - low - pending.size
-            leaving[safe] = leaving.get(safe, 0) + high - low
+        sooner = span[span < safe]
+        pending = sooner[sooner > begin]
+        if safe > begin and sooner.size:
+            added[i] = sooner.size - pending.size
+            leaving[safe] = leaving.get(safe, 0) + sooner.size
             if pending.size:
                 for expiry, count in zip(*np.unique(pending, return_counts=True), strict=True):
                     leaving[int(expiry)] -= int(count)
-            span.fill(safe)
+            np.maximum(span, safe, out=span)
     instants = np.array(sorted(leaving), dtype=np.int64)
     return added, instants, np.array([leaving[t] for t in instants.tolist()], dtype=np.int64)

@@ -72,14 +72,24 @@ def write_safety(history: History, first: I64, last: I64) -> WriteSafety:
 def _torn_attempts(history: History, first: I64, last: I64) -> tuple[I64, I64]:
     """Attempts at writes (a program may make one again after an error) of which a part is safe
     before the rest: write, and since when."""
+    attempt, write = attempts(history)
+    part = np.full(write.size, NEVER, dtype=np.int64)
+    whole = np.full(write.size, -1, dtype=np.int64)
+    np.minimum.at(part, attempt, first)
+    np.maximum.at(whole, attempt, last)
+    some = part < whole
+    return write[some], part[some]
+
+
+def attempts(history: History) -> tuple[I64, I64]:
+    """For each store the number of the attempt at a write that it is part of, int64[n]; and the
+    write of each attempt."""
     order = np.argsort(history.store_write, kind="stable")
     write, offset = history.store_write[order], history.store_offset[order]
-    fresh = np.append(True, (write[1:] != write[:-1]) | (offset[1:] <= offset[:-1]))
-    start = np.flatnonzero(fresh)
-    part = np.minimum.reduceat(first[order], start)
-    whole = np.maximum.reduceat(last[order], start)
-    some = part < whole
-    return write[start][some], part[some]
+    fresh = np.append(True, (write[1:] != write[:-1]) | (offset[1:] <= offset[:-1]))[: write.size]
+    attempt = np.empty_like(order)
+    attempt[order] = np.cumsum(fresh) - 1
+    return attempt, write[fresh]
 
 
 def unsaved(writes: WriteSafety) -> StepFunction:

@@ -143,7 +143,8 @@ class Safety:
         self._flush_issue_ns = history.flush_disk_issue_ns[honoured]
         self._flush_end_ns = np.append(history.flush_disk_end_ns[honoured], NEVER)
         # With writes that carried nothing each page is looked for in its own I/Os.
-        self._whole_batches = not (history.batch_failed.any() or history.io_shorn.any())
+        self._lame = history.io_shorn | history.io_corrupted  # I/Os without their last page
+        self._whole_batches = not (history.batch_failed.any() or self._lame.any())
         self._batch_ns = self._batches_safe()
 
     def _io_safe(self, io: I64) -> I64:
@@ -212,6 +213,10 @@ class Safety:
         if self._stage in (Stage.IN_FILE, Stage.AFTER_QUIT):
             return self._by_medium(pieces.page, t, t)
         return self._by_medium(pieces.page, self._carried(pieces.page, t), t)
+
+    def in_file(self, page: I64, t_ns: I64) -> I64:
+        """Safe instant of what is in L2 of a file on the disk at `t_ns`."""
+        return self._carried(page, t_ns)
 
     def _by_medium(self, page: I64, safe: I64, landed: I64) -> I64:
         """Devices whose memory is not a file's on the disk (Rules V4, V5, V9, H15)."""
@@ -344,7 +349,7 @@ class Safety:
             return
         history = self._history
         failed = history.batch_failed[history.io_batch] != 0
-        arrived = np.where(failed, 0, history.io_pages - history.io_shorn)
+        arrived = np.where(failed, 0, history.io_pages - self._lame)
         self._page_io, self._every_page = self._pages_of_ios(arrived)
 
     def _pages_of_ios(self, pages: I64) -> tuple[I64, _PageTimes]:

@@ -11,9 +11,11 @@ import numpy as np
 
 from crashsim.engine.history import DeviceSpan
 from crashsim.engine.pages import PAGE_BYTES
-from crashsim.engine.streams import I64
+from crashsim.engine.streams import I64, Stream
 from crashsim.replay.image import Extents
 from crashsim.replay.sparse import SparseFile
+
+NO_PAGES: I64 = np.empty(0, dtype=np.int64)
 
 
 class Content(Protocol):
@@ -30,8 +32,10 @@ def write_image(
     content: Content,
     before: memoryview | None,
     scratch: bool = False,
+    damaged: I64 = NO_PAGES,
 ) -> int:
-    """Write the device's image to a new file; returns the bytes stored on top of `before`."""
+    """Write the device's image to a new file; returns the bytes stored on top of `before`. The
+    device's damaged pages (Rule D4) are filled with bytes that nobody stored."""
     low, high = np.searchsorted(extents.offset, [span.first_byte, span.end_byte])
     columns = [
         column[low:high] for column in (extents.write, extents.start, extents.end, extents.length)
@@ -45,6 +49,11 @@ def write_image(
         target = file.map
         for at, part in zip(offset.tolist(), content.parts(*columns), strict=True):
             target[at : at + len(part)] = bytes(part)
+        for page in damaged.tolist():
+            start = (page - span.first_page) * PAGE_BYTES
+            file.reserve(start, PAGE_BYTES)
+            noise = Stream(page, "damage").draws(np.arange(PAGE_BYTES // 8, dtype=np.int64))
+            target[start : start + PAGE_BYTES] = noise.tobytes()
     return int((columns[2] - columns[1]).sum())
 
 

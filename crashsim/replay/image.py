@@ -1,28 +1,24 @@
 """The image a cut leaves, rebuilt from the History in proportion to the pages touched (Rules D2,
 D3, G10, P1-P5).
 
-Certain image: every piece that is safe at the cut, the last writer of each byte on top. `survivors`
-decide about what was under way (submitted to the disk but not certain): `none` is the certain
-image, `all` lets every submitted write arrive, a seed draws: the page decides whether it is lost,
-kept or torn, and each atom (sector, or the drive's larger power-fail atom) of a torn page draws one
-of the versions it may hold. A store in progress at the cut is there as far as its words have
-landed.
+Every piece that is safe at the cut, the last writer of each byte on top; a store in progress at the
+cut is there as far as its words have landed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
-from crashsim.engine.history import History
+from crashsim.engine.history import NEVER, History
 from crashsim.engine.pages import PAGE_BYTES, Pieces, split, words
 from crashsim.engine.paint import visible_segments
-from crashsim.engine.streams import I64, Stream
+from crashsim.engine.streams import I64
+from crashsim.power.again import gone, lost_again
 from crashsim.power.safety import Safety, Stage
 
-_IN_MEMORY = (Stage.STORED, Stage.IN_HOST, Stage.IN_FILE, Stage.AFTER_QUIT)
+IN_MEMORY = (Stage.STORED, Stage.IN_HOST, Stage.IN_FILE, Stage.AFTER_QUIT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +38,11 @@ class Extents:
 def versions_at(history: History, stage: Stage, cut_ns: int) -> I64:
     """Pieces (numbers in `all_pieces`) that a failure at `cut_ns` which keeps `stage` is certain to
     leave."""
-    pieces = all_pieces(history)
-    safe = Safety(history, stage).of_pieces(pieces, history.store_t_ns)
+    pieces, safety = all_pieces(history), Safety(history, stage)
+    safe = safety.of_pieces(pieces, history.store_t_ns)
+    lost = lost_again(history, safety, stage)
+    if lost is not None:
+        safe[gone(lost, pieces.page, cut_ns)] = NEVER
     return np.flatnonzero(safe <= cut_ns)
 
 
@@ -57,18 +56,17 @@ def certain(history: History, stage: Stage, cut_ns: int, whole: bool = False) ->
     pieces = all_pieces(history)
     kept = versions_at(history, stage, cut_ns)
     pieces = Pieces(*(column[kept] for column in pieces))
-    if stage in _IN_MEMORY and not whole:
+    if stage in IN_MEMORY and not whole:
         pieces = _clip(history, pieces, cut_ns)
-    return _extents(history, pieces)
+    return extents(history, pieces)
 
 
-def surviving(history: History, stage: Stage, cut_ns: int, survivors: str) -> Extents:
-    """The image with some of what was under way: `none`, `all`, or a seed in decimal."""
-    if survivors == "none" or stage in _IN_MEMORY:
-        return certain(history, stage, cut_ns)
-    if survivors == "all":
-        return certain(history, Stage.SUBMITTED, cut_ns)
-    return _drawn(history, stage, cut_ns, int(survivors))
+def damaged(history: History, stage: Stage, cut_ns: int) -> I64:
+    """Pages that read as nothing anybody stored, ascending (Rule D4). Of a dead disk: all of its
+    pages that the run stored to."""
+    lost = lost_again(history, Safety(history, stage), stage)
+    pages = np.unique(all_pieces(history).page)
+    return pages[gone(lost, pages, cut_ns)] if lost is not None else pages[:0]
 
 
 def _clip(history: History, pieces: Pieces, cut_ns: int) -> Pieces:
@@ -85,7 +83,8 @@ def _clip(history: History, pieces: Pieces, cut_ns: int) -> Pieces:
     return Pieces(pieces.row[keep], pieces.page[keep], pieces.start[keep], end[keep])
 
 
-def _extents(history: History, pieces: Pieces) -> Extents:
+def extents(history: History, pieces: Pieces) -> Extents:
+    """What shows of pieces in order of time."""
     if not pieces.row.size:
         return Extents(*(np.empty(0, dtype=np.int64) for _ in range(5)))
     pages, group = np.unique(pieces.page, return_inverse=True)
@@ -124,61 +123,3 @@ def _first_of_write(history: History) -> tuple[I64, I64]:
     offset[order] = low[which]
     length[order] = (high - low)[which]
     return offset, length
-
-
-def _drawn(history: History, stage: Stage, cut_ns: int, seed: int) -> Extents:
-    pieces = all_pieces(history)
-    safe = Safety(history, stage).of_pieces(pieces, history.store_t_ns)
-    sent = Safety(history, Stage.SUBMITTED).of_pieces(pieces, history.store_t_ns)
-    possible = sent <= cut_ns
-    open_pages = np.unique(pieces.page[possible & (safe > cut_ns)])
-    on_open = np.isin(pieces.page, open_pages)
-    settled = (safe <= cut_ns) & ~on_open
-    parts = [Pieces(*(column[settled] for column in pieces))]
-    stream = Stream(seed, "survivors")
-    for page in open_pages.tolist():
-        mine = np.flatnonzero(possible & (pieces.page == page))
-        parts.extend(
-            _page_versions(
-                pieces, mine, safe, sent, cut_ns, page, stream, history.facts["atom_bytes"]
-            )
-        )
-    rows = [np.concatenate(column) for column in zip(*parts, strict=True)]
-    order = np.argsort(rows[0], kind="stable")
-    return _extents(history, Pieces(*(column[order] for column in rows)))
-
-
-def _page_versions(
-    pieces: Pieces,
-    mine: I64,
-    safe: I64,
-    sent: I64,
-    cut_ns: int,
-    page: int,
-    stream: Stream,
-    atom: int,
-) -> Iterator[Pieces]:
-    """Pieces of one page, cut at atoms where it is torn, as far as they survive."""
-    # Versions of the page: what is certain, then one for each snapshot that was under way.
-    versions = np.unique(sent[mine[safe[mine] > cut_ns]])
-    draw = stream.draw(page << 8)
-    kind = draw % 3
-    choice = (draw >> 8) % (versions.size + 1)
-    if kind == 0:
-        choice = 0
-    bounds = (
-        range(0, PAGE_BYTES, min(atom, PAGE_BYTES))
-        if kind == 2
-        else range(0, PAGE_BYTES, PAGE_BYTES)
-    )
-    width = bounds.step
-    for number, low in enumerate(bounds):
-        if kind == 2:
-            choice = stream.draw((page << 8) + 1 + number) % (versions.size + 1)
-        bar = versions[choice - 1] if choice else -1
-        kept = mine[(safe[mine] <= cut_ns) | (sent[mine] <= bar)]
-        start = np.maximum(pieces.start[kept], low)
-        end = np.minimum(pieces.end[kept], low + width)
-        some = end > start
-        kept = kept[some]
-        yield Pieces(pieces.row[kept], pieces.page[kept], start[some], end[some])

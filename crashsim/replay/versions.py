@@ -15,11 +15,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from crashsim.engine.history import History
+from crashsim.engine.history import NEVER, History
 from crashsim.engine.pages import PAGE_BYTES
 from crashsim.replay.sparse import SparseFile
 
-_STORE, _COPY, _SNAPSHOT, _COMPLETE, _COMMIT, _FUA, _FLUSHED = range(7)
+_STORE, _COPY, _DAMAGE, _DEATH, _SNAPSHOT, _COMPLETE, _COMMIT, _FUA, _FLUSHED = range(9)
+_DAMAGED = np.uint32(0xFFFFFFFF)  # a stamp that no store has
 _STAMP_BYTES = 4
 Stamps = npt.NDArray[np.uint32]
 _AS_BEFORE: Stamps = np.zeros(PAGE_BYTES, dtype=np.uint32)
@@ -78,7 +79,10 @@ class TwoFiles:
 
     def _in_order(self) -> Iterator[tuple[int, int, int]]:
         history = self._history
-        times = [history.store_t_ns, history.copy_t_ns, history.batch_t_ns]
+        damage_ns = np.where(history.io_corrupted, history.io_complete_ns, NEVER)
+        damage_ns[history.batch_failed[history.io_batch] != 0] = NEVER
+        times = [history.store_t_ns, history.copy_t_ns, damage_ns]
+        times += [np.array([history.facts["dead_ns"]], dtype=np.int64), history.batch_t_ns]
         times += [history.io_complete_ns, history.commit_complete_ns, history.commit_fua_ns]
         times += [history.flush_disk_end_ns]
         t = np.concatenate(times)
@@ -99,6 +103,12 @@ class TwoFiles:
             self._host[page] = self._page(self._guest, page).copy()
             if self._keeps_memory(page):
                 self._put(page, self._host[page])
+        elif kind == _DAMAGE:
+            io = self._history.io_first_page[index] + self._history.io_pages[index] - 1
+            self._lose(int(io))
+        elif kind == _DEATH:
+            for page in sorted(self._reserved):
+                self._lose(page)
         elif kind == _SNAPSHOT:
             for io in range(int(self._first_io[index]), int(self._first_io[index + 1])):
                 self._submit(io)
@@ -178,7 +188,8 @@ class TwoFiles:
         if history.batch_failed[batch]:
             return
         content = []
-        arrives = int(history.io_pages[io] - history.io_shorn[io])
+        lame = history.io_shorn[io] or history.io_corrupted[io]
+        arrives = int(history.io_pages[io]) - bool(lame)
         for page in range(first, first + int(history.io_pages[io])):
             if page not in self._converted and history.facts["new_extents"][self._device(page)]:
                 self._new.setdefault(page, int(self._batch_end[batch]))
@@ -190,6 +201,18 @@ class TwoFiles:
         self._sent[io] = content
         if self._keep == "submitted":
             self._arrive(io)
+
+    def _lose(self, page: int) -> None:
+        """The disk holds nothing of the page any more; what had come before arrives no more."""
+        if self._keep in ("host", "file", "after-quit", "elsewhere") or page not in self._reserved:
+            return
+        if self._history.facts["media"][self._device(page)] != "file":
+            return
+        for content in self._sent.values():
+            content[:] = [(one, stamps) for one, stamps in content if one != page]
+        self._hidden.pop(page, None)
+        stored = self._page(self._guest, page) != 0
+        self._put(page, np.where(stored, _DAMAGED, np.uint32(0)))
 
     def _arrive(self, io: int) -> None:
         for page, content in self._sent.pop(io, ()):
