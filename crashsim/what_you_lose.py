@@ -159,7 +159,13 @@ SECTIONS = (
             "shorn-writes",
             ("drops the last page of one write in 1000", "D4", "share=1/1000"),
             ("drops the last page of one write in 100", "D4", "share=1/100"),
-        ),
+        )
+        + _rows(
+            "corrupted-writes",
+            ("damages the last page of one write in 1000", "D4", "share=1/1000"),
+            ("damages the last page of one write in 100", "D4", "share=1/100"),
+        )
+        + _rows("dead-disk", ("dies half way through", "D4", "at=4s")),
     ),
     Section(
         "No sync at all",
