@@ -19,6 +19,7 @@ from crashsim.checkers.verdict import Ranges
 from crashsim.engine.pages import PAGE_BYTES
 
 _STRETCH_PAGES = 1 << 8
+_MOST_UNMARKED = 1 << 14
 
 
 class PrivateFile:
@@ -34,34 +35,48 @@ class PrivateFile:
         self._map = mmap.mmap(self._fd, size_bytes)
         # Pages that may be other than zero, in the file or in the image.
         self._laid = np.zeros(size_bytes // PAGE_BYTES, dtype=bool)
+        self._unmarked: set[tuple[int, int]] = set()  # ranges that are still to be marked there
 
-    def bring(self, image: memoryview, changed: Ranges | None, touched: bool) -> None:
-        """Make it hold the image. `changed`: where this differs from the last one; None: unknown.
-        `touched`: somebody may have written to the file.
+    def bring(self, image: memoryview, changed: Ranges | None, touched: bool) -> bool:
+        """Make it hold the image; whether anybody who watches the file can have seen that.
+
+        `changed`: where this differs from the last one; None: unknown. `touched`: somebody may have
+        written to the file.
 
         O(what changed) if nobody did; otherwise O(pages that are or were not zero), and O(image)
         without `changed`."""
+        if not (touched or self._fresh or changed is None):
+            copy = self._map
+            for start, end in changed:  # nobody cut the file, or it would count as touched
+                copy[start:end] = image[start:end]
+            self._unmarked.update(changed)
+            if len(self._unmarked) > _MOST_UNMARKED:
+                self._mark_laid()
+            return False  # writes to a mapping are nobody's event
+        self._mark_laid()
         if touched:
-            self._mark_all()
+            self._mark_allocated()
         if self._fresh or changed is None:
             words = np.frombuffer(image, dtype=np.uint64).reshape(-1, PAGE_BYTES // 8)
             self._laid |= words.any(axis=1)
         else:
-            for start, end in changed:
-                self._laid[start // PAGE_BYTES : -(-end // PAGE_BYTES)] = True
-        if self._fresh or changed is None or touched:
-            self._compare(image)
-        else:
-            for start, end in changed:  # nobody cut the file, or it would count as touched
-                self._map[start:end] = image[start:end]
+            self._unmarked.update(changed)
+            self._mark_laid()
+        self._compare(image)
         self._fresh = False
+        return True
 
     def close(self) -> None:
         """Let go of it; the file stays."""
         self._map.close()
         os.close(self._fd)
 
-    def _mark_all(self) -> None:
+    def _mark_laid(self) -> None:
+        for start, end in self._unmarked:
+            self._laid[start // PAGE_BYTES : -(-end // PAGE_BYTES)] = True
+        self._unmarked.clear()
+
+    def _mark_allocated(self) -> None:
         """Of its size again, and all that others wrote marked."""
         if os.fstat(self._fd).st_size != self.size_bytes:
             os.ftruncate(self._fd, self.size_bytes)

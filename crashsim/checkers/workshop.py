@@ -43,6 +43,7 @@ class Workshop:
         self._work_number = self._watch.add(self.work)
         for path in (at, self.device.parent, self.acks, *(() if files else (self.files,))):
             self._watch.add(path)
+        self._emptied = True  # by us: what the watch says next is not a checker's doing
         self.touched = False  # set it after writing to the image in a way that nobody watches
 
     def usable(self, image_bytes: int) -> bool:
@@ -57,16 +58,19 @@ class Workshop:
         if not touched <= {self._image_number, self._work_number}:
             return False
         empty(self.work)
+        self._emptied = True
         return True
 
     def show(self, image: memoryview, acks: Acks, changed: Ranges | None) -> None:
         """Lay out what a program is to find."""
-        self.image.bring(image, changed, self.touched)
+        seen = self.image.bring(image, changed, self.touched)
         self.touched = False
         if acks is not self._shown:
             self.acks.write_text(acks.lines)
-            self._shown = acks
-        self._watch.touched()  # by this very function, and by `usable`
+            self._shown, seen = acks, True
+        if seen or self._emptied:
+            self._watch.touched()  # by this very function, and by `usable`
+            self._emptied = False
 
     def run(self, words: list[str], environment: Mapping[str, str]) -> Ended:
         """Run a program here."""

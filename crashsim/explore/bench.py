@@ -8,13 +8,13 @@ differs from the last one.
 from __future__ import annotations
 
 import mmap
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import TracebackType
 
 from crashsim.checkers import Acks, Checker, Verdict, acknowledgements, self_test
 from crashsim.engine.history import History
-from crashsim.states import Atom, Choices, Epoch, Space, Walker
+from crashsim.states import Choices, Epoch, Space, Walker
 
 Range = tuple[int, int]
 
@@ -43,7 +43,6 @@ class Bench:
         self._view = memoryview(image).toreadonly()
         self._epochs: Iterator[Epoch] = iter(())
         self._epoch: Epoch | None = None
-        self._choices: Choices = ()
         self._changed: set[Range] | None = None  # since the last check; None: nothing is known
 
     @property
@@ -68,7 +67,8 @@ class Bench:
             here, self._changed = next(self._epochs), None
         while here.number < number:
             # Whatever became guaranteed on the way was undecided in an epoch before.
-            self._mark(here.atoms)
+            if self._changed is not None:
+                self._changed.update((a.start, a.start + len(a.versions[0])) for a in here.atoms)
             here = next(self._epochs)
         self._walker.enter(here)
         self._epoch = here
@@ -76,11 +76,9 @@ class Bench:
 
     def lay(self, choices: Choices) -> memoryview:
         """The image of a state of the epoch, until the next one."""
-        if choices != self._choices:
-            atoms = self.epoch.atoms
-            self._mark(atoms[atom] for atom, _ in sorted({*choices} ^ {*self._choices}))
-            self._walker.move_to(choices)
-            self._choices = choices
+        written = self._walker.move_to(choices)
+        if self._changed is not None:
+            self._changed.update(written)
         return self._view
 
     def check(self, choices: Choices, acks: int | None = None) -> Verdict:
@@ -98,10 +96,6 @@ class Bench:
     def close(self) -> None:
         """The checker lets go of what it holds."""
         self._checker.close()
-
-    def _mark(self, atoms: Iterable[Atom]) -> None:
-        if self._changed is not None:
-            self._changed.update((a.start, a.start + len(a.versions[0])) for a in atoms)
 
     def _first(self, count: int | None) -> Acks:
         wanted = self.epoch.acks if count is None else count

@@ -21,8 +21,9 @@ distinct states of an epoch are distinct images.
 from __future__ import annotations
 
 import hashlib
+from array import array
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice, product
+from itertools import compress, count, islice, product
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -69,7 +70,8 @@ def plan(epoch: Epoch, store_write: I64, allowance: int, seed: int) -> Iterator[
 
 def as_choices(versions: Iterable[int]) -> Choices:
     """Those not at 0."""
-    return tuple((atom, version) for atom, version in enumerate(versions) if version)
+    held = tuple(versions)
+    return tuple(zip(compress(count(), held), filter(None, held), strict=True))
 
 
 def as_versions(choices: Choices, atoms: int) -> Versions:
@@ -121,7 +123,7 @@ def touches(atoms: Sequence[Atom], store_write: I64) -> dict[int, list[Touch]]:
 
 def _key(versions: Versions) -> bytes:
     """Short, however many atoms there are."""
-    raw = np.array(versions, dtype=np.uint32).tobytes()
+    raw = array("I", versions).tobytes()
     return raw if len(raw) <= _KEY_BYTES else hashlib.blake2b(raw, digest_size=_KEY_BYTES).digest()
 
 

@@ -12,7 +12,7 @@
     walker = Walker(space, image)        image: zeros, writable, space.size_bytes long; the walker
                                          lays down what the device held before
     walker.enter(epoch)                  any epoch of the space, forward or back
-    walker.set(atom, version); walker.move_to(choices); walker.restore()
+    walker.move_to(choices); walker.restore()
     walker.enumerate_all(first=0, last=None) -> Iterator[int]   numbers of a Gray code; digests
     walker.choices, walker.digest        where it is; equal images have equal digests everywhere
 

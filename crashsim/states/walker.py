@@ -29,7 +29,7 @@ class Walker:
         self._base_digest = 0
         self._atoms: tuple[Atom, ...] = ()
         self._version: dict[int, int] = {}  # of atoms not at version 0
-        self._difference = 0
+        self._difference: int | None = 0  # of the digest; None: to be worked out
         self._changes: dict[int, tuple[int, ...]] = {}
         for start, content in space.before():
             self._image[start : start + len(content)] = content
@@ -37,6 +37,8 @@ class Walker:
     @property
     def digest(self) -> int:
         """Of the image as it is."""
+        if self._difference is None:
+            self._difference = sum(self._changes_of(a)[v] for a, v in self._version.items())
         return (self._base_digest + self._difference) % PRIME
 
     @property
@@ -60,26 +62,21 @@ class Walker:
         self._atoms = epoch.atoms
         self._changes.clear()
 
-    def set(self, atom: int, version: int) -> None:
-        """Give one atom another version."""
-        here = self._atoms[atom]
-        content = here.versions[version]
-        self._image[here.start : here.start + len(content)] = content
-        changes = self._changes_of(atom)
-        self._difference += changes[version] - changes[self._version.get(atom, 0)]
-        if version:
-            self._version[atom] = version
-        else:
-            self._version.pop(atom, None)
-
-    def move_to(self, choices: Iterable[tuple[int, int]]) -> None:
-        """Go to a state of the epoch; only what differs is touched."""
-        wanted = dict(choices)
-        for atom in [atom for atom in self._version if atom not in wanted]:
-            self.set(atom, 0)
-        for atom, version in wanted.items():
-            if self._version.get(atom, 0) != version:
-                self.set(atom, version)
+    def move_to(self, choices: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+        """Go to a state of the epoch; returns the [start, end) that were written: what differs."""
+        wanted = {atom: version for atom, version in choices if version}
+        image, atoms = self._image, self._atoms
+        written = []
+        for number in {atom for atom, _ in wanted.items() ^ self._version.items()}:
+            atom = atoms[number]
+            content = atom.versions[wanted.get(number, 0)]
+            start = atom.start
+            end = start + len(content)
+            image[start:end] = content
+            written.append((start, end))
+        if written:
+            self._version, self._difference = wanted, None
+        return written
 
     def restore(self) -> None:
         """Every atom at version 0."""
@@ -91,7 +88,7 @@ class Walker:
 
         With bounds: the states with the numbers [first, last) of the Gray code over all atoms
         (`numbers.gray`). Move the walker only after the last."""
-        atoms, image, held = self._atoms, self._image, self._version
+        atoms, image = self._atoms, self._image
         radices = [len(atom.versions) for atom in atoms]
         total = math.prod(radices)
         last = total if last is None else min(last, total)
@@ -99,11 +96,13 @@ class Walker:
             return
         at, direction = gray(first, radices)
         self.move_to(enumerate(at))
+        held = self._version
         ends = [(radix - 1, 0) for radix in radices]
         places = [slice(atom.start, atom.start + len(atom.versions[0])) for atom in atoms]
         versions = [atom.versions for atom in atoms]
         changes = [self._changes_of(number) for number in range(len(atoms))]
         yield self.digest
+        difference = self._difference or 0
         for _ in range(last - first - 1):
             moving = 0
             # A digit at its end turns round, and the next one moves.
@@ -113,12 +112,12 @@ class Walker:
             old = at[moving]
             at[moving] = new = old + direction[moving]
             image[places[moving]] = versions[moving][new]
-            self._difference += changes[moving][new] - changes[moving][old]
+            self._difference = difference = difference + changes[moving][new] - changes[moving][old]
             if new:
                 held[moving] = new
             else:
                 del held[moving]
-            yield (self._base_digest + self._difference) % PRIME
+            yield (self._base_digest + difference) % PRIME
 
     def _digest_of(self, ranges: list[tuple[int, int]]) -> int:
         return sum(digest(start, self._image[start:end]) for start, end in ranges)
