@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import pytest
 
 from crashsim.checkers import Acks, Verdict
+from crashsim.explore import findings
 from crashsim.explore.budget import Budget
 from crashsim.explore.findings import Finding
 from crashsim.explore.run import Exploration, explore
@@ -236,3 +238,41 @@ def test_a_flag_before_its_fields_has_the_counts_of_the_closed_form(flag_first: 
         found.findings
         and found.findings[0].states + sum(one.states for one in found.findings[1:]) == 6
     )
+
+
+def last_words(items: Sequence[Item], bad: Callable[[memoryview], bool]) -> str:
+    """The end of the story of the first finding."""
+    judge: Judge = lambda image, acks: "bad" if bad(image) else ""  # noqa: E731
+    return run([*items], judge).findings[0].story[-1]
+
+
+def test_a_part_of_an_old_version_is_told_as_torn_whatever_else_is_kept() -> None:
+    items = [Write(0, b"1" * 1024), Write(0, b"2" * 1024)]
+    told = last_words(items, lambda image: image[0] == 49 and image[512] != 49)
+    assert "Write 0 is torn" in told
+    assert told.endswith("It fails whatever else is kept or lost.")
+
+
+def test_an_old_version_that_must_not_survive_is_no_matter_of_flushes() -> None:
+    items = [Write(0, b"1" * 512), Write(0, b"2" * 512)]
+    told = last_words(items, lambda image: image[0] == 49)
+    assert "write 0 must not survive without the later one" in told
+
+
+def test_what_fails_with_everything_kept_is_told_so() -> None:
+    items: list[Item] = [Write(0, b"1" * 512), Flush(), Write(0, b"2" * 512)]
+    told = last_words(items, lambda image: image[0] == 49)
+    assert "fails even with all that had reached the disk by then" in told
+    history = subject(items, judge_two).history
+    history.facts["recorded"] = False  # a workload's stores reach the device at once
+    words = tell(history, 0, EPOCH, Verdict("finding", "bad"), (), (), -1, 1)
+    assert "fails even with everything kept that was stored" in words[-1]
+
+
+def test_a_finding_that_was_not_shrunk_to_the_end_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(findings, "CHECKS_EACH", 3)
+    items = [Write(512 * n, b"1" * 512) for n in range(40)]
+    told = last_words(
+        items, lambda image: sum(image[: 512 * 40 : 512]) > 49 * 30 and not image[512 * 39]
+    )
+    assert told == "Less may do: it was not shrunk further after 3 checks."

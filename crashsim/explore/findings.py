@@ -191,7 +191,7 @@ class Grouping:
                 return group
         original = Original(number, bad.place, step.kind, len(step.choices), len(epoch.atoms))
         number, state = self._earliest(bench, number, cause, kept, lost, key)
-        finding = self._finding(bench, number, state, (kept, lost), original, key)
+        finding = self._finding(bench, number, state, (kept, lost), original, key, cause.minimal)
         group = _Group(finding, pattern)
         self._groups.append(group)
         return group
@@ -231,6 +231,7 @@ class Grouping:
         parts: tuple[tuple[Involved, ...], tuple[Involved, ...]],
         original: Original,
         key: tuple[str, str],
+        minimal: bool,
     ) -> Finding:
         epoch = bench.enter(number)
         choices = as_choices(state.versions(epoch.atoms))
@@ -240,6 +241,8 @@ class Grouping:
         kept, lost = parts
         history, device = self._subject.history, self._subject.device
         story = tell(history, device, epoch, verdict, kept, lost, ack, len(self._subject.space))
+        if not minimal:
+            story += (f"Less may do: it was not shrunk further after {CHECKS_EACH} checks.",)
         return Finding(
             *key,
             verdict.message,
@@ -250,7 +253,7 @@ class Grouping:
             state.end,
             state.changes,
             choices,
-            state.minimal,
+            minimal,
             kept,
             lost,
             ack,

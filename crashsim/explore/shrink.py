@@ -53,11 +53,8 @@ class Cause:
     state: Shrunken
     kept: Choices
     lost: Choices
+    minimal: bool  # both halves: nothing of either can be left out
     checks: int
-
-    @property
-    def minimal(self) -> bool:
-        return self.state.minimal
 
 
 class Tester:
@@ -93,20 +90,22 @@ def find_cause(
     upwards = _from(low, start, "guaranteed", test)
     downwards = _from(high, start, "newest", test)
     best = min(upwards, downwards, key=lambda one: len(one.changes))
-    kept, lost = _halves(best, low, high, test)
-    return Cause(best, kept, lost, test.checks)
+    kept, lost, minimal = _halves(best, low, high, test)
+    return Cause(best, kept, lost, best.minimal and minimal, test.checks)
 
 
-def _halves(best: Shrunken, low: Versions, high: Versions, test: Tester) -> tuple[Choices, Choices]:
-    """(kept, lost): the changes, and what of the end they need."""
+def _halves(
+    best: Shrunken, low: Versions, high: Versions, test: Tester
+) -> tuple[Choices, Choices, bool]:
+    """(kept, lost): the changes, and what of the end they need; and whether that is minimal."""
     changes = dict(best.changes)
     upwards = best.end == "guaranteed"
     base = low if upwards else high
     far = _applied(high if upwards else low, changes)
     needed = {n: v for n, v in enumerate(base) if n not in changes and v != far[n]}
-    needed, _ = _fewest(far, needed, test)
+    needed, minimal = _fewest(far, needed, test)
     mine, other = tuple(sorted(changes.items())), tuple(sorted(needed.items()))
-    return (mine, other) if upwards else (other, mine)
+    return (mine, other, minimal) if upwards else (other, mine, minimal)
 
 
 def _from(end: Versions, start: Versions, name: End, test: Tester) -> Shrunken:

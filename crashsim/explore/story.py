@@ -20,6 +20,11 @@ from crashsim.experiment.units import format_bytes, format_duration
 from crashsim.explore.roles import choice_of_version
 from crashsim.states import Atom, Epoch
 
+_TORN = (
+    "Write {} is torn: no flush keeps a write together that is larger than what the disk writes as "
+    "one; a checksum over it would tell."
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Involved:
@@ -112,19 +117,8 @@ class _Words:
         self, kept: tuple[Involved, ...], lost: tuple[Involved, ...], ack: int
     ) -> str:
         """Which flush would have forbidden the state, or why none would."""
-        if not lost and ack >= 0 and self._history.facts["recorded"]:
-            return (
-                "Nothing that had reached the disk was lost: what was acknowledged was still in "
-                "the guest's memory. An fsync before that acknowledgement would have forbidden it."
-            )
-        if not lost and self._history.facts["recorded"]:
-            return (
-                "It fails even with all that had reached the disk by then: either recovery is "
-                "wrong, or it needs what was still in the guest's memory, which only an fsync "
-                "orders before what came to the disk."
-            )
         if not lost:
-            return "It fails although nothing that matters was lost: no flush would help."
+            return self._stale(kept) or self._with_everything(ack)
         gone = sorted({one.lost_row for one in lost})
         there = sorted({one.kept_row for one in kept})
         if ack >= 0 and (gone[-1] < 0 or self._landed(gone[-1]) <= self._ack_ns[ack]):
@@ -139,16 +133,47 @@ class _Words:
             )
         if not ordered:
             if torn:
-                return (
-                    f"Write {min(torn)} is torn: no flush keeps a write together that is larger "
-                    "than what the disk writes as one; a checksum over it would tell."
-                )
+                return _TORN.format(min(torn))
             return (
                 "No flush forbids it: what survived was written before what was lost, so every "
                 "disk may be cut there, and the program has to recover from it."
             )
         before, after = min(ordered, key=lambda pair: (pair[1] - pair[0], pair))
         return self._between_writes(before, after)
+
+    def _stale(self, kept: tuple[Involved, ...]) -> str:
+        """Versions that are not the newest are enough, whatever the rest holds; '' if none is."""
+        sizes: dict[int, int] = {}
+        for one in kept:
+            if one.lost_row >= 0:
+                sizes[one.kept_write] = sizes.get(one.kept_write, 0) + len(one.content)
+        torn = [write for write, size in sorted(sizes.items()) if size < self._stored(write)]
+        if torn:
+            return f"{_TORN.format(torn[0])} It fails whatever else is kept or lost."
+        if sizes:
+            return (
+                f"It fails whatever else is kept or lost: write {min(sizes)} must not survive "
+                "without the later one to the same place, and no flush between two writes to one "
+                "place forbids that."
+            )
+        return ""
+
+    def _with_everything(self, ack: int) -> str:
+        if not self._history.facts["recorded"]:
+            return "It fails even with everything kept that was stored: no flush would help."
+        if ack >= 0:
+            return (
+                "Nothing that had reached the disk was lost: what was acknowledged was still in "
+                "the guest's memory. An fsync before that acknowledgement would have forbidden it."
+            )
+        return (
+            "It fails even with all that had reached the disk by then: either recovery is wrong, "
+            "or it needs what was still in the guest's memory, which only an fsync orders before "
+            "what came to the disk."
+        )
+
+    def _stored(self, write: int) -> int:
+        return int(self._history.store_length[self._rows(write)].sum())
 
     def _before_ack(self, row: int, ack: int) -> str:
         write = int(self._history.store_write[row])
