@@ -110,23 +110,22 @@ def _replay_all(folder: Path) -> int:
 @cli.command()
 @click.argument("file", metavar="FINDING", type=RUN)
 @click.option("--image", "output", type=RUN, help="Write the state's image to a new file.")
-@click.option("--mount", is_flag=True, help="Mount the image's file system for a shell (root).")
+@click.option("--mount", is_flag=True, help="A shell in the files of the image's file system.")
 def replay(file: Path, output: Path | None, mount: bool) -> None:
     """Rebuild the state of a saved finding and run its checker again.
 
     Exit code 1 if it still fails, 0 if it is fine now.
     """
-    from crashsim.exploring import image_of, mounted, replay_file
+    from crashsim.exploring import image_of, look_into, replay_file
 
     if output is not None:
         image_of(file, output)
         _say_on_output(f"{output}: the image of {file}")
         return
     if mount:
-        with mounted(file) as folder:
-            shell = os.environ.get("SHELL", "/bin/sh")
-            click.echo(f"{folder}: as the cut leaves it; leave the shell to unmount", err=True)
-            subprocess.run([shell], cwd=folder, check=False)
+        told = look_into(file, _shell)
+        if told:
+            click.echo(told, err=True)
         return
     one, again = replay_file(file)
     lines = [*one.story, f"expected: {again.expected.kind} {again.expected.outcome}".rstrip()]
@@ -135,6 +134,12 @@ def replay(file: Path, output: Path | None, mount: bool) -> None:
         lines.append(again.verdict.message)
     _say_on_output("\n".join(lines))
     sys.exit(0 if again.verdict.kind == "ok" else 1)
+
+
+def _shell(folder: Path) -> None:
+    shell = os.environ.get("SHELL", "/bin/sh")
+    click.echo(f"{folder}: the files after recovery; leave the shell to end", err=True)
+    subprocess.run([shell], cwd=folder, check=False)
 
 
 def _print(results: Results, final: Path, as_json: bool, command: str, file: str) -> None:

@@ -7,15 +7,14 @@ that file is removed. Findings are written to `findings/` in the run's folder.
 
 from __future__ import annotations
 
-import shutil
-import subprocess
-import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from crashsim.checkers.station import DEVICE, MEMORY_BYTES, TIME_LIMIT_S, Station
+from crashsim.checkers.verdict import OK, Acks, Ranges, Verdict
+from crashsim.checkers.workshop import Workshop
 from crashsim.errors import OutputError, UsageError
 from crashsim.experiment.expect import judge
 from crashsim.experiment.explore import Explore
@@ -152,25 +151,30 @@ def image_of(path: Path, output: Path) -> None:
         working.unlink(missing_ok=True)
 
 
-@contextmanager
-def mounted(path: Path) -> Iterator[Path]:
-    """The file system of a saved finding's image, mounted read-only without replaying its journal
-    (a loop device: needs root); gone afterwards."""
-    base = Path(tempfile.mkdtemp(prefix="crashsim-"))
-    folder = base / "mnt"
-    folder.mkdir()
-    image = base / "image"
-    try:
-        image_of(path, image)
-        options = "loop,ro,noload"
-        done = subprocess.run(
-            ["mount", "-o", options, image, folder], capture_output=True, text=True, check=False
-        )
-        if done.returncode:
-            raise UsageError(f"cannot be mounted: {done.stderr.strip()}")
-        try:
-            yield folder
-        finally:
-            subprocess.run(["umount", folder], check=False)
-    finally:
-        shutil.rmtree(base, ignore_errors=True)
+def look_into(path: Path, look: Callable[[Path], None]) -> str:
+    """Call `look` with a folder of the files in a saved finding's image, laid out as a checker's
+    `{mnt}` and gone afterwards; returns what had to be repaired. UsageError when that fails."""
+    one, opened = open_saved(path)
+    visitor = _Visitor(look)
+    found = replay(one, replace(opened.subject, make_checker=lambda: visitor)).verdict
+    if found.kind != "ok":
+        raise UsageError(f"{path}: {found.outcome or 'no files'}: {found.message}")
+    return found.message.strip()
+
+
+class _Visitor:
+    """In a checker's place."""
+
+    def __init__(self, look: Callable[[Path], None]) -> None:
+        self._look = look
+        self._station = Station(TIME_LIMIT_S, MEMORY_BYTES, DEVICE, "auto")
+
+    def check(self, image: memoryview, acks: Acks, changed: Ranges | None = None) -> Verdict:
+        return self._station.check(image, acks, changed, self._visit)
+
+    def close(self) -> None:
+        self._station.close()
+
+    def _visit(self, shop: Workshop) -> Verdict:
+        self._look(shop.files)
+        return OK

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -34,13 +35,16 @@ class _Joined:
         self._recorded = recorded
 
     def parts(self, write: I64, start: I64, end: I64, length: I64) -> Iterator[memoryview]:
-        for i in range(write.size):
-            here = slice(i, i + 1)
-            number, content = write[here], self._synthetic
-            for low, high, recorded in self._recorded:
-                if low <= int(write[i]) < high:
-                    number, content = number - low, recorded
-            yield from content.parts(number, start[here], end[here], length[here])
+        source = np.full(write.size, -1, dtype=np.int64)
+        for number, (low, high, _) in enumerate(self._recorded):
+            source[(low <= write) & (write < high)] = number
+        bounds = [0, *(np.flatnonzero(np.diff(source)) + 1).tolist(), write.size]
+        for first, last in pairwise(bounds if write.size else []):
+            here, number = slice(first, last), int(source[first])
+            low, content = 0, self._synthetic
+            if number >= 0:
+                low, _, content = self._recorded[number]
+            yield from content.parts(write[here] - low, start[here], end[here], length[here])
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +85,8 @@ def make_inputs(experiment: Experiment, files: dict[str, Any] | None = None) -> 
             recorded.append((first_write, first_write + program.offset.size, content))
             first_write += program.offset.size
             hashes[workload.log] = _sha256(Path(workload.log))
+            if workload.times is not None:
+                hashes[workload.times] = _sha256(Path(workload.times))
             if workload.image is not None:
                 hashes[workload.image] = _sha256(Path(workload.image))
                 image = read_only(Path(workload.image))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,8 +17,9 @@ from xml.etree import ElementTree
 
 import pytest
 
+from crashsim.checkers.filesystem import SYSTEM_PATH
 from crashsim.errors import NothingExplored
-from tests.cli_support import ROOT, Program, command, environment
+from tests.cli_support import EXPERIMENTS, ROOT, Program, command, environment, outside
 
 LOG = """
 device: {size: 64KiB}
@@ -337,3 +339,28 @@ def _wait_until(happened: Callable[[], bool], process: subprocess.Popen[str]) ->
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < end, "nothing happened"
         time.sleep(0.02)
+
+
+@pytest.mark.skipif(
+    shutil.which("debugfs", path=SYSTEM_PATH) is None, reason="e2fsprogs is not installed"
+)
+def test_a_shell_sees_the_files_of_a_finding_and_leaves_nothing(
+    crashsim: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shell = crashsim.folder / "shell"
+    shell.write_text('#!/bin/sh\npwd > "$(dirname "$0")/where"\nls > "$(dirname "$0")/seen"\n')
+    shell.chmod(0o700)
+    monkeypatch.setenv("SHELL", str(shell))
+    finding = EXPERIMENTS / "findings" / "delete-full-journal-comes-back.crashsim-finding"
+    # In a process of its own: where loop devices can be mounted, it changes its mounts.
+    done = outside("replay", finding, "--mount")
+    assert done.code == 0, done.err
+    assert "app.db" in (crashsim.folder / "seen").read_text().split()
+    where = (crashsim.folder / "where").read_text().strip()
+    assert where in done.err and not Path(where).exists()
+
+
+def test_a_finding_whose_image_has_no_file_system_cannot_be_mounted(crashsim: Program) -> None:
+    crashsim.run(HOLES)
+    answer = crashsim("replay", saved(crashsim), "--mount")
+    assert answer.code == 2 and "file system" in answer.err
