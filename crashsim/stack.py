@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from crashsim import hostfull
+from crashsim.device.rate_limiter import TokenBucket
 from crashsim.device.virtio_pmem import MONITORS, FlushLog, VirtioPmem
 from crashsim.disk import faults
 from crashsim.disk.disk import Disk, compose
@@ -100,7 +101,10 @@ class Stack:
         if shared:
             memory = FileMemory(self.cache, file, host.fault, flush_path)
         monitor = MONITORS[self.experiment.vmm]
-        queue = VirtioPmem(self.clock, device, self.cache, self.flush_log, monitor)
+        limit, limiter = what.rate_limiter, None
+        if limit is not None:
+            limiter = TokenBucket(limit.ops, limit.refill, limit.burst)
+        queue = VirtioPmem(self.clock, device, self.cache, self.flush_log, monitor, limiter)
         driver = Driver(self.clock, queue, guest.driver, monitor.queue)
         programs = [p for p in self.programs if p.device == device]
         recorded = any(p.labels for p in programs)

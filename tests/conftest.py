@@ -1,13 +1,18 @@
-"""Fixtures for the tests of the whole program."""
+"""Fixtures for the tests of the whole program, and how all tests run."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from crashsim.report import write
 from tests.cli_support import Program
+
+# No test is about time: a busy machine must not fail one.
+settings.register_profile("crashsim", deadline=None)
+settings.load_profile("crashsim")
 
 
 @pytest.fixture

@@ -11,15 +11,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from crashsim.device.rate_limiter import TokenBucket
 from crashsim.device.virtio_pmem import MONITORS
 from crashsim.engine.history import NEVER, History, Reason
-from crashsim.experiment.backing import Backing
+from crashsim.experiment.backing import Backing, RateLimiter
 from crashsim.power.at_risk import at_risk
 from crashsim.power.loss import broken_promises, rows_safe
 from crashsim.power.safety import Domain, Safety, Stage, kept_stage
 from tests.oracle import Sync, Write
 from tests.oracle.cases import P
-from tests.oracle.inputs import GroupSync
+from tests.oracle.inputs import GroupSync, Item
 from tests.played import STORE_AND_SYNC, acked, flushes, play, safe
 
 # --- guest ----------------------------------------------------------------------------------------
@@ -96,6 +97,52 @@ def test_V3_one_call_for_each_request_or_a_serialized_driver_keeps_the_promise(
     assert not broken_promises(history, rows_safe(history, Safety(history, Stage.DURABLE))[1])[
         0
     ].size
+
+
+MS = 1_000_000
+
+
+def limited(items: list[Item], vmm: str = "firecracker", **limit: int) -> History:
+    """Syncs of a clean file: each takes one FLUSH of 1000 ns."""
+    device = {"rate_limiter": RateLimiter(**limit)}
+    return play(items, device=device, vmm=vmm, synced=False)
+
+
+def test_V3_a_rate_limiter_stops_the_queue_for_100_ms_however_soon_a_token_comes() -> None:
+    found = limited([Sync("msync")] * 4, ops=2, refill=4 * MS)
+    # Two tokens, the third request finds none although the next one would come at 2 ms.
+    assert found.flush_begin_ns.tolist() == [0, 1000, 100 * MS + 2000, 100 * MS + 3000]
+    assert found.flush_submit_ns.tolist()[:3] == [0, 1000, 2000]
+    plenty = limited([Sync("msync")] * 4, ops=4, refill=4 * MS)
+    assert acked(plenty) == [(1000 * n, 0) for n in range(1, 5)]
+
+
+def test_V3_a_burst_is_used_first_and_once() -> None:
+    found = limited([Sync("msync")] * 9, ops=1, refill=1, burst=5)
+    assert found.flush_begin_ns.tolist() == [1000 * n for n in range(9)]
+    found = limited([Sync("msync")] * 8, ops=1, refill=10**9, burst=5)
+    began = found.flush_begin_ns.tolist()
+    assert began[:6] == [1000 * n for n in range(6)]
+    # The seventh is tried again each 100 ms, until a second after the last token there is one.
+    assert began[6] == 6000 + 1000 * MS and began[7] == 7000 + 2000 * MS
+
+
+def test_V3_tokens_come_back_evenly_and_no_more_than_the_bucket_holds() -> None:
+    bucket = TokenBucket(3, 30, 0)
+    assert [bucket.take(100) for _ in range(4)] == [True, True, True, False]
+    assert [bucket.take(109), bucket.take(110), bucket.take(111)] == [False, True, False]
+    assert [bucket.take(1000) for _ in range(4)] == [True, True, True, False]
+
+
+def test_V3_a_request_without_a_token_is_not_given_a_reused_result() -> None:
+    reused = "firecracker-reused-result"
+    programs = ([Sync("msync")], [Sync("msync", 100)], [Sync("msync", 200)])
+    device = {"rate_limiter": RateLimiter(ops=2, refill=10**9)}
+    found = play(*programs, device=device, vmm=reused, synced=False)
+    assert found.flush_begin_ns.tolist()[:2] == [0, NEVER]  # the second gets the first one's result
+    assert found.flush_ack_ns.tolist()[:2] == [1000, 1000]
+    begin = 1000 + 500 * MS  # stopped five times for 100 ms: half of the refill time for a token
+    assert found.flush_begin_ns[2] == begin and found.flush_ack_ns[2] == begin + 1000
 
 
 # --- backings -------------------------------------------------------------------------------------

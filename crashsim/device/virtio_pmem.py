@@ -18,8 +18,10 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
+from crashsim.device.rate_limiter import STOPPED_NS, TokenBucket
+from crashsim.engine.clock import Rank
 from crashsim.engine.history import NEVER
 from crashsim.engine.pageset import Work
 from crashsim.engine.streams import I64
@@ -53,9 +55,10 @@ class FsyncPort(Protocol):
     def fsync_alone(self, device: int, datasync: bool, work: Work) -> tuple[I64, I64]: ...
 
 
-class NowPort(Protocol):
+class ClockPort(Protocol):
     @property
     def now(self) -> int: ...
+    def at(self, t_ns: int, rank: int, call: Callable[[Any], None]) -> None: ...
 
 
 class FlushLog:
@@ -76,16 +79,34 @@ class FlushLog:
 class VirtioPmem:
     """One device's queue."""
 
-    __slots__ = ("_busy", "_clock", "_device", "_host", "_log", "_monitor", "_waiting")
+    __slots__ = (
+        "_busy",
+        "_clock",
+        "_device",
+        "_host",
+        "_limiter",
+        "_log",
+        "_monitor",
+        "_stopped",
+        "_waiting",
+    )
 
     def __init__(
-        self, clock: NowPort, device: int, host: FsyncPort, log: FlushLog, monitor: Monitor
+        self,
+        clock: ClockPort,
+        device: int,
+        host: FsyncPort,
+        log: FlushLog,
+        monitor: Monitor,
+        limiter: TokenBucket | None = None,
     ) -> None:
         self._clock = clock
         self._device = device
         self._host = host
         self._log = log
         self._monitor = monitor
+        self._limiter = limiter
+        self._stopped = False  # by the limiter
         self._busy = 0
         self._waiting: deque[tuple[int, Callable[[int], None]]] = deque()
 
@@ -100,15 +121,13 @@ class VirtioPmem:
         log.begin_ns.append(NEVER)
         log.ack_ns.append(NEVER)
         log.result.append(-1)
-        if self._busy < self._monitor.threads:
-            self._begin(request, done)
-        else:
-            self._waiting.append((request, done))
+        self._waiting.append((request, done))
+        self._go_on()
 
     def submit_alone(self, vcpu: int, work: Work) -> I64:
         """Flushes of a guest that is alone, see `PageCache.fsync_alone`; when each is
         acknowledged."""
-        if self._busy:
+        if self._busy or self._limiter is not None:
             return work.pages[:0]
         begin_ns, end_ns = self._host.fsync_alone(self._device, self._monitor.datasync, work)
         n, log, begin = end_ns.size, self._log, begin_ns.tolist()
@@ -121,6 +140,26 @@ class VirtioPmem:
         log.result.extend([0] * n)
         return end_ns
 
+    def _go_on(self) -> None:
+        """Calls for requests that wait, as far as there are threads and tokens."""
+        while self._busy < self._monitor.threads and self._may_take():
+            self._begin(*self._waiting.popleft())
+
+    def _may_take(self) -> bool:
+        """Whether a request can be taken from the queue; without a token that stops for a while."""
+        if self._stopped or not self._waiting:
+            return False
+        if self._limiter is not None and not self._limiter.take(self._clock.now):
+            self._stopped = True
+            rank = Rank.LIMITER + self._device
+            self._clock.at(self._clock.now + STOPPED_NS, rank, self._go_on_again)
+            return False
+        return True
+
+    def _go_on_again(self, _: None) -> None:
+        self._stopped = False
+        self._go_on()
+
     def _begin(self, request: int, done: Callable[[int], None]) -> None:
         self._busy += 1
         self._log.begin_ns[request] = self._clock.now
@@ -131,8 +170,8 @@ class VirtioPmem:
             served = [(request, done)]
             if self._monitor.reuses_result:
                 served += self._reused()
-            elif self._waiting:
-                self._begin(*self._waiting.popleft())
+            else:
+                self._go_on()
             for one, _ in served:
                 self._log.ack_ns[one] = self._clock.now
                 self._log.result[one] = result
@@ -143,6 +182,7 @@ class VirtioPmem:
 
     def _reused(self) -> list[tuple[int, Callable[[int], None]]]:
         """Requests that get the result of a call that began before they were posted."""
-        found = list(self._waiting)
-        self._waiting.clear()
+        found = []
+        while self._may_take():
+            found.append(self._waiting.popleft())
         return found

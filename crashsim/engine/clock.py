@@ -27,6 +27,7 @@ class Rank(IntEnum):
     COMMIT = 5 << 40
     GUEST_FLUSHER = 6 << 40
     BACKGROUND = 7 << 40
+    LIMITER = 8 << 40
 
 
 class Clock:

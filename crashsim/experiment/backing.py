@@ -13,7 +13,7 @@ from pydantic import Field
 
 from crashsim.experiment import units
 from crashsim.experiment.part import Contradiction, Part
-from crashsim.experiment.quantities import Duration, Ratio, Size
+from crashsim.experiment.quantities import Count, Duration, PositiveDuration, Ratio, Size
 
 SMALLEST_FOLIO_BYTES = 4096
 LARGEST_FOLIO_BYTES = 2 << 20
@@ -53,6 +53,14 @@ class Backing(Part):
             for key in ("extents", "prealloc", "folio"):
                 if getattr(self, key) != type(self).model_fields[key].default:
                     yield Contradiction((key,), f"{key} is a file's; this backing is {self.kind}")
+
+
+class RateLimiter(Part):
+    """Firecracker's limit on a device's flushes."""
+
+    ops: Count = Field(description="How many flushes at once, and in each refill time.")
+    refill: PositiveDuration = Field(description="In which time the bucket fills up.")
+    burst: int = Field(default=0, ge=0, le=10**9, description="So many more at first, once.")
 
 
 class Fault(Part):

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, cast
 from pydantic import Field, field_validator
 
 from crashsim.experiment import units
-from crashsim.experiment.backing import Backing
+from crashsim.experiment.backing import Backing, RateLimiter
 from crashsim.experiment.disk import Disk
 from crashsim.experiment.expect import Condition, Expect
 from crashsim.experiment.explore import Check, Explore
@@ -104,6 +104,9 @@ class Device(Part):
         default=None, description="QEMU's cache mode of a virtio-blk. Default: writeback."
     )
     backing: Backing = Field(default=Backing(), description="The memory under the device.")
+    rate_limiter: RateLimiter | None = Field(
+        default=None, description="Firecracker's limit on flushes. Default: none."
+    )
     plugged: Duration = Field(default=0, description="When the device is plugged in.")
     workload: Workload | None = Field(
         default=None,
@@ -126,6 +129,8 @@ class Device(Part):
         if past_it and (self.backing.prealloc or self.backing.folio != Backing().folio):
             message = "cache: none leaves out the host's page cache: no folio, no prealloc"
             yield Contradiction(("backing",), message)
+        if self.rate_limiter is not None and self.type != "virtio-pmem":
+            yield Contradiction(("rate_limiter",), f"a {self.type} has no flush requests to limit")
         if self.type == "real-nvdimm" and self.backing != Backing():
             yield Contradiction(("backing",), "a real NVDIMM is memory by itself, without a file")
 
@@ -392,6 +397,9 @@ class Experiment(Part):
                 blamed = (*path, "name") if "name" in device.model_fields_set else path
                 yield Contradiction(blamed, f"another device is called {device.name} already")
             seen.add(device.name)
+            if device.rate_limiter is not None and not self.vmm.startswith("firecracker"):
+                message = f"only firecracker limits flushes, {self.vmm} does not"
+                yield Contradiction((*path, "rate_limiter"), message)
             if isinstance(workload, Recording) and device.type == "virtio-blk":
                 yield Contradiction(
                     (*path, "type"), "a recording is what left the guest's page cache"

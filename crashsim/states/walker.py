@@ -67,7 +67,7 @@ class Walker:
         wanted = {atom: version for atom, version in choices if version}
         image, atoms = self._image, self._atoms
         written = []
-        for number in {atom for atom, _ in wanted.items() ^ self._version.items()}:
+        for number in sorted({atom for atom, _ in wanted.items() ^ self._version.items()}):
             atom = atoms[number]
             content = atom.versions[wanted.get(number, 0)]
             start = atom.start
