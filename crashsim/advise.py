@@ -4,8 +4,12 @@ Contract: what is at fault is read from one History: an acknowledgement that no 
 stands behind lacks a sync; one that has such a flush and is lost all the same is the fault of a
 setting below. Every change that is advised was run, with all its syncs: no acknowledgement is
 uncovered at any instant and no promise is broken. Cheapest first: fewest flushes, then waiting. At
-most `MOST_RUNS` simulations are made; single changes come before pairs. A sync is redundant when
-nothing was stored since the last one; leaving such syncs out is run, too.
+most `MOST_RUNS` simulations are made; single changes come before pairs.
+
+Where a sync is missing: in a recording before which marks; a workload acknowledges records either
+with their last write, and then each lacks one there, or with a sync. A sync is redundant when
+nothing was stored since the last one; leaving such syncs out is run, too. Others are never called
+redundant, though every acknowledgement might be covered without them: they may order writes.
 """
 
 from __future__ import annotations
@@ -24,8 +28,8 @@ from crashsim.experiment.model import Experiment, Recording
 from crashsim.experiment.units import format_duration
 from crashsim.guest.program import Op, Program
 from crashsim.inputs import make_inputs
-from crashsim.power import loss
-from crashsim.power.safety import Safety, Stage
+from crashsim.power.losses import Losses
+from crashsim.power.safety import Stage
 from crashsim.stack import simulate
 
 MOST_RUNS = 60
@@ -119,14 +123,12 @@ def advise(experiment: Experiment, advance: Advance = lambda _done, _what: None)
 
 def figures(history: History) -> Figures:
     """What a power cut takes at the worst instant, and the price."""
-    first, last = loss.rows_safe(history, Safety(history, Stage.DURABLE))
-    writes = loss.write_safety(history, first, last)
-    uncovered = loss.uncovered(history, loss.acknowledgements_safe(history, writes))
-    inside = uncovered.instants < history.end_ns
-    values = uncovered.values[inside]
+    found = Losses(history, Stage.DURABLE)
+    inside = found.uncovered.instants < history.end_ns
+    values = found.uncovered.values[inside]
     return Figures(
         uncovered=int(values.max()) if values.size else 0,
-        broken=int(loss.broken_promises(history, last)[0].size),
+        broken=int(found.broken[0].size),
         flushes=int(history.flush_device.size),
         wait_ns=int(history.facts["guest_wait_ns"]),
     )
@@ -171,7 +173,7 @@ def _settings(experiment: Experiment) -> Iterator[Change]:
             yield Change("guest.on_sync_error", old, reaction, "H14")
     if experiment.disk.ignores_flush:
         yield Change("disk.ignores_flush", "true", "false", "D4", "a disk that honours FLUSH")
-    for name in ("ignored_flush", "shorn"):
+    for name in ("ignored_flush", "shorn", "corrupted", "dead"):
         if getattr(experiment.disk.faults, name).configured:
             yield Change(f"disk.faults.{name}", "configured", "none", "D4", "another disk")
     if not experiment.disk.plp:
@@ -227,9 +229,9 @@ def _with_syncs(
 
 
 def _covered_when_given(history: History) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
-    first, last = loss.rows_safe(history, Safety(history, Stage.DURABLE))
-    writes = loss.write_safety(history, first, last)
-    return loss.acknowledgements_safe(history, writes) <= history.ack_t_ns
+    ready: np.ndarray[tuple[int], np.dtype[np.bool_]]
+    ready = Losses(history, Stage.DURABLE).covered_ns <= history.ack_t_ns
+    return ready
 
 
 def _flushed(program: Program, before: I64) -> Program:
@@ -279,10 +281,11 @@ def _redundant(history: History, programs: Sequence[Program]) -> tuple[int, list
 
 def _first_lost(history: History) -> str:
     """The first acknowledgement that can be lost, and what it lacks."""
-    first, last = loss.rows_safe(history, Safety(history, Stage.DURABLE))
-    writes = loss.write_safety(history, first, last)
-    safe = loss.acknowledgements_safe(history, writes)
+    found = Losses(history, Stage.DURABLE)
+    safe = found.covered_ns
     late = np.flatnonzero(safe > history.ack_t_ns)
+    if not late.size and found.uncovered.instants.size:
+        return "what had been durable was lost again: the disk is at fault (D4)"
     if not late.size:
         return "a flush was acknowledged with success and a store it covers was not durable (V2)"
     ack = int(late[0])

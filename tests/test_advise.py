@@ -58,6 +58,15 @@ def test_a_disk_that_ignores_flush_is_at_fault() -> None:
     assert keys(text) == [("disk.ignores_flush",), ("disk.plp",)]
 
 
+@pytest.mark.parametrize("fault", ["corrupted", "dead"])
+def test_a_disk_that_loses_again_what_it_kept_is_at_fault(fault: str) -> None:
+    text = BASE % ("", "", "fdatasync") + f"disk: {{faults: {{{fault}: {{at: [12ms]}}}}}}\n"
+    assert (f"disk.faults.{fault}",) in keys(text)
+    assert ("disk.plp",) not in keys(text)
+    if fault == "dead":
+        assert "lost again" in advise(experiment(text)).lost
+
+
 def test_a_monitor_that_reuses_results_is_at_fault() -> None:
     text = (ROOT / "experiments" / "firecracker-litmus.yaml").read_text(encoding="utf-8")
     (case,) = [
