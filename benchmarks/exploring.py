@@ -9,9 +9,11 @@ import os
 import resource
 import struct
 import tempfile
+from itertools import pairwise
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
+from statistics import median
 from time import perf_counter
 from typing import Any
 
@@ -64,17 +66,29 @@ def _subject(stores: int, command: str | None = None) -> Subject:
     return Subject(history, 0, space, lambda: Command(command or TRUE))
 
 
-def programs(_side: object, states: int, seconds: float) -> Answer:
+def programs(_side: object, states: int, seconds: float, rounds: int) -> Answer:
     """States a second with a program as checker, on all processors, and how many of that program
-    the machine can spawn by itself, before and after."""
+    the machine can spawn by itself: medians of rounds, each with its own share, for a machine that
+    is not alone is never as fast twice."""
     workers = os.cpu_count() or 1
-    before = _spawned(workers, seconds)
     subject = _subject(8, TRUE)
-    start = perf_counter()
-    found = explore(subject, Budget(states), seed=1, workers=workers)
-    explored = found.checked / (perf_counter() - start)
-    after = _spawned(workers, seconds)
-    return {"explored": explored, "spawned": (before + after) / 2, "checked": found.checked}
+    spawned, explored, checked = [_spawned(workers, seconds)], [], 0
+    for _ in range(rounds):
+        start = perf_counter()
+        found = explore(subject, Budget(states), seed=1, workers=workers)
+        explored.append(found.checked / (perf_counter() - start))
+        spawned.append(_spawned(workers, seconds))
+        checked += found.checked
+    shares = [
+        2 * one / (before + after)
+        for one, (before, after) in zip(explored, pairwise(spawned), strict=True)
+    ]
+    return {
+        "explored": median(explored),
+        "spawned": median(spawned),
+        "share": median(shares),
+        "checked": checked,
+    }
 
 
 def _spawned(workers: int, seconds: float) -> float:

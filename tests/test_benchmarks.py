@@ -118,7 +118,14 @@ def test_comparing_nothing_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None
             return {"crashsim_s": 1, "simpy_s": 1, "steps": 0, "different": []}
         sizes = {"pages": 1, "rebuild_s": 1, "size_bytes": 0}
         steps = {"generate_s": 1, "simulate_s": 1, "loss_s": 1, "peak_bytes": 1}
-        explored = {"images": 0, "seconds": 1, "explored": 1, "spawned": 1, "checked": 0}
+        explored = {
+            "images": 0,
+            "seconds": 1,
+            "explored": 1,
+            "spawned": 1,
+            "share": 1,
+            "checked": 0,
+        }
         recorded = {"atoms": 0, "log_bytes": 1}
         return {**sizes, **steps, **explored, **recorded, "steps": 0, "flushes": 0}
 

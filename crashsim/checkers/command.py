@@ -28,7 +28,7 @@ import sys
 from pathlib import Path
 
 from crashsim.checkers.filesystem import SYSTEM_PATH, How
-from crashsim.checkers.spawn import Ended
+from crashsim.checkers.spawn import Ended, Environment
 from crashsim.checkers.station import DEVICE, MEMORY_BYTES, TIME_LIMIT_S, Station
 from crashsim.checkers.verdict import OK, Acks, Ranges, Verdict, verdict
 from crashsim.checkers.workshop import Workshop
@@ -59,7 +59,7 @@ class Command:
         self._time_limit_s = time_limit_s
         wants_files = any("{mnt}" in word for word in self._words)
         self._station = Station(time_limit_s, memory_bytes, device, how if wants_files else None)
-        self._filled: tuple[Workshop, list[str], dict[str, str]] | None = None
+        self._filled: tuple[Workshop, list[str], Environment] | None = None
 
     @property
     def way(self) -> str | None:
@@ -79,7 +79,7 @@ class Command:
         _, words, environment = self._filled
         return self._judge(shop.run(words, environment))
 
-    def _fill(self, shop: Workshop) -> tuple[list[str], dict[str, str]]:
+    def _fill(self, shop: Workshop) -> tuple[list[str], Environment]:
         paths = {
             "image": str(shop.image.path),
             "device": str(shop.device),
@@ -92,7 +92,7 @@ class Command:
         environment = {f"CRASHSIM_{name.upper()}": path for name, path in paths.items()}
         work = str(shop.work)
         environment |= {"PATH": _PATH, "HOME": work, "TMPDIR": work}
-        return words, environment
+        return words, {os.fsencode(k): os.fsencode(v) for k, v in environment.items()}
 
     def _judge(self, ended: Ended) -> Verdict:
         if ended.status == 0 and not ended.timed_out and not ended.output:

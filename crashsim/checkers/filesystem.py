@@ -38,7 +38,7 @@ from crashsim.errors import CrashsimError, UsageError
 
 How = Literal["auto", "loop", "debugfs"]
 SYSTEM_PATH = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
-_ENVIRONMENT = {"PATH": SYSTEM_PATH, "LC_ALL": "C"}
+_ENVIRONMENT = {b"PATH": os.fsencode(SYSTEM_PATH), b"LC_ALL": b"C"}
 _OPTIONS = {"xfs": "nouuid"}  # copies of one file system may be mounted at the same time
 _OURS = (errno.EPERM, errno.EACCES, errno.EBUSY, errno.ENOMEM, errno.ENODEV, errno.EMFILE)
 _E2FSCK_REPAIRED = 3  # 1: repaired, 2: a mounted one would need a reboot

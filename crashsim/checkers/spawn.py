@@ -28,6 +28,8 @@ _MOST_OUTPUT_BYTES = 1 << 16
 _PIPE_BYTES = 1 << 16
 _DEFAULT_SIGNALS = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
+Environment = Mapping[bytes, bytes]  # encoded once, not for every image
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -61,7 +63,7 @@ class Launcher:
             (resource.RLIMIT_CORE, 0),
         )
         self._limits = [
-            (kind, _at_most(value, resource.getrlimit(kind)[1])) for kind, value in wanted
+            (kind, (_at_most(value, resource.getrlimit(kind)[1]),) * 2) for kind, value in wanted
         ]
         called(libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0))
         self._null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
@@ -76,7 +78,7 @@ class Launcher:
         self._poll = select.poll()
         self._poll.register(self._read, select.POLLIN)
 
-    def run(self, words: list[str], environment: Mapping[str, str], folder_fd: int) -> Ended:
+    def run(self, words: list[str], environment: Environment, folder_fd: int) -> Ended:
         """Run it in the folder; `words[0]` is the program's path."""
         mine_before = _children()
         output = bytearray()
@@ -98,7 +100,7 @@ class Launcher:
         for descriptor in (self._null, self._read, self._write):
             os.close(descriptor)
 
-    def _start(self, words: list[str], environment: Mapping[str, str], folder_fd: int) -> int:
+    def _start(self, words: list[str], environment: Environment, folder_fd: int) -> int:
         here = os.open(".", os.O_PATH | os.O_CLOEXEC)
         os.fchdir(folder_fd)  # posix_spawn knows no folder
         try:
@@ -114,9 +116,11 @@ class Launcher:
         finally:
             os.fchdir(here)
             os.close(here)
-        with suppress(ProcessLookupError, PermissionError):  # it ended; it is another user's
-            for kind, value in self._limits:
-                resource.prlimit(process, kind, (value, value))
+        try:
+            for kind, both in self._limits:
+                resource.prlimit(process, kind, both)
+        except (ProcessLookupError, PermissionError):  # it ended; it is another user's
+            pass
         return process
 
     def _wait(self, process: int, output: bytearray) -> bool:
@@ -138,8 +142,10 @@ class Launcher:
 
     def _drain(self, output: bytearray) -> None:
         """Take what has been printed, as much as the pipe holds: more may come without end."""
-        with suppress(BlockingIOError):
+        try:
             output += os.read(self._read, _PIPE_BYTES)
+        except BlockingIOError:
+            return
         if len(output) > _MOST_OUTPUT_BYTES:
             del output[_MOST_OUTPUT_BYTES // 2 : -_MOST_OUTPUT_BYTES // 2]
 

@@ -11,11 +11,10 @@ made before its workers are forked. Files a program finds:
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 
 from crashsim.checkers.folder import Folder, empty
 from crashsim.checkers.private import PrivateFile
-from crashsim.checkers.spawn import Ended, Launcher, Limits
+from crashsim.checkers.spawn import Ended, Environment, Launcher, Limits
 from crashsim.checkers.verdict import Acks, Ranges
 from crashsim.checkers.watch import Watch
 
@@ -72,7 +71,7 @@ class Workshop:
             self._watch.touched()  # by this very function, and by `usable`
             self._emptied = False
 
-    def run(self, words: list[str], environment: Mapping[str, str]) -> Ended:
+    def run(self, words: list[str], environment: Environment) -> Ended:
         """Run a program here."""
         return self._launcher.run(words, environment, self._folder.work_fd)
 

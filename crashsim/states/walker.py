@@ -28,6 +28,9 @@ class Walker:
         self._base = -1  # the epoch whose guaranteed content lies below; -1: before the run
         self._base_digest = 0
         self._atoms: tuple[Atom, ...] = ()
+        self._versions: list[tuple[bytes, ...]] = []  # of each atom, and where they go
+        self._spans: list[tuple[int, int]] = []
+        self._places: list[slice] = []
         self._version: dict[int, int] = {}  # of atoms not at version 0
         self._difference: int | None = 0  # of the digest; None: to be worked out
         self._changes: dict[int, tuple[int, ...]] = {}
@@ -60,23 +63,21 @@ class Walker:
         self._base_digest += self._digest_of(changed)
         self._base = epoch.number
         self._atoms = epoch.atoms
+        self._versions = [atom.versions for atom in epoch.atoms]
+        self._spans = [(atom.start, atom.start + len(atom.versions[0])) for atom in epoch.atoms]
+        self._places = [slice(*span) for span in self._spans]
         self._changes.clear()
 
     def move_to(self, choices: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
         """Go to a state of the epoch; returns the [start, end) that were written: what differs."""
         wanted = {atom: version for atom, version in choices if version}
-        image, atoms = self._image, self._atoms
-        written = []
-        for number in sorted({atom for atom, _ in wanted.items() ^ self._version.items()}):
-            atom = atoms[number]
-            content = atom.versions[wanted.get(number, 0)]
-            start = atom.start
-            end = start + len(content)
-            image[start:end] = content
-            written.append((start, end))
-        if written:
+        moved = sorted({atom for atom, _ in wanted.items() ^ self._version.items()})
+        image, places, versions, version_of = self._image, self._places, self._versions, wanted.get
+        for atom in moved:
+            image[places[atom]] = versions[atom][version_of(atom, 0)]
+        if moved:
             self._version, self._difference = wanted, None
-        return written
+        return [self._spans[atom] for atom in moved]
 
     def restore(self) -> None:
         """Every atom at version 0."""
@@ -98,8 +99,7 @@ class Walker:
         self.move_to(enumerate(at))
         held = self._version
         ends = [(radix - 1, 0) for radix in radices]
-        places = [slice(atom.start, atom.start + len(atom.versions[0])) for atom in atoms]
-        versions = [atom.versions for atom in atoms]
+        places, versions = self._places, self._versions
         changes = [self._changes_of(number) for number in range(len(atoms))]
         yield self.digest
         difference = self._difference or 0
