@@ -1,7 +1,8 @@
 """The oracle's worlds as experiments and programs of the simulator, and both answers in one form.
 
 `comparable(world)` leaves out what a `Program` cannot say: it has one sync call and one group delay
-for all its operations, and a recording has neither a journal timer nor a guest page cache.
+for all its operations, and a recording has neither a journal timer nor a guest page cache; and what
+an `Experiment` has no key for.
 `simulated` and `predicted` give everything that happened in a run as `Facts`, `simulated_loss` and
 `predicted_loss` everything that a failure takes as `Lost`; what is equal compares equal.
 """
@@ -18,7 +19,7 @@ import pytest
 from crashsim.device.virtio_pmem import MONITORS
 from crashsim.engine.history import NEVER, History, Reason
 from crashsim.engine.streams import I64
-from crashsim.experiment.backing import Backing, DiskFaults, Fault
+from crashsim.experiment.backing import Backing, DiskFaults, Fault, RateLimiter
 from crashsim.experiment.model import (
     Device,
     Disk,
@@ -29,19 +30,8 @@ from crashsim.experiment.model import (
     Host,
 )
 from crashsim.guest.program import Call, Op, Program
-from crashsim.power.at_risk import at_risk
-from crashsim.power.loss import (
-    acknowledgements_safe,
-    broken_promises,
-    holes,
-    recovery_point,
-    rows_safe,
-    torn,
-    uncovered,
-    unsaved,
-    write_safety,
-)
-from crashsim.power.safety import Domain, Safety, Stage, kept_stage
+from crashsim.power.losses import Losses
+from crashsim.power.safety import Domain, kept_stage
 from crashsim.power.steps import StepFunction
 from crashsim.stack import simulate
 from tests.oracle import (
@@ -58,7 +48,7 @@ from tests.oracle import (
 )
 from tests.oracle.inputs import PAGE_BYTES, Item, first_pages
 from tests.oracle.inputs import Program as Items
-from tests.oracle.loss import Loss, Steps, loss, uncovered_marks
+from tests.oracle.loss import Loss, Steps, loss
 from tests.oracle.outcome import FlushRequest
 
 V = TypeVar("V")
@@ -162,7 +152,13 @@ def experiment(world: OracleWorld) -> Experiment:
             plp=disk.plp,
             fua=disk.fua,
             ignores_flush=disk.ignores_flush,
-            faults=DiskFaults(ignored_flush=_fault(disk.ignored_flush), shorn=_fault(disk.shorn)),
+            faults=DiskFaults(
+                **{
+                    name: Fault(share=fault.share, at=fault.at)
+                    for name in ("ignored_flush", "shorn", "corrupted", "dead")
+                    if (fault := getattr(disk, name)) != OracleFault()
+                }
+            ),
         ),
     )
 
@@ -181,11 +177,15 @@ def _device(number: int, device: OracleDevice) -> Device:
             discard_data=device.discard_data,
         ),
         plugged=device.plug_ns,
+        rate_limiter=_rate_limiter(device),
     )
 
 
-def _fault(fault: OracleFault) -> Fault:
-    return Fault(share=fault.share, at=fault.at)
+def _rate_limiter(device: OracleDevice) -> RateLimiter | None:
+    limiter = device.rate_limiter
+    if limiter is None:
+        return None
+    return RateLimiter(ops=limiter.ops, refill=limiter.refill_ns, burst=limiter.burst)
 
 
 def programs(world: OracleWorld) -> list[Program]:
@@ -424,21 +424,18 @@ class Lost:
 
 def simulated_loss(history: History, domain: str) -> Lost:
     end = history.end_ns
-    safety = Safety(history, kept_stage(Domain(domain)))
-    writes = write_safety(history, *rows_safe(history, safety))
-    covered = acknowledgements_safe(history, writes)
+    found = Losses(history, kept_stage(Domain(domain)))
     broken: list[tuple[int, int]] = []
     if domain == Domain.POWER_CUT:
-        request, _ = broken_promises(history, rows_safe(history, Safety(history, Stage.DURABLE))[1])
+        request = found.broken[0]
         broken = [(int(history.flush_submit_ns[r]), int(history.flush_ack_ns[r])) for r in request]
-    ramps = recovery_point(writes)
     return Lost(
-        at_risk=_steps(at_risk(history, safety), end),
-        unsaved=_steps(unsaved(writes), end),
-        recovery=_oldest(_rows(*ramps), end),
-        uncovered=_steps(uncovered(history, covered), end),
-        holes=set(writes.write[holes(writes, end)].tolist()),
-        torn=set(writes.write[torn(writes, end)].tolist()),
+        at_risk=_steps(found.at_risk, end),
+        unsaved=_steps(found.unsaved, end),
+        recovery=_oldest(_rows(*found.recovery), end),
+        uncovered=_steps(found.uncovered, end),
+        holes=set(found.writes.write[found.holes].tolist()),
+        torn=set(found.writes.write[found.torn].tolist()),
         broken=sorted(broken),
     )
 
@@ -473,7 +470,7 @@ def predicted_loss(outcome: Outcome, domain: str, recorded: bool) -> Lost:
         at_risk=_clip(expected.at_risk, end),
         unsaved=_clip(expected.unsaved, end),
         recovery=_clip(expected.recovery, end),
-        uncovered=_clip(uncovered_marks(outcome) if recorded else expected.uncovered, end),
+        uncovered=_clip(expected.uncovered_marks if recorded else expected.uncovered, end),
         holes=expected.holes,
         torn=expected.torn,
         broken=sorted(

@@ -13,6 +13,8 @@ from tests.oracle import (
     FlushedWrite,
     OracleDevice,
     OracleGuest,
+    OracleHost,
+    OracleLimiter,
     OracleWorld,
     Outcome,
     Sync,
@@ -20,6 +22,7 @@ from tests.oracle import (
     run,
 )
 from tests.oracle.cases import (
+    DEVICE,
     DISK,
     HOST,
     P,
@@ -32,6 +35,7 @@ from tests.oracle.cases import (
     small_memory,
 )
 from tests.oracle.clock import draw
+from tests.oracle.device import Bucket
 from tests.oracle.inputs import Item, check
 from tests.oracle.loss import COPIES_AND_QUITS, DOMAINS, loss
 from tests.oracle.worlds import worlds
@@ -205,6 +209,63 @@ def test_V9_virtio_blk_without_cache_writes_past_the_hosts_pages() -> None:
     assert loss(outcome).broken == []
 
 
+# --- rate limiters --------------------------------------------------------------------------------
+
+
+def limited(ops: int, refill_ns: int, burst: int = 0) -> OracleDevice:
+    return OracleDevice(8, (), rate_limiter=OracleLimiter(ops, refill_ns, burst))
+
+
+FIRECRACKER = replace(HOST, monitor="firecracker")
+REUSES = replace(HOST, monitor="firecracker-reused-result")
+
+
+def test_V3_a_queue_without_tokens_stops_for_100_ms_at_a_time() -> None:
+    # One of the burst at 0, two of the bucket at 1000 (full, so it counts from there) and 2000. The
+    # next token is there at 500,001,000: the fifth stop, begun at 3000, ends behind it.
+    outcome = play([Sync()] * 5, host=FIRECRACKER, like=limited(2, 10**9, 1))
+    begun = [request.fsync_begun for request in outcome.flush_requests]
+    assert begun == [0, 1000, 2000, 500_003_000, 1_000_004_000]
+    assert acknowledged(outcome)[-1] == 1_000_005_000
+
+
+def test_V3_a_token_that_comes_earlier_does_not_end_the_stop() -> None:
+    outcome = play([Sync()] * 2, host=FIRECRACKER, like=limited(1, 2000))
+    assert acknowledged(outcome) == [1000, 100_002_000]
+
+
+def test_V3_tokens_come_at_whole_nanoseconds_and_no_more_than_the_bucket_holds() -> None:
+    bucket = Bucket(OracleLimiter(3, 10))
+    assert [bucket.take(0) for _ in range(4)] == [True, True, True, False]
+    assert [t for t in (3, 4, 9, 10, 12, 15) if bucket.take(t)] == [4, 9, 12]
+    assert [bucket.take(1000) for _ in range(4)] == [True, True, True, False]
+
+
+def test_V3_a_request_without_a_token_is_given_no_reused_result() -> None:
+    # All but the first wait at 1000, when its call returns: one takes a token, the next finds none.
+    # A token comes every 100 ms, so it makes its own call behind the stop; so does the last.
+    programs = [[Sync(delay_ns=delay)] for delay in (0, 10, 20, 30)]
+    outcome = play(*programs, host=REUSES, like=limited(2, 200_000_000))
+    begun = [request.fsync_begun for request in outcome.flush_requests]
+    assert begun == [0, None, 100_001_000, 200_002_000]
+    assert acknowledged(outcome) == [1000, 1000, 100_002_000, 200_003_000]
+
+
+@pytest.mark.parametrize("host", [FIRECRACKER, REUSES])
+def test_V3_with_tokens_enough_a_limiter_changes_nothing(host: OracleHost) -> None:
+    programs = [[Write(0, 8), Sync(), Sync(delay_ns=delay)] for delay in (0, 10, 500)]
+    ample, plain = (play(*programs, host=host, like=like) for like in (limited(9, 1), DEVICE))
+    assert ample.flush_requests == plain.flush_requests
+    assert batches(ample) == batches(plain)
+
+
+def test_V3_only_firecrackers_pmem_devices_have_a_limiter() -> None:
+    with pytest.raises(ValueError, match="rate limiter"):
+        play([Sync()], like=limited(1, 1))
+    with pytest.raises(ValueError, match="rate limiter"):
+        play([Sync()], host=FIRECRACKER, like=replace(limited(1, 1), kind="virtio-blk"))
+
+
 # --- random worlds --------------------------------------------------------------------------------
 
 SMALL = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -236,6 +297,15 @@ def test_what_is_kept_by_a_power_cut_is_kept_by_every_failure_of_less(world: Ora
     assert peaks[0] == 0 and peaks[1] <= peaks[2]
 
 
+def stopped(world: OracleWorld, outcome: Outcome) -> bool:
+    """A request found no token and waited for the queue to go on."""
+    return any(
+        world.devices[request.device].rate_limiter is not None
+        and (request.fsync_begun or 0) - (request.submitted or 0) >= 10**8
+        for request in outcome.flush_requests
+    )
+
+
 def facts(world: OracleWorld, outcome: Outcome) -> dict[str, object]:
     reaction = world.guest.on_sync_error
     requests = outcome.flush_requests
@@ -244,6 +314,9 @@ def facts(world: OracleWorld, outcome: Outcome) -> dict[str, object]:
         "failed batch": outcome.failed_batches,
         "ignored": outcome.ignored_flushes,
         "shorn": outcome.shorn_pages,
+        "damaged": outcome.damages,
+        "died": outcome.died_ns is not None,
+        "stopped": stopped(world, outcome),
         "committed": outcome.committed["L5"],
         "queue full": [r for r in requests if (r.submitted or 0) > r.asked],
         "no call": [r for r in requests if r.acknowledged is not None and r.fsync_begun is None],
@@ -257,7 +330,7 @@ def facts(world: OracleWorld, outcome: Outcome) -> dict[str, object]:
 def test_the_random_worlds_reach_the_newer_rules() -> None:
     reached: Counter[str] = Counter()
 
-    @settings(max_examples=300, deadline=None, derandomize=True, database=None)
+    @settings(max_examples=600, deadline=None, derandomize=True, database=None)
     @given(worlds(new=True))
     def look(world: OracleWorld) -> None:
         outcome = run(world)
@@ -266,4 +339,5 @@ def test_the_random_worlds_reach_the_newer_rules() -> None:
     look()
     expected = {"killed", "failed batch", "ignored", "shorn", "committed", "queue full", "no call"}
     expected |= {"direct", "minus one", "folio", "give-up", "retry", "rewrite", "panic"}
+    expected |= {"damaged", "died", "stopped"}
     assert expected <= set(reached), expected - set(reached)

@@ -99,6 +99,12 @@ def test_V3_one_call_for_each_request_or_a_serialized_driver_keeps_the_promise(
     ].size
 
 
+def test_V3_a_flush_that_gets_anothers_result_has_cleaned_nothing() -> None:
+    late = [Write(P, 8, 500), Sync("msync"), Write(P + 8, 8)]
+    history = play([Sync("msync")], late, vmm="firecracker-reused-result", until=20_000)
+    assert history.store_t_ns.tolist() == [510, 1000]  # no second fault
+
+
 MS = 1_000_000
 
 

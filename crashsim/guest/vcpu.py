@@ -407,6 +407,8 @@ class VCpu:
 
         def done(ok: bool) -> None:
             self._clean_wait = False
+            if self.dirty.count and self._memory.cleaned_by_sync:
+                self._stale = True  # the call cleaned nothing: it got another one's result (V3)
             self._free_ns = self._clock.now
             self.wait_ns += self._clock.now - now
             if not ok and kind not in FLUSHES and self._on_sync_error != "give-up":

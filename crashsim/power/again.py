@@ -58,7 +58,8 @@ def lost_again(history: History, safety: Safety, stage: Stage) -> LostAgain | No
         for span, kind in zip(history.devices, history.facts["media"], strict=True)
         if kind == "file"
     ]
-    until = safety.in_file(page, t_ns)
+    # The next I/O of the page mends it, also one that was in flight already (`cache: none`).
+    until = safety.in_file(page, history.batch_t_ns[history.io_batch[ios]] + 1)
     low, high = page, page + 1
     dead_ns = history.facts["dead_ns"]
     if dead_ns != NEVER:

@@ -188,7 +188,7 @@ class PageCache:
             for page in batch.pages:
                 batch.content[page] = layers.page(batch.source, page)
                 if page not in batch.never_arrive:
-                    layers.move(self.clock.now, "L3", batch.content[page])
+                    layers.arrive(self.clock.now, "L3", batch.content[page])
         self.taken_now.clear()
 
     def written(self, new: set[int], batch: Submitted, run: list[int], last: bool) -> None:

@@ -4,7 +4,7 @@ Reading: the order "in which they were scheduled" depends on how a program is bu
 a rank are settled by name, in the order in which the page lists them: rank 0 writes, then FLUSH;
 rank 1 by the order in which the fsyncs began; rank 2 the periodic flusher, background, early, each
 by device; rank 3 vCPUs by number, then journal commits, then the flushers of guests without DAX,
-each by device.
+each by device; rank 5 the rate limiters by device.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ class Rank(IntEnum):
     FLUSHER = 2
     GUEST = 3
     BACKGROUND = 4
+    LIMITER = 5
 
 
 @dataclass(eq=False, slots=True)

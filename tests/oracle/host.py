@@ -139,7 +139,8 @@ class Host(PageCache):
         self.disk.flush(lambda: self.returns(fsync))
 
     def returns(self, fsync: Fsync) -> None:
-        """Rules G9 and H14. Reading: several errors that are due fire with the same call."""
+        """Rules G9, H14 and D4. Reading: several errors that are due fire with the same call, even
+        if that fails for another reason."""
         now, file = self.clock.now, fsync.file
         self.fsyncs.remove(fsync)
         if fsync.covers:
@@ -148,6 +149,6 @@ class Host(PageCache):
             for go_on in waiting:
                 go_on()
         self.outcome.fired_errors += [(instant, now) for instant in self.errors if instant <= now]
-        failed = use_up(self.errors, now) or fsync.file.error
+        failed = use_up(self.errors, now) or fsync.file.error or self.disk.dead
         fsync.file.error = False
         fsync.done(not failed)

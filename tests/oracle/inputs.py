@@ -31,14 +31,15 @@ class Monitor:
     queue: int
     error: int
     reuses_result: bool = False
+    limits_rate: bool = False
 
 
 MONITORS = {
     "qemu": Monitor("fsync", 64, 128, 1),
     "cloud-hypervisor": Monitor("fsync", 1, 256, 1),
     "crosvm": Monitor("msync", 1, 256, 1),
-    "firecracker": Monitor("msync", 1, 256, 2**32 - 1),
-    "firecracker-reused-result": Monitor("msync", 1, 256, 2**32 - 1, reuses_result=True),
+    "firecracker": Monitor("msync", 1, 256, 2**32 - 1, limits_rate=True),
+    "firecracker-reused-result": Monitor("msync", 1, 256, 2**32 - 1, True, limits_rate=True),
 }
 
 
@@ -95,6 +96,15 @@ Program = tuple[Item, ...]
 
 
 @dataclass(frozen=True, slots=True)
+class OracleLimiter:
+    """Rule V3: a bucket of `ops` tokens that fills in `refill_ns`, and `burst` more at first."""
+
+    ops: int
+    refill_ns: int
+    burst: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class OracleDevice:
     """`cache` is that of a virtio-blk device; `plug_ns` is when its vCPUs begin."""
 
@@ -108,6 +118,7 @@ class OracleDevice:
     prealloc: bool = False
     discard_data: bool = False
     plug_ns: int = 0
+    rate_limiter: OracleLimiter | None = None
 
     @property
     def on_file(self) -> bool:
@@ -168,6 +179,12 @@ class OracleDisk:
     ignores_flush: bool = False
     ignored_flush: OracleFault = OracleFault()
     shorn: OracleFault = OracleFault()
+    corrupted: OracleFault = OracleFault()
+    dead: OracleFault = OracleFault()
+
+    @property
+    def may_die(self) -> bool:
+        return bool(self.dead.share[0] or self.dead.at)
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,12 +221,15 @@ def check(world: OracleWorld) -> None:
         raise ValueError(f"unknown reaction {guest.on_sync_error} or {world.host.monitor}")
     if guest.on_sync_error == "rewrite" and guest.acknowledge != "synced":
         raise ValueError("only a program whose records a sync acknowledges can rewrite")
+    for_ever = guest.on_sync_error in ("retry", "rewrite") and world.duration_ns is None
+    if for_ever and world.disk.may_die:
+        raise ValueError("a guest that does not give up on a dead disk never ends")
     if world.host.expire_ns < 1:
         raise ValueError("an age of 0 is not described")
     if world.host.queue is not None and world.host.queue < 1:
         raise ValueError("a queue has room for one request at least")
     for device in world.devices:
-        check_device(device, guest)
+        check_device(device, guest, MONITORS[world.host.monitor])
         for item in (item for program in device.vcpus for item in program):
             if isinstance(item, Write | FlushedWrite):
                 inside = item.offset >= 0 and item.offset + item.length <= device.pages * PAGE_BYTES
@@ -221,7 +241,7 @@ def check(world: OracleWorld) -> None:
                 raise ValueError("a recording enters below the guest's page cache")
 
 
-def check_device(device: OracleDevice, guest: OracleGuest) -> None:
+def check_device(device: OracleDevice, guest: OracleGuest, monitor: Monitor) -> None:
     known = device.backing in BACKINGS and device.kind in KINDS
     if not known or device.cache not in CACHES or device.extents not in EXTENTS:
         raise ValueError(f"unknown device {device}")
@@ -231,6 +251,12 @@ def check_device(device: OracleDevice, guest: OracleGuest) -> None:
         raise ValueError("a real NVDIMM below a guest without DAX is not described")
     if device.backing == "ram" and guest.on_sync_error in ("retry", "rewrite"):
         raise ValueError("a call that always fails is retried for ever")
+    limiter = device.rate_limiter
+    if limiter is not None:
+        if device.kind != "virtio-pmem" or not monitor.limits_rate:
+            raise ValueError("only Firecracker's virtio-pmem devices have a rate limiter")
+        if limiter.ops < 1 or limiter.refill_ns < 1 or limiter.burst < 0:
+            raise ValueError(f"no tokens ever come: {limiter}")
     folio = device.folio_bytes
     power = PAGE_BYTES <= folio <= FOLIO_BYTES_MOST and folio & (folio - 1) == 0
     if not power or device.pages * PAGE_BYTES % folio:

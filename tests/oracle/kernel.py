@@ -61,8 +61,10 @@ class Kernel:
             self.flushes.ask(device, -1, lambda success: None)
 
     def flush_count(self, device: int, call: str) -> int:
-        """Rule G4: the device flushes of a call; an fsync commits."""
+        """Rule G4: the device flushes of a call; an fsync commits, also a store of its instant."""
         filesystem = self.filesystems[device]
+        if call == "fsync" and self.spec.ext4:
+            self.vcpus.start_due_writes(device)
         if call != "fsync" or filesystem.timer is None:
             return 1
         filesystem.timer.cancelled = True

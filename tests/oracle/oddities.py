@@ -21,8 +21,10 @@ from tests.oracle.inputs import (
     OracleFault,
     OracleGuest,
     OracleHost,
+    OracleLimiter,
     OracleWorld,
     Program,
+    Sync,
     Write,
 )
 
@@ -41,6 +43,36 @@ def instants(slow: bool, most: int = 2) -> st.SearchStrategy[tuple[int, ...]]:
 def faults(draw: st.DrawFn, slow: bool) -> OracleFault:
     share = draw(st.sampled_from(((0, 1), (1, 1), (1, 3))))
     return OracleFault(share, draw(st.one_of(st.just(()), instants(slow))))
+
+
+@st.composite
+def deaths(draw: st.DrawFn, slow: bool) -> OracleFault:
+    """At an instant, by chance, or whichever comes first."""
+    share = draw(st.sampled_from(((0, 1), (1, 20), (1, 4))))
+    return OracleFault(
+        share, draw(instants(slow, 1)) if share[0] == 0 or draw(st.booleans()) else ()
+    )
+
+
+@st.composite
+def limiters(draw: st.DrawFn, slow: bool) -> OracleLimiter:
+    """Buckets that are empty soon, whose tokens come before, with and after the end of a stop, and
+    at instants that are rounded."""
+    refill = (1000, 10**8, 7 * 10**8 + 1) if slow else (100, 1001, 3 * 10**8, 10**8 - 1)
+    return OracleLimiter(
+        ops=draw(st.sampled_from((1, 1, 2, 3))),
+        refill_ns=draw(st.sampled_from(refill)),
+        burst=draw(st.sampled_from((0, 0, 0, 1, 2))),
+    )
+
+
+@st.composite
+def limited(draw: st.DrawFn, device: OracleDevice, slow: bool) -> OracleDevice:
+    """With some flushes more, so that tokens run out."""
+    if device.kind != "virtio-pmem":
+        return device
+    more = tuple(program + (Sync(),) * 2 for program in device.vcpus)
+    return replace(device, rate_limiter=draw(limiters(slow)), vcpus=more)
 
 
 @st.composite
@@ -84,6 +116,10 @@ def odd_disks(draw: st.DrawFn, disk: OracleDisk, slow: bool) -> OracleDisk:
         disk = replace(disk, ignored_flush=draw(faults(slow)))
     if seldom(draw):
         disk = replace(disk, shorn=draw(faults(slow)))
+    if seldom(draw):
+        disk = replace(disk, corrupted=draw(faults(slow)))
+    if seldom(draw, 6):
+        disk = replace(disk, dead=draw(deaths(slow)))
     return disk
 
 
@@ -124,10 +160,21 @@ def oddities(draw: st.DrawFn, world: OracleWorld, slow: bool) -> OracleWorld:
     if seldom(draw, 5):
         host = replace(host, free_bytes=draw(st.integers(0, 2 * PAGE_BYTES)))
         devices = [replace(device, extents="sparse") for device in devices]
+    disk, duration = draw(odd_disks(world.disk, slow)), world.duration_ns
+    if MONITORS[host.monitor].limits_rate and not seldom(draw):
+        devices = [draw(limited(device, slow)) for device in devices]
+        if host.early is None and draw(st.booleans()):
+            duration = None  # a stop is longer than most runs
+    if disk.may_die and guest.on_sync_error in ("retry", "rewrite"):
+        # Such a guest asks a dead disk until the end: an instant, so that the end is soon after.
+        at = draw(instants(slow, 1))
+        disk = replace(disk, dead=OracleFault(at=at), flush_ns=max(disk.flush_ns, 100))
+        duration = min(at[0] + 2000, duration or at[0] + 2000)
     return replace(
         world,
         devices=tuple(devices),
         host=host,
-        disk=draw(odd_disks(world.disk, slow)),
+        disk=disk,
         guest=guest,
+        duration_ns=duration,
     )

@@ -127,6 +127,9 @@ class Outcome:
     unfired_ignored_flushes: list[int] = field(default_factory=list)
     shorn_pages: list[tuple[int, int]] = field(default_factory=list)  # batch, page
     unfired_shorn: list[int] = field(default_factory=list)
+    damages: list[tuple[int, int]] = field(default_factory=list)  # D4: instant, page
+    unfired_corrupted: list[int] = field(default_factory=list)
+    died_ns: int | None = None  # D4: when the disk died
     # H13: when the commit of a new page's extent was in the disk's cache, and durable
     committed: dict[str, dict[int, int]] = field(default_factory=lambda: {"L4": {}, "L5": {}})
     killed_ns: int | None = None  # V6: when the store that found the host full would have begun
