@@ -4,6 +4,7 @@
 #   make test   run the tests
 #   make check  lint, format, types, style
 #   make bench  measure
+#   make truth  explore the SQLite recordings, and hold docs/sqlite.md against what comes of it
 #   make docs   write docs/what-you-lose.md anew from the experiments
 #   make clean  remove .venv and what the tools left behind; runs/ stays
 
@@ -14,7 +15,7 @@ RECENT = import sys; sys.exit(sys.version_info < (3, 11))
 PIP = $(BIN)/python -m pip -qq --disable-pip-version-check --no-input
 HAS_PIP = $(BIN)/python -m pip --version >/dev/null 2>&1 || $(BIN)/python -m ensurepip >/dev/null
 
-.PHONY: demo test check bench docs clean
+.PHONY: demo test check bench truth docs clean
 
 demo: .venv/installed
 	@echo "crashsim run experiments/$(DEMO).yaml"
@@ -31,6 +32,11 @@ check: .venv/installed-dev
 
 bench: .venv/installed-dev
 	@$(BIN)/python -m benchmarks
+
+truth: .venv/installed-dev
+	@runs=$$(mktemp -d) && trap 'rm -rf "$$runs"' EXIT && \
+		$(BIN)/crashsim run experiments/sqlite-*.yaml --output "$$runs" && \
+		$(BIN)/python -m tests.sqlite_truth "$$runs"
 
 docs: .venv/installed
 	@$(BIN)/python -m crashsim.what_you_lose --write

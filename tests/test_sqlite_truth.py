@@ -27,6 +27,7 @@ from tests.checkers_support import RECORDINGS, after_requests, entries
 from tests.cli_support import Program
 from tests.sqlite_truth import (
     CHECKER,
+    DOCUMENT,
     EXPERIMENTS,
     FILE_SYSTEM,
     NAMES,
@@ -36,7 +37,6 @@ from tests.sqlite_truth import (
     subject_of,
 )
 
-DOCUMENT = EXPERIMENTS.parent / "docs" / "sqlite.md"
 FINDINGS = sorted((EXPERIMENTS / "findings").glob("*.crashsim-finding"))
 NO_ACKS = Acks((), ())
 
