@@ -90,14 +90,21 @@ def test_a_finding_moves_with_its_recording_and_its_checker(tmp_path: Path) -> N
     text = (first / "torn.crashsim-finding").read_text()
     assert str(tmp_path) not in text and json.loads(text)["files"].keys() == {
         "sqlite-delete-off.log.gz",
+        "sqlite-delete-off.times",
         "ext4-32M.img.gz",
     }
     second = tmp_path / "second"
     first.rename(second)
     saved, again = open_saved(second / "torn.crashsim-finding")
     assert replay(saved, again.subject).as_saved
+    image = (second / "ext4-32M.img.gz").read_bytes()
     (second / "ext4-32M.img.gz").write_bytes(gzip.compress(b"another disk"))
-    with pytest.raises(UsageError, match="has changed"):
+    with pytest.raises(UsageError, match=r"img\.gz: has changed"):
+        open_saved(second / "torn.crashsim-finding")
+    (second / "ext4-32M.img.gz").write_bytes(image)
+    times = (second / "sqlite-delete-off.times").read_bytes()
+    (second / "sqlite-delete-off.times").write_bytes(b"\1" + times[1:])  # a nanosecond later
+    with pytest.raises(UsageError, match=r"times: has changed"):
         open_saved(second / "torn.crashsim-finding")
 
 
