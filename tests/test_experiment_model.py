@@ -8,6 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from crashsim.experiment import model, units
+from crashsim.experiment.backing import RateLimiter
 from crashsim.experiment.disk import PROFILES
 from crashsim.experiment.model import (
     AppendLog,
@@ -166,6 +167,10 @@ CONTRADICTIONS: list[tuple[dict[str, Any], str]] = [
     ({"workload": DoubleBuffer(records=1, body_size=32 * MIB)}, "the workload needs at least"),
     ({"workload": WriteAheadLog(records=1, table_size=64 * MIB)}, "the workload needs at least"),
     ({"workload": AppendLog(records=9, record_size=MIB, vcpus=65)}, "the workload needs at least"),
+    (
+        {"device": Device(size=MIB, rate_limiter=RateLimiter(ops=1, refill=1))},
+        "only firecracker limits flushes, qemu does not",
+    ),
     ({"workload": Recording(log="x"), "sync": Sync()}, "sync does not apply to a recording"),
     ({"workload": Recording(log="x"), "guest": Guest(dax=False)}, "dax: false does not apply"),
 ]
@@ -210,6 +215,14 @@ PARTS: list[tuple[type[Any], dict[str, Any], str]] = [
     (Device, {"size": 5000}, "expected a multiple of 4KiB up to 16TiB"),
     (Device, {"size": (16 << 40) + 4096}, "expected a multiple of 4KiB up to 16TiB"),
     (Device, {"size": 0}, "expected more than 0"),
+    (
+        Device,
+        {"size": MIB, "type": "nvdimm", "rate_limiter": RateLimiter(ops=1, refill=1)},
+        "a nvdimm has no flush requests to limit",
+    ),
+    (RateLimiter, {"ops": 0, "refill": 1}, "greater than or equal to 1"),
+    (RateLimiter, {"ops": 1, "refill": 0}, "expected more than 0"),
+    (RateLimiter, {"ops": 1, "refill": 1, "burst": -1}, "greater than or equal to 0"),
     (Device, {"size": MIB, "name": "Pmem 0"}, "should match pattern"),
     (AppendLog, {"records": 0}, "greater than or equal to 1"),
     (AppendLog, {"records": 1, "vcpus": 129}, "less than or equal to 128"),

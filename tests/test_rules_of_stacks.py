@@ -140,6 +140,20 @@ def test_V3_tokens_come_back_evenly_and_no_more_than_the_bucket_holds() -> None:
     assert [bucket.take(1000) for _ in range(4)] == [True, True, True, False]
 
 
+@pytest.mark.parametrize("vmm", ["firecracker", "firecracker-reused-result"])
+def test_V3_with_tokens_enough_a_run_is_the_one_without_a_limiter(vmm: str) -> None:
+    one = [item for n in range(20) for item in (Write(n * 700 % P, 8, 90, True), Sync("msync"))]
+    two = [item for n in range(15) for item in (Write(P, 8, 250, True), Sync("msync", 40))]
+    alone, both = (one,), (one, two)
+    for programs in (alone, both):
+        free = play(*programs, vmm=vmm)
+        ample = {"rate_limiter": RateLimiter(ops=1000, refill=1)}
+        limited = play(*programs, vmm=vmm, device=ample)
+        assert free.flush_ack_ns.size >= 20, "nothing to compare"
+        for name, column in free.columns().items():
+            assert np.array_equal(column, limited.columns()[name]), name
+
+
 def test_V3_a_request_without_a_token_is_not_given_a_reused_result() -> None:
     reused = "firecracker-reused-result"
     programs = ([Sync("msync")], [Sync("msync", 100)], [Sync("msync", 200)])
