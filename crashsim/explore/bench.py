@@ -43,7 +43,7 @@ class Bench:
         self._view = memoryview(image).toreadonly()
         self._epochs: Iterator[Epoch] = iter(())
         self._epoch: Epoch | None = None
-        self._changed: set[Range] | None = None  # since the last check; None: nothing is known
+        self._changed: list[Range] | None = None  # since the last check, ascending; None: unknown
 
     @property
     def epoch(self) -> Epoch:
@@ -68,7 +68,8 @@ class Bench:
         while here.number < number:
             # Whatever became guaranteed on the way was undecided in an epoch before.
             if self._changed is not None:
-                self._changed.update((a.start, a.start + len(a.versions[0])) for a in here.atoms)
+                spans = [(a.start, a.start + len(a.versions[0])) for a in here.atoms]
+                self._changed = sorted({*self._changed, *spans})
             here = next(self._epochs)
         self._walker.enter(here)
         self._epoch = here
@@ -77,16 +78,15 @@ class Bench:
     def lay(self, choices: Choices) -> memoryview:
         """The image of a state of the epoch, until the next one."""
         written = self._walker.move_to(choices)
-        if self._changed is not None:
-            self._changed.update(written)
+        if written and self._changed is not None:
+            self._changed = sorted({*self._changed, *written}) if self._changed else written
         return self._view
 
     def check(self, choices: Choices, acks: int | None = None) -> Verdict:
         """The verdict on a state of the epoch; `acks`: with the first so many acknowledgements
         instead of all that the epoch can have."""
         image = self.lay(choices)
-        changed = None if self._changed is None else sorted(self._changed)
-        self._changed = set()
+        changed, self._changed = self._changed, []
         return self._checker.check(image, self._first(acks), changed)
 
     def self_test(self, choices: Choices, acks: int) -> Verdict:

@@ -27,7 +27,7 @@ from crashsim.explore.plan import Kind, Step, as_choices, newest, plan, structur
 from crashsim.explore.workers import Answer, CheckerError, Unit, answers
 from crashsim.states import Epoch
 
-_UNIT_STATES = 128
+_UNIT_STATES = 64
 _ATOMS_LOOKED_AT = 1 << 17
 _NO_CONFIDENCE = 0.05
 Advance = Callable[[int, int], None]  # (states checked, states planned)
