@@ -11,12 +11,16 @@ import pytest
 
 from crashsim.checkers import Acks, Verdict
 from crashsim.explore import findings
+from crashsim.explore.bench import Subject
 from crashsim.explore.budget import Budget
 from crashsim.explore.findings import Finding
+from crashsim.explore.plan import Step
 from crashsim.explore.run import Exploration, explore
 from crashsim.explore.story import Involved, tell
 from crashsim.states import Epoch, Rules
-from tests.explore_support import Flush, Item, Judge, Mark, Write, subject
+from tests.explore_support import Flush, Item, Judge, Judged, Mark, Write, subject
+from tests.states_support import Flush as Flushed
+from tests.states_support import run_of, space_of
 
 MOST_CHOICES = 3
 ANY_HOST = Rules()
@@ -240,10 +244,14 @@ def test_a_flag_before_its_fields_has_the_counts_of_the_closed_form(flag_first: 
     )
 
 
-def last_words(items: Sequence[Item], bad: Callable[[memoryview], bool]) -> str:
-    """The end of the story of the first finding."""
+def story(items: Sequence[Item], bad: Callable[[memoryview], bool]) -> tuple[str, ...]:
+    """Of the first finding."""
     judge: Judge = lambda image, acks: "bad" if bad(image) else ""  # noqa: E731
-    return run([*items], judge).findings[0].story[-1]
+    return run([*items], judge).findings[0].story
+
+
+def last_words(items: Sequence[Item], bad: Callable[[memoryview], bool]) -> str:
+    return story(items, bad)[-1]
 
 
 def test_a_part_of_an_old_version_is_told_as_torn_whatever_else_is_kept() -> None:
@@ -259,6 +267,34 @@ def test_an_old_version_that_must_not_survive_is_no_matter_of_flushes() -> None:
     assert "write 0 must not survive without the later one" in told
 
 
+def test_a_version_whose_bytes_were_stored_again_is_the_newest_one() -> None:
+    items: list[Item] = [Write(0, bytes([letter]) * 512) for letter in b"121"]
+    told = last_words([*items, Flush(), Write(0, b"3")], lambda image: image[0] == 49)
+    assert "fails even with all that had reached the disk by then" in told
+
+
+@pytest.mark.parametrize("lost", [True, False])
+def test_a_story_tells_of_writes_that_were_made_before_its_cut_and_of_what_fails_there(
+    lost: bool,
+) -> None:
+    # The flush covers write 0 alone; writes 1 to 3 are undecided before and after it completes.
+    stores = [(10, 0, 512), (80, 512, 512), (150, 1024, 512), (160, 512, 512), (300, 1536, 512)]
+    history = run_of(stores, [Flushed(75, 250)], end_ns=1000)
+    space = space_of(history)
+
+    def judge(image: memoryview, acks: Acks) -> str:
+        fine = image[1536] if lost else image[1024] and not image[1536]
+        return "bad" if image[512] == 2 and not fine else ""  # as write 1 leaves it
+
+    assert len(space) == 2 and [atom.offset for atom in space.epoch(1).atoms] == [512, 1024, 1536]
+    states = [Step("none", ()), Step("only", ((0, 1),))]
+    grouping = findings.Grouping(Subject(history, 0, space, lambda: Judged(judge)))
+    grouping.take([findings.Bad(1, 1, "finding", "bad")], lambda _: iter(states))
+    (found,) = grouping.findings()
+    assert found.epoch == 1 and [one.kept_write for one in found.kept] == [1]
+    assert [one.lost_write for one in found.lost] == ([4] if lost else [])
+
+
 def test_what_fails_with_everything_kept_is_told_so() -> None:
     items: list[Item] = [Write(0, b"1" * 512), Flush(), Write(0, b"2" * 512)]
     told = last_words(items, lambda image: image[0] == 49)
@@ -272,7 +308,9 @@ def test_what_fails_with_everything_kept_is_told_so() -> None:
 def test_a_finding_that_was_not_shrunk_to_the_end_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(findings, "CHECKS_EACH", 3)
     items = [Write(512 * n, b"1" * 512) for n in range(40)]
-    told = last_words(
+    told = story(
         items, lambda image: sum(image[: 512 * 40 : 512]) > 49 * 30 and not image[512 * 39]
     )
-    assert told == "Less may do: it was not shrunk further after 3 checks."
+    assert told[-1] == "Less may do: it was not shrunk further after 3 checks."
+    assert any(line.startswith("Write 39") and "was lost" in line for line in told)
+    assert any(line.startswith("So did") for line in told) and len(told) < 30

@@ -176,8 +176,7 @@ class Grouping:
         epoch = bench.enter(number)
 
         def fails(choices: Choices) -> bool:
-            found = bench.check(choices)
-            return (found.kind, found.outcome) == key
+            return _fails(bench, choices, key)
 
         cause = find_cause(epoch.atoms, step.choices, fails, CHECKS_EACH)
         store_write = self._subject.history.store_write
@@ -205,20 +204,23 @@ class Grouping:
         lost: tuple[Involved, ...],
         key: tuple[str, str],
     ) -> tuple[int, Shrunken]:
-        """The first of the epochs next to each other in which the same choice fails alike."""
+        """The first of the epochs next to each other in which the same cause is possible and fails
+        alike, whatever else is kept or lost."""
         best = number, cause.state
-        wanted = kept if cause.state.end == "guaranteed" else lost
-        if not wanted:
+        upwards = cause.state.end == "guaranteed"
+        if not (kept if upwards else lost):
             return best
         for earlier in range(number - 1, max(-1, number - 1 - _EPOCHS_BACK), -1):
             epoch = self._subject.space.epoch(earlier)
-            there = _translated(epoch, wanted, cause.state.end)
-            if there is None:
+            survived, gone = _translated(epoch, kept, "kept"), _translated(epoch, lost, "lost")
+            if survived is None or gone is None:
                 break
-            state = replace(cause.state, changes=there)
+            both = tuple(sorted(survived + gone))
+            state = replace(cause.state, changes=survived if upwards else gone)
+            far = replace(state, end="newest" if upwards else "guaranteed", changes=both)
             bench.enter(earlier)
-            found = bench.check(as_choices(state.versions(epoch.atoms)))
-            if (found.kind, found.outcome) != key:
+            ends = (as_choices(one.versions(epoch.atoms)) for one in (state, far))
+            if not all(_fails(bench, choices, key) for choices in ends):
                 break
             best = earlier, state
         return best
@@ -266,31 +268,32 @@ class Grouping:
 def _fails_throughout(bench: Bench, number: int, key: tuple[str, str]) -> bool:
     """Both ends of the epoch fail alike: so it is not for what was kept or lost in it."""
     epoch = bench.enter(number)
-    ends = (bench.check(choices) for choices in ((), as_choices(newest(epoch.atoms))))
-    return all((found.kind, found.outcome) == key for found in ends)
+    return all(_fails(bench, end, key) for end in ((), as_choices(newest(epoch.atoms))))
+
+
+def _fails(bench: Bench, choices: Choices, key: tuple[str, str], acks: int | None = None) -> bool:
+    """The checker says the same of it."""
+    found: Verdict = bench.check(choices, acks)
+    return (found.kind, found.outcome) == key
 
 
 def _broken_ack(bench: Bench, choices: Choices, key: tuple[str, str]) -> int:
     """The first acknowledgement with which the state fails, -1 if it fails without any."""
-
-    def fails(count: int) -> bool:
-        found: Verdict = bench.check(choices, count)
-        return (found.kind, found.outcome) == key
-
     low, high = 0, bench.epoch.acks  # fails with `high`; never with fewer than `low`
-    if not high or fails(0):
+    if not high or _fails(bench, choices, key, 0):
         return -1
     while low + 1 < high:
         middle = (low + high) // 2
-        if fails(middle):
+        if _fails(bench, choices, key, middle):
             high = middle
         else:
             low = middle
     return high - 1
 
 
-def _translated(epoch: Epoch, wanted: tuple[Involved, ...], end: str) -> Choices | None:
-    """The same atoms with the same stores in another epoch, if they are undecided there."""
+def _translated(epoch: Epoch, wanted: tuple[Involved, ...], fate: str) -> Choices | None:
+    """The same atoms with (without) the same stores in another epoch, if they are undecided
+    there."""
     by_offset = {atom.offset: number for number, atom in enumerate(epoch.atoms)}
     found: list[tuple[int, int]] = []
     for one in wanted:
@@ -298,11 +301,11 @@ def _translated(epoch: Epoch, wanted: tuple[Involved, ...], end: str) -> Choices
         if number is None:
             return None
         atom = epoch.atoms[number]
-        row = one.kept_row if end == "guaranteed" else one.lost_row
+        row = one.kept_row if fate == "kept" else one.lost_row
         if row not in atom.stores:
             return None
         choice = atom.stores.index(row)
-        if end == "guaranteed":
+        if fate == "kept":
             found.append((number, atom.after[choice]))
         else:
             found.append((number, atom.after[choice - 1] if choice else 0))

@@ -20,6 +20,7 @@ from crashsim.experiment.units import format_bytes, format_duration
 from crashsim.explore.roles import choice_of_version
 from crashsim.states import Atom, Epoch
 
+_MOST_WRITES = 12  # told one by one: more are not shrunk to the end
 _TORN = (
     "Write {} is torn: no flush keeps a write together that is larger than what the disk writes as "
     "one; a checksum over it would tell."
@@ -44,7 +45,7 @@ def involved(atom: Atom, version: int, store_write: I64) -> Involved:
     """An atom at a version."""
     choice = int(choice_of_version(atom)[version])
     kept = atom.stores[choice - 1] if choice else -1
-    lost = atom.stores[choice] if choice < len(atom.stores) else -1
+    lost = atom.stores[choice] if version != atom.newest else -1
     return Involved(
         atom.offset,
         atom.start,
@@ -94,15 +95,19 @@ class _Words:
         self._flushes = np.flatnonzero(mine)
 
     def writes(self, fate: str, parts: tuple[Involved, ...], name: str) -> list[str]:
-        """One line for each write."""
+        """One line for each of the first writes, one for the others."""
         atoms: dict[int, int] = {}
         for one in parts:
             write = one.kept_write if name == "kept" else one.lost_write
             atoms[write] = atoms.get(write, 0) + len(one.content)
-        return [
+        found = sorted(atoms.items(), key=lambda entry: self._row(entry[0]))
+        lines = [
             f"{self._write(write, size)} {fate}" + self._between(write)
-            for write, size in sorted(atoms.items(), key=lambda entry: self._row(entry[0]))
+            for write, size in found[:_MOST_WRITES]
         ]
+        if rest := len(found) - len(lines):
+            lines.append(f"So {'did' if name == 'kept' else 'were'} {rest} more.")
+        return lines
 
     def acknowledgement(self, number: int) -> str:
         """The device's acknowledgement of that number."""
