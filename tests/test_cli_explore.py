@@ -18,8 +18,8 @@ from xml.etree import ElementTree
 import pytest
 
 from crashsim.checkers.filesystem import SYSTEM_PATH
-from crashsim.errors import NothingExplored
 from tests.cli_support import EXPERIMENTS, ROOT, Program, command, environment, outside
+from tests.log_writer import flush, mark, write_log
 
 LOG = """
 device: {size: 64KiB}
@@ -156,16 +156,31 @@ def test_a_budget_that_ends_too_early_is_exit_code_4_and_not_green(
     assert ElementTree.parse(crashsim.latest() / "junit.xml").getroot().get("errors") == "1"
 
 
-def test_nothing_to_explore_is_exit_code_5(
-    crashsim: Program, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def nothing(*_: object) -> None:
-        raise NothingExplored("pmem0: nothing was written")
+IDLE = """
+devices:
+- {name: idle, size: 64KiB, workload: {kind: recording, log: flushes.log}}
+%s
+explore: {states: 10, device: idle, check: {command: 'true'}}
+"""
 
-    monkeypatch.setattr("crashsim.exploring.explore", nothing)
-    answer = crashsim.run(SYNCED)
+
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        ("", "the guest wrote nothing"),
+        ("- {name: busy, size: 64KiB, workload: {kind: append-log, records: 3}}", "idle: nothing"),
+    ],
+    ids=["on one device", "on the explored device"],
+)
+def test_nothing_to_explore_is_exit_code_5_and_leaves_nothing(
+    crashsim: Program, other: str, said: str
+) -> None:
+    write_log(crashsim.folder / "flushes.log", [flush(), mark("done"), flush()])
+    answer = crashsim.run(IDLE % other)
     assert answer.code == 5
-    assert answer.err.splitlines()[-1] == "Nothing explored: pmem0: nothing was written"
+    assert answer.err.splitlines()[-1].startswith("Nothing explored: ")
+    assert said in answer.err
+    assert not list(crashsim.runs.rglob("results.json"))
 
 
 def test_json_is_one_document_with_the_exploration(crashsim: Program) -> None:

@@ -104,6 +104,13 @@ class History:
         """The run covers the instants [0, end_ns)."""
         return int(self.facts["end_ns"])
 
+    def rows_of(self, device: int) -> I64:
+        """Rows of the stores to a device, ascending."""
+        span = self.devices[device]
+        return np.flatnonzero(
+            (self.store_offset >= span.first_byte) & (self.store_offset < span.end_byte)
+        )
+
     def columns(self) -> dict[str, np.ndarray[Any, Any]]:
         """Name -> array, ready for `np.savez`; `facts` and `devices` travel as one JSON string."""
         out = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in _NOT_COLUMNS}

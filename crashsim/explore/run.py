@@ -131,7 +131,7 @@ def explore(
 ) -> Exploration:
     """Check the device's states. NothingExplored when there are none, CheckerError when the checker
     is of no use, UsageError when the journal is of something else than `identity`."""
-    if budget.states < 1 or not subject.history.store_t_ns.size:
+    if budget.states < 1 or not subject.history.rows_of(subject.device).size:
         name = subject.history.devices[subject.device].name
         raise NothingExplored(f"{name}: nothing was written, or nothing may be checked")
     try_checker(subject)

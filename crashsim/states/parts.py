@@ -39,10 +39,7 @@ class Parts(NamedTuple):
 
 def parts_of(history: History, device: int, rules: Rules) -> Parts:
     """All parts of the device's stores."""
-    span = history.devices[device]
-    rows = np.flatnonzero(
-        (history.store_offset >= span.first_byte) & (history.store_offset < span.end_byte)
-    )
+    span, rows = history.devices[device], history.rows_of(device)
     start = history.store_offset[rows] - span.first_byte
     end = start + history.store_length[rows]
     if rules.host == "this-host":
