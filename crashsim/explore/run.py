@@ -27,7 +27,7 @@ from crashsim.explore.plan import Kind, Step, as_choices, newest, plan, structur
 from crashsim.explore.workers import Answer, CheckerError, Unit, answers
 from crashsim.states import Epoch
 
-_UNIT_STATES = 64
+UNIT_STATES = 64
 _ATOMS_LOOKED_AT = 1 << 17
 _NO_CONFIDENCE = 0.05
 Advance = Callable[[int, int], None]  # (states checked, states planned)
@@ -281,7 +281,7 @@ class _Work:
 
     def _of_epoch(self, epoch: Epoch, low: int, high: int) -> Iterator[tuple[Unit, list[Kind]]]:
         steps = islice(self.plan(epoch, self._shares[epoch.number].states), low, high)
-        while part := list(islice(steps, _UNIT_STATES)):
+        while part := list(islice(steps, UNIT_STATES)):
             states = tuple(step.choices for step in part)
             yield Unit(epoch.number, low, states), [step.kind for step in part]
             low += len(part)
