@@ -50,6 +50,13 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "crashsim.inputs": ("crashsim",),
     "crashsim.measure": ("crashsim",),
     "crashsim.advise": ("crashsim",),
+    "crashsim.advise_syncs": (
+        "crashsim.engine",
+        "crashsim.experiment.model",
+        "crashsim.guest.program",
+        "crashsim.power",
+        "crashsim.stack",
+    ),
     "crashsim.memory": ("crashsim",),
     "crashsim.cuts": ("crashsim",),
     "crashsim.tell": ("crashsim",),

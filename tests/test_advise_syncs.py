@@ -1,0 +1,298 @@
+"""Where a sync is missing and which are redundant: programs of which the answer is known."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from crashsim import advise_syncs
+from crashsim.advise import advise, lines
+from crashsim.advise_syncs import (
+    Figures,
+    Places,
+    Removal,
+    Trials,
+    before_marks,
+    behind_records,
+    figures,
+    ranges,
+    redundant,
+)
+from crashsim.engine.history import NEVER, History
+from crashsim.engine.streams import I64
+from crashsim.experiment.loader import plan
+from crashsim.experiment.model import Experiment
+from crashsim.guest.program import Op, Program
+from crashsim.inputs import make_inputs
+from crashsim.stack import simulate
+
+LOG = """
+device: {size: 1MiB}
+workload: {kind: append-log, records: 60, rate: 2000/s}
+sync: {call: fdatasync}
+guest: {file_system: none}
+"""
+WAL = """
+device: {size: 1MiB}
+workload: {kind: write-ahead-log, records: 40, table_size: 64KiB, checkpoint_every: 10}
+sync: {call: fdatasync}
+guest: {file_system: none}
+"""
+BUFFER = """
+device: {size: 1MiB}
+workload: {kind: double-buffer, records: 3, body_size: 8KiB}
+sync: {call: fdatasync}
+guest: {file_system: none}
+"""
+
+
+def experiment(text: str) -> Experiment:
+    return plan(text, "x.yaml").cases[0].experiment
+
+
+def of(text: str) -> tuple[Experiment, list[Program]]:
+    found = experiment(text)
+    return found, make_inputs(found).programs
+
+
+def trials() -> Trials:
+    return Trials(lambda _done, _what: None)
+
+
+def operations(program: Program, *which: tuple[int, Op, int]) -> Program:
+    """The program with other operations: position, kind, argument."""
+    at, kind, argument = (np.array(column, dtype=np.int64) for column in zip(*which, strict=True))
+    return replace(
+        program, op_at=at, op_kind=kind, op_argument=argument, op_delay_ns=np.zeros_like(at)
+    )
+
+
+def syncs_at(program: Program, positions: Sequence[int] | I64) -> Program:
+    return operations(program, *[(int(at), Op.SYNC, 0) for at in positions])
+
+
+def missing(what: Experiment, programs: list[Program]) -> tuple[Places, Figures] | None:
+    """Of programs that acknowledge what they have written."""
+    at_once = [replace(program, acknowledge_at_once=True) for program in programs]
+    return behind_records(trials(), what, at_once, at_once)
+
+
+def removals(
+    what: Experiment, programs: list[Program]
+) -> tuple[History, Removal | None, Removal | None]:
+    history = simulate(what, programs)
+    return history, *redundant(trials(), what, programs, history)
+
+
+# --- missing --------------------------------------------------------------------------------------
+
+
+def test_of_a_program_that_forgot_one_sync_exactly_that_is_found() -> None:
+    what, (whole,) = of(LOG)
+    forgot = syncs_at(whole, np.delete(whole.op_at, 41))
+    at_once = replace(forgot, acknowledge_at_once=True)
+    assert not figures(simulate(what, [at_once])).safe
+    found = missing(what, [at_once])
+    assert found is not None
+    assert found[0] == Places((41,), "after write 41 (record 41)")
+    assert found[1] == figures(simulate(what, [whole]))
+
+
+def test_a_program_with_a_sync_behind_each_record_lacks_none() -> None:
+    for text in (LOG, WAL, BUFFER, LOG.replace("fdatasync", "fdatasync, group: true")):
+        what, programs = of(text)
+        assert missing(what, programs) is None
+
+
+def test_the_missing_sync_of_an_experiment_is_told_with_its_write_and_its_price() -> None:
+    text = LOG.replace("records: 60", "records: 2, acknowledge: before-sync")
+    found = advise(experiment(text.replace("fdatasync", "fdatasync, every: 2 records")))
+    (one,) = [one for one in found.advice if one.syncs]
+    assert one.after.flushes == found.before.flushes + 1
+    said = "\n".join(lines("x", found))
+    assert "a sync after write 0 (record 0)" in said
+    assert "+1 flushes" in said
+
+
+def test_a_program_that_acknowledges_after_its_syncs_lacks_none() -> None:
+    what, programs = of(LOG.replace("fdatasync", "fdatasync, every: 10 records"))
+    assert behind_records(trials(), what, programs, programs) is None
+
+
+def test_a_record_of_several_writes_is_synced_behind_its_last() -> None:
+    what, (program,) = of(BUFFER)  # a body, a barrier, a header; a sync behind each
+    found = missing(what, [syncs_at(program, [1, 2, 3, 5, 6])])
+    assert found is not None and found[0] == Places((3,), "after write 3 (record 1)")
+
+
+def test_where_many_are_missing_their_pattern_is_told() -> None:
+    what, programs = of(LOG.replace("fdatasync", "fdatasync, every: 10 records"))
+    found = missing(what, programs)
+    assert found is not None
+    words = "after the last write of 54 of 60 records: 0-8, 10-18, 20-28, ... 50-58"
+    assert found[0] == Places(tuple(n for n in range(60) if n % 10 != 9), words)
+    what, programs = of(LOG.replace("fdatasync", "fdatasync, every: 1h"))
+    found = missing(what, programs)
+    assert found is not None
+    assert found[0].words == "after the last write of each of 60 records"
+
+
+def test_records_are_numbered_over_the_vcpus_as_writes_are() -> None:
+    text = BUFFER.replace("records: 3", "records: 8, vcpus: 2")
+    what, programs = of(text.replace("fdatasync", "fdatasync, every: 2 records"))
+    found = missing(what, programs)
+    assert found is not None
+    words = "after the last write of 4 of 8 records: 0, 2, 4, 6"
+    assert found[0] == Places((1, 5, 9, 13), words)
+
+
+def test_numbers_are_told_as_ranges() -> None:
+    assert ranges([7]) == "7"
+    assert ranges([2, 1, 5, 1]) == "1-2, 5"
+    assert ranges([1, 3, 5, 7, 9]) == "1, 3, 5, 7, 9"
+    assert ranges(range(0, 12, 2)) == "0, 2, 4, ... 10"
+
+
+def prompt(history: History, program: Program) -> bool:
+    """Whether every record is acknowledged before the next write begins."""
+    begin = np.full(int(history.facts["writes"]) + 1, NEVER)
+    np.minimum.at(begin, history.store_write, history.store_t_ns)
+    every = history.ack_t_ns.size == program.record_high.size
+    return every and bool(np.all(history.ack_t_ns <= begin[history.ack_high]))
+
+
+@settings(max_examples=25)
+@given(st.sampled_from([LOG, WAL, BUFFER]), st.integers(2, 7), st.integers(0, 1000))
+def test_no_record_waits_for_a_later_one_and_each_sync_put_in_is_needed_for_that(
+    text: str, every: int, which: int
+) -> None:
+    what, (program,) = of(text.replace("fdatasync", f"fdatasync, every: {every} records"))
+    found = missing(what, [program])
+    assert found is not None
+    where = [write + 1 for write in found[0].after_writes]
+    whole = syncs_at(program, np.sort(np.append(program.op_at, where)))
+    history = simulate(what, [whole])
+    assert figures(history) == found[1] and found[1].safe
+    assert prompt(history, whole)
+    del where[which % len(where)]
+    less = syncs_at(program, np.sort(np.append(program.op_at, where)).astype(np.int64))
+    assert not prompt(simulate(what, [less]), less)
+
+
+def marked(*which: tuple[int, Op, int]) -> tuple[Experiment, Program]:
+    """A recording of three writes."""
+    what, (program,) = of(LOG.replace("records: 60", "records: 3"))
+    none = program.record_low[:0]
+    program = replace(program, record_low=none, record_high=none, labels=("one", "two", "three"))
+    return what, operations(program, *which)
+
+
+def test_of_a_recording_that_forgot_one_flush_exactly_that_is_found() -> None:
+    what, program = marked(
+        (1, Op.FLUSH, 1), (1, Op.MARK, 0), (2, Op.MARK, 1), (3, Op.FLUSH, 1), (3, Op.MARK, 2)
+    )
+    history = simulate(what, [program])
+    found = before_marks(trials(), what, [program], history)
+    assert found is not None
+    assert found[0] == Places((1,), "after write 1 (before the mark 'two')")
+    assert found[1].safe and found[1].flushes == 3
+
+
+# --- redundant ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [Op.SYNC, Op.FLUSH])
+def test_of_a_program_with_one_redundant_sync_exactly_that_is_found(kind: Op) -> None:
+    what, (program,) = of(LOG)
+    syncs = [(int(at), Op.SYNC, 0) for at in program.op_at]
+    twice = operations(program, *syncs[:18], (18, kind, 1), *syncs[18:])
+    history, idle, ordering = removals(what, [twice])
+    assert idle is not None and ordering is None
+    assert idle.places == Places((17,), "after write 17 (record 17)")
+    assert idle.before == figures(history)
+    assert idle.after == figures(simulate(what, [program]))
+    assert idle.after.flushes == idle.before.flushes - 1
+
+
+def test_no_sync_that_acknowledges_a_record_is_redundant() -> None:
+    for text in (LOG, LOG.replace("fdatasync", "fdatasync, every: 7 records")):
+        assert removals(*of(text))[1:] == (None, None)
+
+
+def test_a_barrier_directly_behind_a_sync_is_redundant_and_one_of_its_own_orders_writes() -> None:
+    what, programs = of(WAL)
+    _, idle, ordering = removals(what, programs)
+    assert idle is not None and ordering is not None
+    assert idle.places.words == "after the last write of 4 of 40 records: 9, 19, 29, 39"
+    barriers = np.diff(programs[0].record_low) > 1  # a table is written between two records
+    last = np.append(programs[0].record_low[1:][barriers], programs[0].offset.size) - 1
+    assert ordering.places.after_writes == tuple(last.tolist())
+    assert ordering.before == idle.after
+    assert idle.after.flushes == idle.before.flushes - 4 == ordering.after.flushes + 4
+    assert ordering.after.safe and ordering.after.acknowledged == 40
+    assert "may be kept in any order" in "\n".join(lines("x", advise(what)))
+
+
+def test_the_barrier_between_body_and_header_only_orders_them() -> None:
+    _, idle, ordering = removals(*of(BUFFER))
+    assert idle is None and ordering is not None
+    assert ordering.places == Places((0, 2, 4), "after write 0, after write 2, after write 4")
+
+
+def test_a_recordings_last_flush_before_a_mark_is_needed_and_those_before_order_writes() -> None:
+    what, program = marked(
+        (1, Op.FLUSH, 1), (2, Op.FLUSH, 1), (2, Op.MARK, 0), (3, Op.FLUSH, 1), (3, Op.MARK, 1)
+    )
+    _, idle, ordering = removals(what, [program])
+    assert idle is None and ordering is not None
+    assert ordering.places == Places((0,), "after write 0")
+
+
+def test_of_a_recording_that_acknowledges_nothing_no_flush_is_called_redundant() -> None:
+    what, program = marked((1, Op.FLUSH, 1), (2, Op.FLUSH, 1), (3, Op.FLUSH, 1))
+    assert removals(what, [program])[1:] == (None, None)
+
+
+def test_a_mark_between_two_flushes_makes_the_second_one_needed() -> None:
+    what, program = marked(
+        (3, Op.FLUSH, 1), (3, Op.MARK, 0), (3, Op.FLUSH, 1), (3, Op.MARK, 1), (3, Op.FLUSH, 1)
+    )
+    assert removals(what, [program])[1:] == (None, None)
+
+
+def test_a_sync_that_seems_redundant_stays_if_the_run_without_it_loses_more() -> None:
+    failing, twice = with_a_failing_sync()
+    history, idle, _ = removals(failing, [twice])
+    assert (history.flush_result != 0).nonzero()[0].tolist() == [6]
+    assert idle is not None
+    assert idle.places.after_writes == (10,)
+    assert idle.after.acknowledged == idle.before.acknowledged == 60
+
+
+def test_what_is_not_settled_within_the_bound_on_runs_stays(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(advise_syncs, "MOST_REMOVALS", 2)
+    failing, twice = with_a_failing_sync()  # the third run would find one
+    assert removals(failing, [twice])[1] is None
+
+
+def with_a_failing_sync() -> tuple[Experiment, Program]:
+    """Two idle syncs, of which the first fails: the one of a record would, if it were not there."""
+    what, (program,) = of(LOG)
+    twice = syncs_at(program, np.sort(np.append(program.op_at, [6, 11])))
+    ends = simulate(what, [twice]).flush_ack_ns
+    host = what.host.model_copy(update={"fsync_errors": (int(ends[6]),)})
+    return what.model_copy(update={"host": host}), twice
+
+
+def test_nothing_is_said_to_order_writes_while_acknowledgements_are_lost() -> None:
+    text = WAL.replace("records: 40", "records: 40, acknowledge: before-sync")
+    history, idle, ordering = removals(*of(text))
+    assert not figures(history).safe
+    assert idle is not None and ordering is None
