@@ -8,6 +8,7 @@ exploring ran out before the coverage · 5 nothing explored · 130 interrupted.
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shlex
@@ -23,6 +24,7 @@ import click
 
 from crashsim import __version__
 from crashsim.errors import CrashsimError, NothingExplored, OutputError, UsageError
+from crashsim.printable import echo
 
 if TYPE_CHECKING:
     from crashsim.results import Results
@@ -100,10 +102,10 @@ def _replay_all(folder: Path) -> int:
         fails = again.verdict.kind != "ok"
         failing += fails
         said = again.verdict.outcome or again.verdict.message or again.verdict.kind
-        click.echo(f"{path}: {'still fails: ' + said if fails else 'ok now'}", err=True)
+        echo(f"{path}: {'still fails: ' + said if fails else 'ok now'}", err=True)
         if fails:
             for line in one.story:
-                click.echo(f"  {line}", err=True)
+                echo(f"  {line}", err=True)
     return 1 if failing else 0
 
 
@@ -125,7 +127,7 @@ def replay(file: Path, output: Path | None, mount: bool) -> None:
     if mount:
         told = look_into(file, _shell)
         if told:
-            click.echo(told, err=True)
+            echo(told, err=True)
         return
     one, again = replay_file(file)
     lines = [*one.story, f"expected: {again.expected.kind} {again.expected.outcome}".rstrip()]
@@ -138,7 +140,7 @@ def replay(file: Path, output: Path | None, mount: bool) -> None:
 
 def _shell(folder: Path) -> None:
     shell = os.environ.get("SHELL", "/bin/sh")
-    click.echo(f"{folder}: the files after recovery; leave the shell to end", err=True)
+    echo(f"{folder}: the files after recovery; leave the shell to end", err=True)
     subprocess.run([shell], cwd=folder, check=False)
 
 
@@ -147,7 +149,7 @@ def _print(results: Results, final: Path, as_json: bool, command: str, file: str
     from crashsim.report.github import append_step_summary, error_annotations
     from crashsim.report.markdown import summary
     from crashsim.report.terminal import print_results
-    from crashsim.report.words import expectation_line, failed, printable
+    from crashsim.report.words import expectation_line, failed
     from crashsim.report.write import json_text
 
     annotate = os.environ.get("GITHUB_ACTIONS") == "true"
@@ -155,20 +157,20 @@ def _print(results: Results, final: Path, as_json: bool, command: str, file: str
         append_step_summary(summary(results), os.environ)
     with _printing():
         if as_json:
-            click.echo(json_text(results), nl=False)
+            echo(json_text(results), nl=False)
             for case in results.cases:
                 for text in [*map(expectation_line, failed(case)), *case.notices]:
-                    click.echo(printable(f"{case.name}: {text}"), err=True)
+                    echo(f"{case.name}: {text}", err=True)
         else:
             print_results(results)
             print_explored(results, str(final))
         if annotate:
             for line in error_annotations(results, file, _metric_lines(file)):
-                click.echo(line, err=as_json)
+                echo(line, err=as_json)
         if not as_json:
             if any(not e.holds for case in results.cases for e in case.expectations):
-                click.echo(f"Again: {command}")
-            click.echo(f"Report: {final / 'report.html'}")
+                echo(f"Again: {command}")
+            echo(f"Report: {final / 'report.html'}")
 
 
 @contextmanager
@@ -190,7 +192,7 @@ def _discard_output() -> None:
 
 def _say_on_output(text: str) -> None:
     with _printing():
-        click.echo(text)
+        echo(text)
 
 
 def _metric_lines(file: str) -> dict[str, int]:
@@ -443,8 +445,7 @@ def main(arguments: list[str] | None = None) -> int:
     except click.Abort:
         return _say("Interrupted.", 130)
     except click.ClickException as error:
-        error.show()
-        return 2
+        return _say(_shown(error), 2)
     except NothingExplored as error:
         return _say(f"Nothing explored: {error}", error.exit_code)
     except CrashsimError as error:
@@ -465,6 +466,12 @@ def main(arguments: list[str] | None = None) -> int:
         )
 
 
+def _shown(error: click.ClickException) -> str:
+    text = io.StringIO()
+    error.show(text)
+    return text.getvalue().rstrip("\n")
+
+
 def _say(message: str, code: int) -> int:
-    click.echo(message, err=True)
+    echo(message, err=True)
     return code

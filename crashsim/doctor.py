@@ -26,8 +26,8 @@ from crashsim.monitor.findings import COSTS, FAILS, LOSES, Finding, judge, remar
 from crashsim.monitor.host import Look, looker
 from crashsim.monitor.libvirt import read_xml
 from crashsim.monitor.machine import Machine, PmemDevice
-from crashsim.monitor.place import printable
 from crashsim.monitor.process import read_process
+from crashsim.printable import printable
 
 _STYLES = {LOSES: "bold red", FAILS: "bold red", COSTS: "yellow"}
 _PLAIN_COLUMNS = 100

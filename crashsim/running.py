@@ -14,9 +14,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import click
-
 from crashsim import __version__
+from crashsim.printable import echo
 
 if TYPE_CHECKING:
     from crashsim.experiment.loader import Plan
@@ -74,7 +73,7 @@ def _simulated(plan: Plan, options: Options) -> tuple[list[Finished], bool]:
     except KeyboardInterrupt:
         if not finished:
             raise
-        click.echo("Interrupted: keeping what was done so far.", err=True)
+        echo("Interrupted: keeping what was done so far.", err=True)
         return finished, True
     return finished, False
 
@@ -107,7 +106,7 @@ def _explored(
         explored.append(found)
         interrupted = found.found.interrupted
     if interrupted:
-        click.echo("Interrupted: run it again to go on where it was.", err=True)
+        echo("Interrupted: run it again to go on where it was.", err=True)
     return cases, explored, interrupted
 
 

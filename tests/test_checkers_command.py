@@ -165,7 +165,7 @@ def test_the_last_outcome_that_it_prints_is_the_outcome() -> None:
 def test_output_that_is_no_text_does_no_harm() -> None:
     found = once("/usr/bin/printf 'outcome: \\377\\000\\033[31m\\n\\200'")
     assert found.kind == "ok"
-    assert found.outcome == "\ufffd\ufffd\ufffd[31m"
+    assert found.outcome == "\ufffd\\x00\\x1b[31m"
     found.message.encode()
 
 

@@ -64,6 +64,10 @@ def test_only_the_command_line_prints() -> None:
     hold_modules(tidy.prints)
 
 
+def test_commands_speak_with_control_characters_spelt_out() -> None:
+    hold_modules(tidy.echoes)
+
+
 def test_a_blind_except_gives_its_reason() -> None:
     hold(ALL, tidy.blind_excepts)
 
@@ -161,6 +165,10 @@ def test_print_is_found_but_where_the_command_speaks() -> None:
     assert tidy.prints("crashsim.stack", "def f():\n    print(1)") == ["line 2: print()"]
     assert tidy.prints("crashsim.cli", "print(1)") == []
     assert tidy.prints("crashsim.report.terminal", "print(1)") == []
+
+
+def test_an_echo_of_clicks_own_is_found() -> None:
+    assert len(tidy.echoes("crashsim.cli", "click.echo(1)\nclick.secho(2)\necho(3)")) == 2
 
 
 @pytest.mark.parametrize("caught", ["", " Exception", " BaseException", " (OSError, Exception)"])

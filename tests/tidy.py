@@ -42,6 +42,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     ),
     "crashsim.results": (),
     "crashsim.errors": (),
+    "crashsim.printable": (),
     "crashsim.__main__": ("crashsim.cli",),
     "crashsim.__init__": (),
     # The places that wire the rooms together.
@@ -74,7 +75,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "crashsim.doctor": ("crashsim.monitor", "crashsim.experiment.units"),
     "crashsim.cli": ("crashsim",),
 }
-EVERYBODYS = ("crashsim.errors", "crashsim.__version__")
+EVERYBODYS = ("crashsim.errors", "crashsim.printable", "crashsim.__version__")
 
 # These meet the world; all others are a function of the experiment and its files.
 OUTER = (
@@ -169,6 +170,14 @@ def prints(module: str, source: str) -> list[str]:
     if within(module, SPEAKING):
         return []
     return [f"line {line}: print()" for line in _calls(ast.parse(source), ("print",))]
+
+
+def echoes(module: str, source: str) -> list[str]:
+    """Commands speak through `crashsim.printable.echo`, which spells out control characters."""
+    if module == "crashsim.printable":
+        return []
+    calls = _calls(ast.parse(source), ("click.echo", "click.secho"))
+    return [f"line {line}: click.echo(), not crashsim.printable.echo()" for line in calls]
 
 
 def blind_excepts(source: str) -> list[str]:

@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal, Protocol
 
+from crashsim.printable import LINES, printable
+
 if TYPE_CHECKING:  # checkers that run as commands begin without numpy
     from crashsim.engine.history import History
 
@@ -48,9 +50,7 @@ def verdict(kind: Kind, outcome: str = "", message: str = "") -> Verdict:
 
 
 def _bounded(text: str, most: int = LONGEST_MESSAGE) -> str:
-    text = "".join(
-        c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text
-    )
+    text = printable(text, keep=LINES)
     return text if len(text) <= most else text[: most - 3] + "..."
 
 

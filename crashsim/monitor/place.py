@@ -13,14 +13,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from crashsim.errors import CrashsimError
+from crashsim.printable import printable
 
 _WIDEST = 88
 _BEFORE = 30
-
-
-def printable(text: str) -> str:
-    """The text with every character that a terminal would act on, or cannot show, replaced."""
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
@@ -43,11 +39,13 @@ class Place:
 
     def caret(self) -> list[str]:
         """Two lines: the text, cut to fit around the stretch, and a caret below the stretch."""
-        text, start = printable(self.text), self.column - 1
+        before, after = self.text[: self.column - 1], self.text[self.column - 1 :]
+        text, start = printable(self.text), len(printable(before))
+        width = max(1, len(printable(after[: self.width])))
         if len(text) > _WIDEST:
             first = max(0, min(start - _BEFORE, len(text) - _WIDEST))
             text, start = text[first : first + _WIDEST], start - first
-        return [text, " " * start + "^" * max(1, min(self.width, len(text) - start))]
+        return [text, " " * start + "^" * min(width, max(1, len(text) - start))]
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from crashsim.errors import UsageError
 from crashsim.monitor.host import Look, looker
-from crashsim.monitor.place import printable
+from crashsim.printable import printable
 
 _MONITOR = re.compile(r"(.*/)?(qemu.*|kvm|cloud-hypervisor.*)")
 

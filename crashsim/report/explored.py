@@ -14,8 +14,9 @@ from typing import Any
 from rich.text import Text
 
 from crashsim.experiment.units import format_bytes
+from crashsim.printable import printable
 from crashsim.report.terminal import Speaker, console_for
-from crashsim.report.words import UNCOVERED, printable, some, uncovered
+from crashsim.report.words import UNCOVERED, some, uncovered
 from crashsim.results import CaseResult, Results
 
 Document = dict[str, Any]

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from crashsim.printable import printable
 from crashsim.report.explored import (
     Document,
     bad_outcomes,
@@ -24,7 +25,7 @@ from crashsim.report.explored import (
     told_findings,
     verdict,
 )
-from crashsim.report.words import count, printable, worst_first
+from crashsim.report.words import count, worst_first
 from crashsim.results import CaseResult, Results
 
 OVERVIEW = ("states", "outcomes")  # plots of all cases

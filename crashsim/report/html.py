@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from crashsim.experiment.units import format_bytes, format_duration
+from crashsim.printable import printable
 from crashsim.report import explored_page, words
 from crashsim.report.explored import verdict_lines
 from crashsim.report.plots import Plot
@@ -40,7 +41,7 @@ def html_report(results: Results, plots: Sequence[Plot], command: str) -> str:
         "bytes": format_bytes,
         "duration": format_duration,
         "count": words.count,
-        "printable": words.printable,
+        "printable": printable,
         "layer": words.layer_name,
     }
     ranked = words.worst_first(results.cases)

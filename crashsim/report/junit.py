@@ -12,8 +12,9 @@ from __future__ import annotations
 from itertools import islice
 from xml.etree import ElementTree
 
+from crashsim.printable import printable
 from crashsim.report.explored import story, told_findings
-from crashsim.report.words import UNCOVERED, expectation_line, printable, quantity, uncovered
+from crashsim.report.words import UNCOVERED, expectation_line, quantity, uncovered
 from crashsim.results import CaseResult, Expectation, Results
 
 MOST_FINDINGS = 10  # of a case are told; all are in its results

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
+from crashsim.printable import printable
 from crashsim.report.compare import Change, Comparison
 from crashsim.report.explored import (
     coverage,
@@ -26,7 +27,6 @@ from crashsim.report.words import (
     expectations_summary,
     failed,
     passed,
-    printable,
     some,
     told,
     verdict,

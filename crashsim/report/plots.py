@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from crashsim.printable import printable
 from crashsim.report.schedule import first_schedule
-from crashsim.report.words import printable
 from crashsim.results import CaseResult, Results
 
 

@@ -10,9 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from crashsim.experiment.units import format_duration
+from crashsim.printable import printable
 from crashsim.report.canvas import COLOURS, INK, PAPER, new_figure, set_axis, time_unit
 from crashsim.report.schedule import LANES, begin_ns, first_schedule
-from crashsim.report.words import printable
 from crashsim.results import CaseResult, Schedule, ScheduleSpan
 
 _LANE_COLOURS = dict(zip(LANES, COLOURS, strict=False))

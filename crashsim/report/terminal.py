@@ -18,6 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from crashsim.experiment.units import format_duration
+from crashsim.printable import printable
 from crashsim.report.compare import Change, Comparison
 from crashsim.report.schedule import begin_ns, first_schedule, moments
 from crashsim.report.words import (
@@ -27,7 +28,6 @@ from crashsim.report.words import (
     expectations_summary,
     failed,
     passed,
-    printable,
     some,
     told,
     uncovered,

@@ -1,7 +1,7 @@
 """What every report says of a case, in words and figures, so that they all say the same.
 
 Contract: pure functions of `crashsim.results`. Text that came from a user's file is made printable
-here (`printable`); escaping for HTML, XML, Markdown or a terminal is left to the report concerned.
+here; escaping for HTML, XML or Markdown is left to the report concerned.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from crashsim.experiment.units import format_bytes, format_duration
+from crashsim.printable import printable
 from crashsim.results import CaseResult, Example, Expectation, Results
 
 LAYER_NAMES = {
@@ -76,14 +77,6 @@ COLUMNS: tuple[Column, ...] = (
 def some(number: int, noun: str, plural: str = "") -> str:
     """`1 case`, `2 cases`; the plural is formed with s unless given."""
     return f"{count(number)} {noun if number == 1 else plural or noun + 's'}"
-
-
-def printable(text: str) -> str:
-    """One line without control characters: what a terminal, XML or a log can hold."""
-    return "".join(
-        character if character.isprintable() else character.encode("unicode_escape").decode()
-        for character in text
-    )
 
 
 def quantity(value: int, unit: str) -> str:
