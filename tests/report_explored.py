@@ -143,6 +143,7 @@ def exploration(*epochs: dict[str, Any], **changed: Any) -> dict[str, Any]:
         "ungrouped": 0,
         "outcomes": outcomes,
         "reached": True,
+        "all_epochs": len(epochs),
         "interrupted": False,
         "exit_code": 0,
         "findings": [],

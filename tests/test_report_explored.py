@@ -71,13 +71,24 @@ def test_the_headline_gives_exact_numbers_and_powers_of_ten() -> None:
         ([epoch(0, 8, 8), epoch(1, 1, 1)], "every image of every epoch was checked"),
         (
             [epoch(0, 512, 100), epoch(1, 4, 4)],
-            "every image was checked in 1 of 2 epochs; in 1 more, of which none was rejected, at "
-            "most 3.0% of the images can be bad unseen (95 % confidence, each epoch by itself)",
+            "images checked, by epoch: all in 1, some in 1; in 1 of them, of whose "
+            "images at least 98 were drawn at random and none was rejected, at most 3.0% of the "
+            "images are bad (95 % confidence, each epoch by itself)",
         ),
-        ([epoch(0, 512, 100, 3)], "in no epoch was every image checked"),
+        ([epoch(0, 512, 100, 3)], "images checked, by epoch: some in 1"),
+        (  # at most 95 % may be bad: that tells nobody anything
+            [epoch(0, 512, 3, unseen_share=0.95)],
+            "images checked, by epoch: some in 1",
+        ),
         (
-            [epoch(0, 512, 2, unseen_share=1.0)],
-            "in no epoch was every image checked; in 1 only the ends and the structured states",
+            [
+                epoch(0, 512, 2, kinds={"none": 1, "all": 1}, unseen_share=1.0),
+                epoch(1, 512, 1, unseen_share=1.0),
+                epoch(2, 10**400, 9, kinds={"none": 1, "all": 1, "pair": 7}, unseen_share=1.0),
+                *(epoch(n, 512, 0, kinds={}, unseen_share=1.0) for n in range(3, 1996)),
+                epoch(1996, 1, 1),
+            ],
+            "images checked, by epoch: all in 1, some in 1, an end or both in 2, none in 1,993",
         ),
     ],
 )
@@ -85,6 +96,17 @@ def test_coverage_says_what_zero_findings_mean_and_nothing_of_epochs_with_findin
     epochs: list[dict[str, Any]], said: str
 ) -> None:
     assert explored.coverage(exploration(*epochs)) == said
+
+
+def test_epochs_that_were_not_come_to_are_no_part_of_what_was_looked_at() -> None:
+    cut_short = exploration(epoch(0, 8, 8), epoch(1, 4, 1, unseen_share=1.0), all_epochs=1000)
+    assert "(the first 2 of 1,000 epochs," in explored.headline(cut_short)
+    assert explored.coverage(cut_short) == (
+        "images checked, by epoch: all in 1, an end or both in 1, none in 998"
+    )
+    assert "every image of every" not in explored.coverage(
+        exploration(epoch(0, 8, 8), all_epochs=2)
+    )
 
 
 @pytest.mark.parametrize(

@@ -39,6 +39,7 @@ def to_json(found: Exploration, subject: Subject) -> dict[str, Any]:
         "ungrouped": found.ungrouped,
         "outcomes": found.outcomes,
         "reached": found.reached,
+        "all_epochs": found.all_epochs,
         "interrupted": found.interrupted,
         "exit_code": found.exit_code,
         "findings": [_finding(one) | {"picture": picture(one, subject)} for one in found.findings],

@@ -6,7 +6,9 @@ is said with them.
 
 from __future__ import annotations
 
+import math
 import shlex
+from collections import Counter
 from collections.abc import Iterator
 from itertools import chain, repeat
 from typing import Any
@@ -21,6 +23,8 @@ from crashsim.results import CaseResult, Results
 
 Document = dict[str, Any]
 MOST_PICTURES = 6
+TELLING = 0.05  # a larger share that may be bad is not worth a word
+_DEPTHS = ("all", "some", "an end or both", "none")
 _HOSTS = {"any-host": "any host", "this-host": "this host"}
 
 
@@ -28,10 +32,11 @@ def headline(one: Document) -> str:
     """How much was explored."""
     host = _HOSTS[one["host"]]
     atom = format_bytes(one["atom_bytes"])
+    seen, there = len(one["epochs"]), one["all_epochs"]
+    epochs = some(there, "epoch") if seen == there else f"the first {seen:,} of {there:,} epochs"
     return (
         f"{printable(one['device'])}: {one['checked']:,} of {states_text(one, 'images')} that a "
-        f"cut may leave on {host} were checked ({some(len(one['epochs']), 'epoch')}, atoms of "
-        f"{atom})"
+        f"cut may leave on {host} were checked ({epochs}, atoms of {atom})"
     )
 
 
@@ -77,26 +82,35 @@ def pictured(cases: list[CaseResult]) -> list[tuple[CaseResult, int]]:
 
 
 def coverage(one: Document) -> str:
-    """What the states that were checked say about the others."""
+    """Of how many epochs all images were checked, some, the ends alone, and none."""
     epochs = one["epochs"]
-    whole = sum(epoch["unseen_share"] == 0 for epoch in epochs)
     if not one["checked"]:
         return "that shows nothing"
-    if whole == len(epochs):
+    depths = Counter(_depth(epoch) for epoch in epochs)
+    depths["none"] += one["all_epochs"] - len(epochs)
+    if len(+depths) == 1 and depths["all"]:
         return "every image of every epoch was checked"
-    text = f"every image was checked in {whole:,} of {some(len(epochs), 'epoch')}"
-    if not whole:
-        text = "in no epoch was every image checked"
-    quiet = [e["unseen_share"] for e in epochs if e["unseen_share"] > 0 and not rejected(e)]
-    drawn = [share for share in quiet if share < 1]
-    if drawn:
+    told = ", ".join(f"{depth} in {depths[depth]:,}" for depth in _DEPTHS if depths[depth])
+    text = f"images checked, by epoch: {told}"
+    quiet = [e for e in epochs if 0 < e["unseen_share"] <= TELLING and not rejected(e)]
+    if quiet:
+        worst = max(epoch["unseen_share"] for epoch in quiet)
         text += (
-            f"; in {len(drawn):,} more, of which none was rejected, at most {max(drawn):.1%} of "
-            "the images can be bad unseen (95 % confidence, each epoch by itself)"
+            f"; in {len(quiet):,} of them, of whose images at least "
+            f"{min(e['kinds']['random'] for e in quiet):,} were drawn at random and none was "
+            f"rejected, at most {worst:.1%} of the images are bad (95 % confidence, each epoch by "
+            "itself)"
         )
-    if rest := len(quiet) - len(drawn):
-        text += f"; in {rest:,} only the ends and the structured states"
     return text
+
+
+def _depth(epoch: Document) -> str:
+    """How far an epoch was checked."""
+    if epoch["checked"] >= (epoch["images"] or math.inf):
+        return "all"
+    if not epoch["checked"]:
+        return "none"
+    return "an end or both" if epoch["kinds"].keys() <= {"none", "all"} else "some"
 
 
 def verdict(one: Document) -> str:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from crashsim.printable import printable
 from crashsim.report.explored import (
+    TELLING,
     Document,
     bad_outcomes,
     coverage,
@@ -169,4 +170,4 @@ def _epoch(one: Document) -> EpochRow:
 def _unseen(share: float) -> str:
     if share == 0:
         return "none"
-    return f"{100 * share:.2g} %" if share < 1 else "unknown"
+    return f"{100 * share:.2g} %" if share <= TELLING else "unknown"
