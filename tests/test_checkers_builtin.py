@@ -66,8 +66,8 @@ def there(image: memoryview, write: tuple[int, bytes]) -> bool:
 def tour(run: Ran) -> Iterator[tuple[memoryview, Acks]]:
     """The image in the first and last states of each epoch, in the order of a Gray code."""
     space = Space(run.history, run.inputs.content, None, 0, Rules())
-    image = image_of(size_bytes=space.size_bytes)
-    walker = Walker(space, image)
+    walker = Walker(space)
+    image = walker.view
     every_ack = acknowledgements(run.history, 0)
     for epoch in space.epochs():
         walker.enter(epoch)

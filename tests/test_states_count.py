@@ -92,8 +92,8 @@ def test_three_fields_and_a_flag_stored_first_have_sixteen_images_six_of_them_ba
     # A flag and three numbers of 8 bytes in one line, the flag stored first, nothing between them.
     space = space_of(run_of([(i, 8 * i, 8) for i in range(4)]), atom_bytes=8)
     assert totals(space) == (1, 16, 16)
-    image = bytearray(space.size_bytes)
-    walker = Walker(space, image)
+    walker = Walker(space)
+    image = walker.view
     walker.enter(space.epoch(0))
     bad = 0
     for _ in walker.enumerate_all():

@@ -65,7 +65,9 @@ def crowded_worlds(draw: st.DrawFn) -> OracleWorld:
     return OracleWorld((OracleDevice(2, tuple(vcpus)),), host, disk, guest, seed, until)
 
 
-def contents(epoch: Epoch, image: bytearray, atoms: list[int], unit: int) -> dict[int, list[bytes]]:
+def contents(
+    epoch: Epoch, image: memoryview, atoms: list[int], unit: int
+) -> dict[int, list[bytes]]:
     """All that each atom may hold in full, the guaranteed content first."""
     found = {atom: [bytes(image[atom : atom + unit])] for atom in atoms}
     for atom in epoch.atoms:
@@ -102,8 +104,8 @@ def test_the_epochs_hold_the_states_of_every_instant_and_no_others(
         slowly = Slowly(history, content, before, device, unit)
         possible = slowly.this_host if host == "this-host" else slowly.any_host
         epochs = list(space.epochs())
-        image = bytearray(space.size_bytes)
-        walker = Walker(space, image)
+        walker = Walker(space)
+        image = walker.view
         event(f"epochs: {min(len(epochs), 4)}")
         event(f"raced: {bool(space._raced.size)}")
         event(f"without DAX: {not history.facts['dax']}")
@@ -146,8 +148,8 @@ def test_what_a_replay_leaves_is_a_state_of_this_host_and_each_of_those_one_of_a
     spaces = [Space(history, content, None, 0, Rules(host)) for host in HOSTS]
     size_bytes = spaces[0].size_bytes
     broken = broken_promises(history, rows_safe(history, Safety(history, Stage.DURABLE))[1])
-    images = [bytearray(size_bytes) for _ in HOSTS]
-    walkers = [Walker(space, image) for space, image in zip(spaces, images, strict=True)]
+    walkers = [Walker(space) for space in spaces]
+    images = [walker.view for walker in walkers]
     sectors = list(range(0, size_bytes, 512))
     for epoch in spaces[1].epochs():
         cut = epoch.cut_ns
@@ -176,8 +178,8 @@ def test_H4_what_a_replay_leaves_of_pages_that_change_under_io_is_a_state_of_wor
         return  # any host keeps them
     content = Letters(250)
     space = Space(history, content, None, 0, Rules("any-host", 8))
-    image = bytearray(space.size_bytes)
-    walker, words = Walker(space, image), list(range(0, space.size_bytes, 8))
+    walker, words = Walker(space), list(range(0, space.size_bytes, 8))
+    image = walker.view
     for epoch in space.epochs():
         walker.enter(epoch)
         held = contents(epoch, image, words, 8)

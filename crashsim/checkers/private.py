@@ -11,7 +11,6 @@ import errno
 import mmap
 import os
 from collections.abc import Iterator
-from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +19,7 @@ from crashsim.checkers.verdict import Ranges
 from crashsim.engine.pages import PAGE_BYTES
 
 _STRETCH_PAGES = 1 << 8
-_MOST_UNMARKED = 1 << 8
+_MOST_UNMARKED = 1 << 12
 
 
 class PrivateFile:
@@ -36,7 +35,7 @@ class PrivateFile:
         self._map = mmap.mmap(self._fd, size_bytes)
         # Pages that may be other than zero, in the file or in the image.
         self._laid = np.zeros(size_bytes // PAGE_BYTES, dtype=bool)
-        self._unmarked: list[Ranges] = []  # ranges that are still to be marked there
+        self._unmarked: set[tuple[int, int]] = set()  # ranges that are still to be marked there
 
     def bring(self, image: memoryview, changed: Ranges | None, touched: bool) -> bool:
         """Make it hold the image; whether anybody who watches the file can have seen that.
@@ -50,7 +49,7 @@ class PrivateFile:
             copy = self._map
             for start, end in changed:  # nobody cut the file, or it would count as touched
                 copy[start:end] = image[start:end]
-            self._unmarked.append(changed)
+            self._unmarked.update(changed)
             if len(self._unmarked) > _MOST_UNMARKED:
                 self._mark_laid()
             return False  # writes to a mapping are nobody's event
@@ -61,7 +60,7 @@ class PrivateFile:
             words = np.frombuffer(image, dtype=np.uint64).reshape(-1, PAGE_BYTES // 8)
             self._laid |= words.any(axis=1)
         else:
-            self._unmarked.append(changed)
+            self._unmarked.update(changed)
             self._mark_laid()
         self._compare(image)
         self._fresh = False
@@ -73,7 +72,7 @@ class PrivateFile:
         os.close(self._fd)
 
     def _mark_laid(self) -> None:
-        for start, end in set(chain.from_iterable(self._unmarked)):
+        for start, end in self._unmarked:
             self._laid[start // PAGE_BYTES : -(-end // PAGE_BYTES)] = True
         self._unmarked.clear()
 

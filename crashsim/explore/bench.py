@@ -1,13 +1,12 @@
 """The bench on which states are checked: one image in memory, taken from state to state.
 
-Contract: a checker is given an image that it may only read, what of it has changed since it saw it
-last, and the strictest acknowledgements that can accompany the state. Moving to a state costs what
-differs from the last one.
+Contract: a checker is given an image that it may only read, where it was written since the checker
+saw it last (which the walker, who alone writes, says), and the strictest acknowledgements that can
+accompany the state. Moving to a state costs what differs from the last one.
 """
 
 from __future__ import annotations
 
-import mmap
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import TracebackType
@@ -15,8 +14,6 @@ from types import TracebackType
 from crashsim.checkers import Acks, Checker, Verdict, acknowledgements, self_test
 from crashsim.engine.history import History
 from crashsim.states import Choices, Epoch, Space, Walker
-
-Range = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +35,10 @@ class Bench:
         self._checker = subject.make_checker()
         self._acks = acknowledgements(subject.history, subject.device)
         self._given: tuple[int, Acks] = (self._acks.count, self._acks)
-        image = mmap.mmap(-1, subject.space.size_bytes)
-        self._walker = Walker(subject.space, image)
-        self._view = memoryview(image).toreadonly()
+        self._walker = Walker(subject.space)
         self._epochs: Iterator[Epoch] = iter(())
         self._epoch: Epoch | None = None
-        self._changed: list[Range] | None = None  # since the last check, ascending; None: unknown
+        self._shown = False  # whether the checker knows the image but for what was written since
 
     @property
     def epoch(self) -> Epoch:
@@ -57,19 +52,14 @@ class Bench:
         return self._walker.digest
 
     def enter(self, number: int) -> Epoch:
-        """Go to an epoch, everything undecided lost."""
+        """Go to an epoch; its state is for `lay` or `check` to say."""
         here = self._epoch
         if here is not None and here.number == number:
             return here
-        self.lay(())
         if here is None or number < here.number:
             self._epochs = self._space.epochs(number)
-            here, self._changed = next(self._epochs), None
+            here = next(self._epochs)
         while here.number < number:
-            # Whatever became guaranteed on the way was undecided in an epoch before.
-            if self._changed is not None:
-                spans = [(a.start, a.start + len(a.versions[0])) for a in here.atoms]
-                self._changed = sorted({*self._changed, *spans})
             here = next(self._epochs)
         self._walker.enter(here)
         self._epoch = here
@@ -77,17 +67,19 @@ class Bench:
 
     def lay(self, choices: Choices) -> memoryview:
         """The image of a state of the epoch, until the next one."""
-        written = self._walker.move_to(choices)
-        if written and self._changed is not None:
-            self._changed = sorted({*self._changed, *written}) if self._changed else written
-        return self._view
+        self._walker.move_to(choices)
+        return self._walker.view
 
     def check(self, choices: Choices, acks: int | None = None) -> Verdict:
         """The verdict on a state of the epoch; `acks`: with the first so many acknowledgements
         instead of all that the epoch can have."""
         image = self.lay(choices)
-        changed, self._changed = self._changed, []
-        return self._checker.check(image, self._first(acks), changed)
+        written = self._walker.written()
+        changed = list(written) if self._shown else None
+        self._shown = False  # a checker that did not answer knows nothing
+        verdict = self._checker.check(image, self._first(acks), changed)
+        self._shown = True
+        return verdict
 
     def self_test(self, choices: Choices, acks: int) -> Verdict:
         """Anything but ok is about the checker: it does not accept a state that no cut made."""

@@ -7,7 +7,6 @@ and given to a function that says whether it is fine.
 
 from __future__ import annotations
 
-import mmap
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -26,8 +25,8 @@ def explore_in_process(
     space: Space, fine: Callable[[memoryview], bool], most: int | None = None
 ) -> Visited:
     """Visit all images, or the first `most`."""
-    image = mmap.mmap(-1, space.size_bytes)
-    walker, view = Walker(space, image), memoryview(image).toreadonly()
+    walker = Walker(space)
+    view = walker.view
     images = bad = 0
     for epoch in space.epochs():
         walker.enter(epoch)

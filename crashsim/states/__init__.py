@@ -9,8 +9,9 @@
     Epoch: number, first_ns, cut_ns, acks, atoms, choices, images
     Atom:  offset, start, versions, writes, choices, stores, after, newest, before_store(row)
 
-    walker = Walker(space, image)        image: zeros, writable, space.size_bytes long; the walker
-                                         lays down what the device held before
+    walker = Walker(space)               its image, at first what the device held before
+    walker.view                          the image, read-only
+    walker.written() -> set[Range]       where it was written since this was last asked
     walker.enter(epoch)                  any epoch of the space, forward or back
     walker.move_to(choices); walker.restore()
     walker.enumerate_all(first=0, last=None) -> Iterator[int]   numbers of a Gray code; digests

@@ -1,8 +1,9 @@
 """One image in memory that is patched from state to state.
 
-Contract: a step costs what differs, not the image. Nobody else writes the image. The digest is that
-of the difference from what the device held before the run, so equal images have equal digests in
-all epochs and in all processes.
+Contract: a step costs what differs, not the image. The image is the walker's own: others see it
+through `view`, and every byte that is written to it goes through `_lay`, so `written` names all of
+them, whatever they were written for. The digest is that of the difference from what the device held
+before the run, so equal images have equal digests in all epochs and in all processes.
 """
 
 from __future__ import annotations
@@ -17,25 +18,37 @@ from crashsim.states.numbers import gray
 from crashsim.states.space import Epoch, Space
 
 Choices = tuple[tuple[int, int], ...]  # (atom, version) of atoms not at version 0, ascending
+Range = tuple[int, int]  # bytes [start, end)
 
 
 class Walker:
-    """`image` is writable, zeros, and has `space.size_bytes` bytes. Enter an epoch first."""
+    """Of `space.size_bytes` bytes, in memory that forked processes share. Enter an epoch first."""
 
-    def __init__(self, space: Space, image: bytearray | memoryview | mmap.mmap) -> None:
+    def __init__(self, space: Space) -> None:
         self._space = space
-        self._image = memoryview(image)
+        self._image = memoryview(mmap.mmap(-1, space.size_bytes))
+        self._written: set[Range] = set()
         self._base = -1  # the epoch whose guaranteed content lies below; -1: before the run
         self._base_digest = 0
         self._atoms: tuple[Atom, ...] = ()
         self._versions: list[tuple[bytes, ...]] = []  # of each atom, and where they go
-        self._spans: list[tuple[int, int]] = []
-        self._places: list[slice] = []
+        self._starts: list[int] = []
         self._version: dict[int, int] = {}  # of atoms not at version 0
         self._difference: int | None = 0  # of the digest; None: to be worked out
         self._changes: dict[int, tuple[int, ...]] = {}
         for start, content in space.before():
-            self._image[start : start + len(content)] = content
+            self._lay(start, content)
+
+    @property
+    def view(self) -> memoryview:
+        """The image as it is, now and after every step; read-only."""
+        return self._image.toreadonly()
+
+    def written(self) -> set[Range]:
+        """Where bytes were written since this was last asked (at first: since it was made): outside
+        of these ranges the image is what it was then."""
+        written, self._written = self._written, set()
+        return written
 
     @property
     def digest(self) -> int:
@@ -54,30 +67,28 @@ class Walker:
         self.restore()
         if epoch.number < self._base:
             for start, end in self._space.changed(-1, self._base):
-                self._image[start:end] = self._space.held_before(start, end)
+                self._lay(start, self._space.held_before(start, end))
             self._base, self._base_digest = -1, 0
         changed = self._space.changed(self._base, epoch.number)
         self._base_digest -= self._digest_of(changed)
         for start, content in self._space.guaranteed(self._base, epoch.number):
-            self._image[start : start + len(content)] = content
+            self._lay(start, content)
         self._base_digest += self._digest_of(changed)
         self._base = epoch.number
         self._atoms = epoch.atoms
         self._versions = [atom.versions for atom in epoch.atoms]
-        self._spans = [(atom.start, atom.start + len(atom.versions[0])) for atom in epoch.atoms]
-        self._places = [slice(*span) for span in self._spans]
+        self._starts = [atom.start for atom in epoch.atoms]
         self._changes.clear()
 
-    def move_to(self, choices: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
-        """Go to a state of the epoch; returns the [start, end) that were written: what differs."""
+    def move_to(self, choices: Iterable[tuple[int, int]]) -> None:
+        """Go to a state of the epoch."""
         wanted = {atom: version for atom, version in choices if version}
         moved = sorted({atom for atom, _ in wanted.items() ^ self._version.items()})
-        image, places, versions, version_of = self._image, self._places, self._versions, wanted.get
+        lay, starts, versions, version_of = self._lay, self._starts, self._versions, wanted.get
         for atom in moved:
-            image[places[atom]] = versions[atom][version_of(atom, 0)]
+            lay(starts[atom], versions[atom][version_of(atom, 0)])
         if moved:
             self._version, self._difference = wanted, None
-        return [self._spans[atom] for atom in moved]
 
     def restore(self) -> None:
         """Every atom at version 0."""
@@ -89,7 +100,7 @@ class Walker:
 
         With bounds: the states with the numbers [first, last) of the Gray code over all atoms
         (`numbers.gray`). Move the walker only after the last."""
-        atoms, image = self._atoms, self._image
+        atoms, lay = self._atoms, self._lay
         radices = [len(atom.versions) for atom in atoms]
         total = math.prod(radices)
         last = total if last is None else min(last, total)
@@ -99,7 +110,7 @@ class Walker:
         self.move_to(enumerate(at))
         held = self._version
         ends = [(radix - 1, 0) for radix in radices]
-        places, versions = self._places, self._versions
+        starts, versions = self._starts, self._versions
         changes = [self._changes_of(number) for number in range(len(atoms))]
         yield self.digest
         difference = self._difference or 0
@@ -111,13 +122,19 @@ class Walker:
                 moving += 1
             old = at[moving]
             at[moving] = new = old + direction[moving]
-            image[places[moving]] = versions[moving][new]
+            lay(starts[moving], versions[moving][new])
             self._difference = difference = difference + changes[moving][new] - changes[moving][old]
             if new:
                 held[moving] = new
             else:
                 del held[moving]
             yield (self._base_digest + difference) % PRIME
+
+    def _lay(self, start: int, content: bytes | memoryview) -> None:
+        """The one place that writes to the image."""
+        end = start + len(content)
+        self._image[start:end] = content
+        self._written.add((start, end))
 
     def _digest_of(self, ranges: list[tuple[int, int]]) -> int:
         return sum(digest(start, self._image[start:end]) for start, end in ranges)
