@@ -96,7 +96,7 @@ class Trials:
 def figures(history: History) -> Figures:
     """What a power cut takes at the worst instant, and the price."""
     found = Losses(history, Stage.DURABLE)
-    inside = found.uncovered.instants < history.end_ns
+    inside = found.uncovered.instants <= history.end_ns
     values = found.uncovered.values[inside]
     return Figures(
         uncovered=int(values.max()) if values.size else 0,

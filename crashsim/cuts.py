@@ -59,21 +59,21 @@ def instants(
     """(instant, why) of the chosen cuts, ascending, without repetition."""
     end = history.end_ns
     chosen: dict[int, str] = {}
-    inside = at_risk.instants < end
+    inside = at_risk.instants <= end
     if bool(inside.any()):
         values = at_risk.values[inside]
         chosen[int(at_risk.instants[inside][int(values.argmax())])] = "the greatest loss"
     elif end:
-        chosen[end - 1] = "the run's end"
+        chosen[end] = "the run's end"
     for t in power.at:
-        if t < end:
+        if t <= end:
             chosen.setdefault(t, "asked for")
     draws = Stream(int(history.facts["seed"]), "cuts").draws(np.arange(power.random))
     for draw in draws.tolist():
         chosen.setdefault(draw * end >> 64, "at random")
     if power.every_durability_event or paranoid:
         for t in durability_events(history).tolist():
-            if t < end:
+            if t <= end:
                 chosen.setdefault(t, "something became durable")
     return sorted(chosen.items())
 

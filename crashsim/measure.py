@@ -150,7 +150,7 @@ def only(history: History, device: int) -> History:
 
 def _marks(history: History) -> Marks:
     end = history.end_ns
-    acked = history.flush_ack_ns[history.flush_ack_ns < end]
+    acked = history.flush_ack_ns[history.flush_ack_ns <= end]
     flusher = history.batch_reason == Reason.FLUSHER
     other = (history.batch_reason == Reason.BACKGROUND) | (history.batch_reason == Reason.EARLY)
     return Marks(

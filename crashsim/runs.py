@@ -254,9 +254,9 @@ def _choose(names: list[str], wanted: str | None, folder: Path) -> int:
 
 def check_instant(saved: Saved, at_ns: int) -> None:
     """UsageError unless the instant lies within the run."""
-    if at_ns >= saved.history.end_ns:
+    if at_ns > saved.history.end_ns:
         end = exact_duration(saved.history.end_ns)
-        raise UsageError(f"--at: the run ended at {end}; choose an instant before")
+        raise UsageError(f"--at: the run ended at {end}; choose an instant up to then")
 
 
 def device_number(saved: Saved, wanted: str | None) -> int:

@@ -36,7 +36,7 @@ class Teller:
     def peak(self) -> list[Example]:
         """The instant at which most is at risk, and the oldest write that is."""
         at_risk = self._found.at_risk
-        inside = at_risk.instants < self._history.end_ns
+        inside = at_risk.instants <= self._history.end_ns
         if not bool(inside.any()):
             return []
         best = int(at_risk.values[inside].argmax())
@@ -91,7 +91,7 @@ class Teller:
         first, last = int(history.ack_low[ack]), int(history.ack_high[ack]) - 1
         writes = f"of write {first}" if first == last else f"of writes {first} to {last}"
         name = f"'{label}'" if label else writes
-        until = "the end of the run" if safe_ns >= history.end_ns else format_duration(safe_ns)
+        until = "the end of the run" if safe_ns > history.end_ns else format_duration(safe_ns)
         text = (
             f"The acknowledgement {name} given at {format_duration(t)} could be lost until {until}."
         )

@@ -23,9 +23,9 @@ _INWARD = (Stage.STORED, Stage.IN_HOST, Stage.SUBMITTED, Stage.COMPLETED, Stage.
 
 
 def largest(steps: StepFunction, end_ns: int, limit: int) -> Steps:
-    """The steps before `end_ns`; beyond `limit` of them the largest value of each of as many
+    """The steps up to `end_ns`; beyond `limit` of them the largest value of each of as many
     intervals."""
-    inside = int(np.searchsorted(steps.instants, end_ns, "left"))
+    inside = int(np.searchsorted(steps.instants, end_ns, "right"))
     t, values = steps.instants[:inside], steps.values[:inside]
     if inside <= limit:
         return Steps(t.tolist(), values.tolist())
@@ -62,7 +62,7 @@ def layers(stages: dict[Stage, StepFunction], end_ns: int, limit: int) -> dict[s
     """Bytes at risk by the layer that holds their latest version: what got past one stage but not
     the next."""
     instants = np.unique(np.concatenate([stages[stage].instants for stage in _INWARD]))
-    instants = instants[instants < end_ns]
+    instants = instants[instants <= end_ns]
     exact = instants.size <= limit
     at = instants if exact else _worst_instants(stages[Stage.DURABLE], instants, end_ns, limit)
     shown = at if exact else _edges(end_ns, limit)

@@ -447,7 +447,7 @@ def _steps(function: StepFunction, end_ns: int) -> Steps:
 
 def _clip(steps: list[tuple[int, V]], end_ns: int) -> list[tuple[int, V]]:
     """Only what is inside the run, a later word on one instant over an earlier, no repetition."""
-    values = {instant: value for instant, value in steps if instant < end_ns}
+    values = {instant: value for instant, value in steps if instant <= end_ns}
     clipped: list[tuple[int, V]] = []
     for instant, value in values.items():
         if not clipped or clipped[-1][1] != value:

@@ -138,7 +138,7 @@ def test_paranoid_compares_at_every_durability_event(program: Program) -> None:
     found = program.results()["cases"][0]["cuts"]
     history = load_run(program.latest(), None).history
     events = durability_events(history)
-    events = events[events < history.end_ns]
+    events = events[events <= history.end_ns]
     assert events.size == 10, "one for each sync"
     assert {cut["t_ns"] for cut in found} >= set(events.tolist())
     assert all(cut["lost_bytes"] == cut["compared_bytes"] for cut in found)

@@ -101,7 +101,7 @@ class History:
 
     @property
     def end_ns(self) -> int:
-        """The run covers the instants [0, end_ns)."""
+        """A cut may come at any instant of [0, end_ns], after all that happens at it."""
         return int(self.facts["end_ns"])
 
     def rows_of(self, device: int) -> I64:

@@ -266,7 +266,7 @@ class UnsafeAgain:
         for write in np.setdiff1d(np.arange(begin.size), unsafe.key).tolist():
             events.setdefault(int(begin[write]), []).append((write, True))
         for t in sorted(events):
-            if t >= end_ns:
+            if t > end_ns:
                 break
             for write, now_safe in events[t]:
                 is_safe[write] = now_safe
@@ -316,7 +316,7 @@ class UnsafeAgain:
         open_parts = np.cumsum(change[order])  # each group's sum is 0, but for unfinished ones
         open_parts -= np.searchsorted(extra, key)
         last = np.append((key[1:] != key[:-1]) | (t[1:] != t[:-1]), True)
-        hit = np.flatnonzero(last & (open_parts > 0) & (open_parts < count[key]) & (t < end_ns))
+        hit = np.flatnonzero(last & (open_parts > 0) & (open_parts < count[key]) & (t <= end_ns))
         position = np.full(int(history.facts["writes"]), -1, dtype=np.int64)
         position[self._writes.write] = np.arange(self._writes.write.size)
         found: dict[int, int] = {}

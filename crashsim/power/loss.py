@@ -119,13 +119,13 @@ def holes(writes: WriteSafety, end_ns: int) -> I64:
     best = np.full(n + 1, NEVER, dtype=np.int64)
     best[:-1] = np.minimum.accumulate(writes.whole_ns[::-1])[::-1]
     later = best[np.searchsorted(writes.begin_ns, writes.begin_ns, "right")]
-    return np.flatnonzero((later < writes.whole_ns) & (later < end_ns))
+    return np.flatnonzero((later < writes.whole_ns) & (later <= end_ns))
 
 
 def torn(writes: WriteSafety, end_ns: int) -> I64:
     """Positions of writes of which a part is safe at an instant of the run at which another is
     not."""
-    return np.flatnonzero((writes.part_ns < writes.whole_ns) & (writes.part_ns < end_ns))
+    return np.flatnonzero((writes.part_ns < writes.whole_ns) & (writes.part_ns <= end_ns))
 
 
 def broken_promises(history: History, last: I64) -> tuple[I64, I64]:

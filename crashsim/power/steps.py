@@ -68,9 +68,9 @@ def _thin(t_ns: I64, values: I64) -> StepFunction:
 
 
 def spread(steps: StepFunction, end_ns: int) -> Spread:
-    """Maximum and time-weighted percentiles over [0, end): the smallest value that holds for at
-    least that share."""
-    inside = int(np.searchsorted(steps.instants, end_ns, "left"))
+    """Maximum over [0, end] and time-weighted percentiles: the smallest value that is not exceeded
+    for at least that share."""
+    inside = int(np.searchsorted(steps.instants, end_ns, "right"))
     instants, values = steps.instants[:inside], steps.values[:inside]
     if inside == 0 or end_ns == 0:
         return Spread(0, 0, 0)
@@ -114,9 +114,10 @@ def ramp_spread(ramps: Ramps, end_ns: int) -> Spread:
     end = np.minimum(ramps.end, end_ns)
     length = end - ramps.start
     some = length > 0
+    largest = int((ramps.low + length)[length >= 0].max(initial=0))  # 0 long: one at the very end
     low, length = ramps.low[some], length[some]
     if low.size == 0 or end_ns == 0:
-        return Spread(0, 0, 0)
+        return Spread(largest, 0, 0)
     high = low + length
     # Time spent at or below v: flat part + sum over ramps of clamp(v - low, 0, length), linear
     # between these corners.
@@ -136,4 +137,4 @@ def ramp_spread(ramps: Ramps, end_ns: int) -> Spread:
         behind = int(grown[i]) - need  # not yet needed at corner i
         step = int(slope[i - 1]) if i else 1
         values.append(int(corner[i]) - behind // max(step, 1))
-    return Spread(int(high.max()), values[0], values[1])
+    return Spread(largest, values[0], values[1])

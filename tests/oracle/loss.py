@@ -3,7 +3,7 @@
 A byte's latest version is what L0 holds, whether the failure keeps it is what the layer of the
 domain holds, and no table of batches or watermarks is looked at. A layer of the disk may hold less
 than before (D4): what was safe once need not be so later. Everything is said for `0 <= t <= end`, a
-step (t, value) holds from t on; holes and torn writes are those of instants before the end.
+step (t, value) holds from t on; holes and torn writes are those of instants up to the end.
 """
 
 from __future__ import annotations
@@ -162,9 +162,8 @@ class _Judge:
         if not result.recovery or result.recovery[-1][1] != oldest:
             result.recovery.append((instant, oldest))
         newest_saved = max((self.begun[write] for write in self.saved), default=-1)
-        if instant < self.outcome.end_ns:
-            result.holes |= {write for write in unsaved if self.begun[write] < newest_saved}
-            result.torn |= self.part_saved
+        result.holes |= {write for write in unsaved if self.begun[write] < newest_saved}
+        result.torn |= self.part_saved
         step(result.uncovered, instant, self.uncovered_records(instant))
         step(result.uncovered_marks, instant, sum(map(self.is_uncovered, self.marks)))
         for index, request in enumerate(self.outcome.flush_requests):
