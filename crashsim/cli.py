@@ -27,6 +27,7 @@ from crashsim.errors import CrashsimError, NothingExplored, OutputError, UsageEr
 from crashsim.printable import echo
 
 if TYPE_CHECKING:
+    from crashsim.experiment.loader import Plan
     from crashsim.results import Results
     from crashsim.running import Ran
 
@@ -52,6 +53,7 @@ def cli() -> None:
 @click.option("--workers", type=click.IntRange(1), help="Processes; default: one a core.")
 @click.option("--output", type=RUN, default=Path("runs"), show_default=True, help="Where runs go.")
 @click.option("--findings", type=RUN, help="Replay the saved findings of this folder first.")
+@click.option("--trust", is_flag=True, help="Run the checkers of --findings without asking.")
 def run(
     experiments: tuple[Path, ...],
     overrides: tuple[str, ...],
@@ -61,6 +63,7 @@ def run(
     workers: int | None,
     output: Path,
     findings: Path | None,
+    trust: bool,
 ) -> None:
     """Simulate experiments, find what is lost, and report."""
     from crashsim.experiment.loader import load
@@ -69,7 +72,7 @@ def run(
     if as_json and len(experiments) > 1:
         raise UsageError("--json prints one document: name one experiment")
     plans = [load(experiment, overrides, seed) for experiment in experiments]
-    exit_code = 0 if findings is None else _replay_all(findings)
+    exit_code = 0 if findings is None else _replay_all(findings, trust, plans)
     options = Options(workers or os.cpu_count() or 1, paranoid, output, _command())
     done: list[Ran] = []
     for plan in plans:
@@ -92,19 +95,27 @@ def _print_truth(done: list[Ran]) -> None:
         print_outcomes([ran.results for ran in done])
 
 
-def _replay_all(folder: Path) -> int:
-    """1 if a saved finding still fails."""
-    from crashsim.exploring import replay_file, saved_files
+def _replay_all(folder: Path, trust: bool, plans: list[Plan]) -> int:
+    """1 if a saved finding still fails. What these experiments name anyhow needs no agreement."""
+    from crashsim.explore.wiring import read_finding
+    from crashsim.exploring import named_checker, replay_file, saved_files
+    from crashsim.trust import agree
 
+    files = [read_finding(path) for path in saved_files(folder)]
+    if not files:
+        echo(f"{folder}: no saved findings yet, so none to replay", err=True)
+    cases = [(case.experiment.explore, plan.file) for plan in plans for case in plan.cases]
+    ours = [named_checker(wanted, file) for wanted, file in cases if wanted is not None]
+    agree([(file.path, file.spec) for file in files], trust, ours)
     failing = 0
-    for path in saved_files(folder):
-        one, again = replay_file(path)
+    for file in files:
+        again = replay_file(file)
         fails = again.verdict.kind != "ok"
         failing += fails
         said = again.verdict.outcome or again.verdict.message or again.verdict.kind
-        echo(f"{path}: {'still fails: ' + said if fails else 'ok now'}", err=True)
+        echo(f"{file.path}: {'still fails: ' + said if fails else 'ok now'}", err=True)
         if fails:
-            for line in one.story:
+            for line in file.saved.story:
                 echo(f"  {line}", err=True)
     return 1 if failing else 0
 
@@ -113,24 +124,34 @@ def _replay_all(folder: Path) -> int:
 @click.argument("file", metavar="FINDING", type=RUN)
 @click.option("--image", "output", type=RUN, help="Write the state's image to a new file.")
 @click.option("--mount", is_flag=True, help="A shell in the files of the image's file system.")
-def replay(file: Path, output: Path | None, mount: bool) -> None:
+@click.option("--trust", is_flag=True, help="Run the checker that the file names without asking.")
+def replay(file: Path, output: Path | None, mount: bool, trust: bool) -> None:
     """Rebuild the state of a saved finding and run its checker again.
 
-    Exit code 1 if it still fails, 0 if it is fine now.
+    Exit code 1 if it still fails, 0 if it is fine now. A checker that nobody here has agreed to is
+    shown and asked about first. With --image or --mount no checker runs.
     """
+    from crashsim.experiment.units import format_bytes
+    from crashsim.explore.wiring import read_finding
     from crashsim.exploring import image_of, look_into, replay_file
+    from crashsim.trust import agree
 
+    if output is not None and mount:
+        raise UsageError("either --image or --mount, not both")
     if output is not None:
-        image_of(file, output)
-        _say_on_output(f"{output}: the image of {file}")
+        size = format_bytes(image_of(file, output))
+        _say_on_output(f"{output}: the image of {file}, {size}; its checker was not run")
         return
     if mount:
         told = look_into(file, _shell)
         if told:
             echo(told, err=True)
         return
-    one, again = replay_file(file)
-    lines = [*one.story, f"expected: {again.expected.kind} {again.expected.outcome}".rstrip()]
+    one = read_finding(file)
+    agree([(file, one.spec)], trust)
+    again = replay_file(one)
+    expected = f"expected: {again.expected.kind} {again.expected.outcome}".rstrip()
+    lines = [*one.saved.story, expected]
     lines.append(f"found:    {again.verdict.kind} {again.verdict.outcome}".rstrip())
     if again.verdict.message and again.verdict.kind != "ok":
         lines.append(again.verdict.message)

@@ -23,10 +23,19 @@ from crashsim.experiment.model import Expect
 from crashsim.explore.budget import Budget
 from crashsim.explore.results import to_json
 from crashsim.explore.run import Exploration, explore
-from crashsim.explore.saved import Replayed, Saved, replay, write_image
-from crashsim.explore.wiring import CheckerSpec, Opened, keep_finding, open_saved, open_subject
+from crashsim.explore.saved import Replayed, replay, write_image
+from crashsim.explore.wiring import (
+    CheckerSpec,
+    FindingFile,
+    Opened,
+    keep_finding,
+    open_finding,
+    open_subject,
+    read_finding,
+)
 from crashsim.results import CaseResult, Expectation
 from crashsim.states import Rules
+from crashsim.trust import remember
 
 SUFFIX = ".crashsim-finding"
 Advance = Callable[[int, int], None]
@@ -48,7 +57,7 @@ def explore_case(
     wanted = case.experiment.explore
     assert wanted is not None
     rules = Rules(wanted.host, wanted.atom)
-    spec = _spec(wanted, Path(file).resolve().parent)
+    spec = named_checker(wanted, file)
     opened = open_subject(case.experiment, spec, rules, wanted.device)
     journal = _journal(output, opened.identity)
     found = explore(
@@ -63,7 +72,8 @@ def explore_case(
     return Explored(found, opened, journal)
 
 
-def _spec(wanted: Explore, folder: Path) -> CheckerSpec:
+def named_checker(wanted: Explore, file: str) -> CheckerSpec:
+    """The checker that an experiment in this file names."""
     check = wanted.check
     return CheckerSpec(
         command=check.command,
@@ -72,7 +82,7 @@ def _spec(wanted: Explore, folder: Path) -> CheckerSpec:
         rule=check.rule,
         time_limit_s=check.time_limit / 1e9,
         memory_bytes=check.memory,
-        folder=str(folder),
+        folder=str(Path(file).resolve().parent),
     )
 
 
@@ -108,13 +118,16 @@ def with_exploration(result: CaseResult, explored: Explored, expect: Expect) -> 
 
 
 def keep_findings(explored: Explored, case: str, folder: Path) -> list[str]:
-    """Write each finding to the run's folder; the files' names in it."""
+    """Write each finding to the run's folder; the files' names in it. Its checker, which has just
+    run, is not asked about when they are replayed."""
     names = []
     for number, finding in enumerate(explored.found.findings, start=1):
         (folder / "findings").mkdir(exist_ok=True)
         name = f"findings/{_plain(case)}-{number}{SUFFIX}"
         keep_finding(finding, explored.opened, folder / name)
         names.append(name)
+    if names:
+        remember(explored.opened.spec)
     return names
 
 
@@ -122,44 +135,55 @@ def _plain(case: str) -> str:
     return "".join(c if c.isalnum() or c in "-_." else "-" for c in case)[:80]
 
 
-def replay_file(path: Path) -> tuple[Saved, Replayed]:
-    """Rebuild a saved finding's state and check it again."""
-    one, opened = open_saved(path)
-    return one, replay(one, opened.subject)
+def replay_file(file: FindingFile) -> Replayed:
+    """Rebuild a saved finding's state and check it again. The caller has seen to it that its
+    checker may run."""
+    return replay(file.saved, open_finding(file).subject)
 
 
 def saved_files(folder: Path) -> list[Path]:
-    """The findings in a folder. UsageError when there is none."""
-    found = sorted(folder.glob(f"*{SUFFIX}"))
-    if not found:
-        raise UsageError(f"{folder}: no file *{SUFFIX} here")
-    return found
+    """The findings in a folder, which may be none. UsageError when there is no such folder."""
+    if not folder.is_dir():
+        raise UsageError(f"{folder}: no such folder")
+    return sorted(folder.glob(f"*{SUFFIX}"))
 
 
-def image_of(path: Path, output: Path) -> None:
-    """The image of a saved finding as a new file."""
+def image_of(path: Path, output: Path) -> int:
+    """The image of a saved finding as a new file; its size in bytes. No checker is loaded."""
     if output.exists():
         raise OutputError(f"{output}: exists already; nothing was written")
-    one, opened = open_saved(path)
+    file = read_finding(path)
+    subject = replace(open_finding(file).subject, make_checker=_Nobody)
     working = output.with_name(f".{output.name}.unfinished")
     try:
-        write_image(one, opened.subject, working)
+        write_image(file.saved, subject, working)
         working.rename(output)
     except OSError as error:
         raise OutputError(f"{output}: cannot be written: {error.strerror or error}") from None
     finally:
         working.unlink(missing_ok=True)
+    return subject.space.size_bytes
 
 
 def look_into(path: Path, look: Callable[[Path], None]) -> str:
     """Call `look` with a folder of the files in a saved finding's image, laid out as a checker's
     `{mnt}` and gone afterwards; returns what had to be repaired. UsageError when that fails."""
-    one, opened = open_saved(path)
+    file = read_finding(path)
     visitor = _Visitor(look)
-    found = replay(one, replace(opened.subject, make_checker=lambda: visitor)).verdict
+    subject = replace(open_finding(file).subject, make_checker=lambda: visitor)
+    found = replay(file.saved, subject).verdict
     if found.kind != "ok":
         raise UsageError(f"{path}: {found.outcome or 'no files'}: {found.message}")
     return found.message.strip()
+
+
+class _Nobody:
+    """In a checker's place where nothing is checked."""
+
+    def check(self, image: memoryview, acks: Acks, changed: Ranges | None = None) -> Verdict:
+        raise AssertionError("nothing is checked here")
+
+    def close(self) -> None: ...
 
 
 class _Visitor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,12 @@ from tests.cli_support import Program
 # No test is about time: a busy machine must not fail one.
 settings.register_profile("crashsim", deadline=None)
 settings.load_profile("crashsim")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _state(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """No test touches what the developer agreed to (`crashsim.trust`)."""
+    os.environ["XDG_STATE_HOME"] = str(tmp_path_factory.mktemp("state"))
 
 
 @pytest.fixture

@@ -236,7 +236,7 @@ def test_a_saved_finding_fails_again_and_then_no_more(crashsim: Program) -> None
     mended = CHECK.replace("assert bytes", "return  # assert bytes")
     (crashsim.folder / "check.py").write_text(mended)
     sys.modules.pop("check", None)
-    again = crashsim("replay", path)
+    again = crashsim("replay", path, "--trust")
     assert again.code == 0
     assert "found:    ok" in again.out
 
@@ -246,6 +246,8 @@ def test_the_image_of_a_finding_is_written_once(crashsim: Program) -> None:
     output = crashsim.folder / "out.img"
     answer = crashsim("replay", saved(crashsim), "--image", output)
     assert answer.code == 0
+    assert answer.out.startswith(f"{output}: the image of ")
+    assert answer.out.endswith(", 64 KiB; its checker was not run\n")
     image = output.read_bytes()
     assert len(image) == 64 << 10
     (finding,) = explored(crashsim)["findings"]
@@ -267,9 +269,16 @@ def test_saved_findings_run_first_and_fail_the_run_while_they_fail(crashsim: Pro
     assert answer.code == 1
     assert "still fails: hole" in answer.err and "survived" in answer.err
     assert crashsim.results()["cases"][0]["exploration"]["findings"] == []
-    empty = crashsim.folder / "empty"
-    empty.mkdir()
-    assert crashsim.run(SYNCED, "--findings", str(empty)).code == 2
+
+
+def test_a_gate_begins_with_a_folder_without_findings(crashsim: Program) -> None:
+    folder = crashsim.folder / "findings"
+    answer = crashsim.run(SYNCED, "--findings", str(folder))
+    assert answer.code == 2 and answer.err == f"Error: {folder}: no such folder\n"
+    folder.mkdir()
+    answer = crashsim.run(SYNCED, "--findings", str(folder))
+    assert answer.code == 0
+    assert answer.err.splitlines()[0] == f"{folder}: no saved findings yet, so none to replay"
 
 
 def test_a_comparison_finds_new_findings(crashsim: Program) -> None:

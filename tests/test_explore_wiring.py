@@ -16,7 +16,14 @@ from crashsim.experiment.model import Experiment
 from crashsim.explore.budget import Budget
 from crashsim.explore.run import explore
 from crashsim.explore.saved import replay
-from crashsim.explore.wiring import CheckerSpec, Opened, keep_finding, open_saved, open_subject
+from crashsim.explore.wiring import (
+    CheckerSpec,
+    Opened,
+    keep_finding,
+    open_finding,
+    open_subject,
+    read_finding,
+)
 from crashsim.states import Rules
 
 RECORDINGS = Path(__file__).parents[1] / "experiments" / "recordings"
@@ -59,8 +66,13 @@ def test_a_log_that_is_acknowledged_unsynced_loses_records_and_the_finding_repla
     moved = tmp_path / "elsewhere" / "lost.crashsim-finding"
     moved.parent.mkdir()
     shutil.move(tmp_path / "lost.crashsim-finding", moved)
-    saved, again = open_saved(moved)
-    assert replay(saved, again.subject).as_saved
+    assert again(moved)
+
+
+def again(path: Path) -> bool:
+    """Whether a saved finding fails as it did."""
+    file = read_finding(path)
+    return replay(file.saved, open_finding(file).subject).as_saved
 
 
 def recorded(folder: Path) -> Experiment:
@@ -93,22 +105,20 @@ def test_a_finding_moves_with_its_recording_and_its_checker(tmp_path: Path) -> N
     assert str(tmp_path) not in text and document["files"].keys() == pinned
     second = tmp_path / "second"
     first.rename(second)
-    saved, again = open_saved(second / "torn.crashsim-finding")
-    assert replay(saved, again.subject).as_saved
+    assert again(second / "torn.crashsim-finding")
     old = second / "old.crashsim-finding"  # from before the times were pinned
     del document["files"]["sqlite-delete-off.times"]
     old.write_text(json.dumps(document))
-    saved, again = open_saved(old)
-    assert replay(saved, again.subject).as_saved
+    assert again(old)
     times = second / "sqlite-delete-off.times"
     instants = times.read_bytes()
     last = int.from_bytes(instants[-8:], "little") + 1
     times.write_bytes(instants[:-8] + last.to_bytes(8, "little"))
     with pytest.raises(UsageError, match=r"\.times: has changed"):
-        open_saved(second / "torn.crashsim-finding")
+        again(second / "torn.crashsim-finding")
     (second / "ext4-32M.img.gz").write_bytes(gzip.compress(b"another disk"))
     with pytest.raises(UsageError, match=r"\.img\.gz: has changed"):
-        open_saved(old)
+        again(old)
 
 
 def test_an_exploration_is_identified_by_all_that_it_depends_on(tmp_path: Path) -> None:
@@ -146,4 +156,4 @@ def test_a_saved_finding_whose_experiment_makes_no_sense_is_refused(tmp_path: Pa
     for change in wrong:
         path.write_text(json.dumps(document | change))
         with pytest.raises(UsageError, match=r"f\.crashsim-finding: "):
-            open_saved(path)
+            again(path)

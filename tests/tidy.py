@@ -72,6 +72,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "crashsim.runs": ("crashsim",),
     "crashsim.running": ("crashsim",),
     "crashsim.exploring": ("crashsim",),
+    "crashsim.trust": ("crashsim.explore.wiring",),
     "crashsim.doctor": ("crashsim.monitor", "crashsim.experiment.units"),
     "crashsim.cli": ("crashsim",),
 }
@@ -85,6 +86,7 @@ OUTER = (
     "crashsim.exploring",
     "crashsim.report",
     "crashsim.checkers",
+    "crashsim.trust",
     "crashsim.doctor",
     "crashsim.what_you_lose",
     "crashsim.__main__",
@@ -92,6 +94,7 @@ OUTER = (
 SPEAKING = (
     "crashsim.cli",
     "crashsim.running",
+    "crashsim.trust",
     "crashsim.report.terminal",
     "crashsim.doctor",
     "crashsim.what_you_lose",

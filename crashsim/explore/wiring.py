@@ -114,9 +114,19 @@ def keep_finding(finding: Finding, opened: Opened, path: Path) -> None:
     write_saved(saved(finding, opened.subject, experiment, files, spec), path)
 
 
-def open_saved(path: Path) -> tuple[Saved, Opened]:
-    """A saved finding and its subject, made again. UsageError when the file, its experiment or its
-    recordings are not what they were."""
+@dataclass(frozen=True, slots=True)
+class FindingFile:
+    """What a saved finding's file holds, its paths absolute. Nothing of it was run or opened."""
+
+    path: Path
+    saved: Saved
+    experiment: Experiment
+    spec: CheckerSpec
+    files: dict[str, str]
+
+
+def read_finding(path: Path) -> FindingFile:
+    """UsageError when the file, or the experiment in it, is not what it should be."""
     one = read_saved(path)
     here = os.path.dirname(os.path.abspath(path))
 
@@ -132,7 +142,14 @@ def open_saved(path: Path) -> tuple[Saved, Opened]:
         raise UsageError(f"{path}: {place}: {first['msg']}") from None
     spec = spec.model_copy(update={"folder": absolute(spec.folder)})
     files = {absolute(name): digest for name, digest in one.files.items()}
-    return one, open_subject(experiment, spec, one.rules, one.device, files)
+    return FindingFile(path, one, experiment, spec, files)
+
+
+def open_finding(file: FindingFile) -> Opened:
+    """A saved finding's subject, made again; its checker is not loaded yet. UsageError when a
+    recording is not what it was."""
+    one = file.saved
+    return open_subject(file.experiment, file.spec, one.rules, one.device, file.files)
 
 
 def _maker(
