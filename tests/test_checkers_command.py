@@ -57,6 +57,20 @@ def test_a_command_finds_the_image_under_the_name_that_the_guest_knows() -> None
     assert once("/bin/grep -q bytes {device}", image_of(b"bytes")).kind == "ok"
 
 
+def test_placeholders_are_filled_once_and_doubled_braces_stay() -> None:
+    code = "import sys; print(sys.argv[1:])"
+    checker = Command(f"{python(code)} a{{acks}}b {{{{image}}}} ${{HOME}} {{}} {{1,2}} }}}}")
+    said = checker.check(image_of(), ACKS).message
+    checker.close()
+    assert said.endswith("b', '{image}', '${HOME}', '{}', '{1,2}', '}}']")
+    assert "{acks}" not in said
+
+
+def test_an_unknown_placeholder_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"unknown placeholder \{ack\}.*\{acks\}"):
+        Command("true {ack}")
+
+
 def test_a_command_finds_one_acknowledgement_on_each_line() -> None:
     assert once("/bin/cat {acks}").message == "ready\nack 0"
 

@@ -267,3 +267,22 @@ def test_a_recordings_missing_files_are_told_at_their_place(tmp_path: Path) -> N
         load(tmp_path / "x.yaml")
     places = [(p.line, p.column, p.message.split(":")[0]) for p in caught.value.problems]
     assert places == [(2, 34, "no such file"), (2, 53, "no such file")]
+
+
+@pytest.mark.parametrize(
+    ("command", "name"),
+    [("fsck {ack}", "ack"), ("a {image} {imag}", "imag"), ("awk '{print}' {image}", "print")],
+)
+def test_an_unknown_placeholder_is_told_with_the_known_ones(command: str, name: str) -> None:
+    text = f'{VALID}explore: {{check: {{command: "{command}"}}}}\n'
+    (problem,) = problems(text)
+    assert f"unknown placeholder {{{name}}}: " in problem
+    assert "{image}, {device}, {acks}, {mnt}" in problem and f"{{{{{name}}}}}" in problem
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["a {mnt}/x{acks}", "find . -exec b {} ;", "sh -c 'c ${HOME} {1,2} a{3}'", "awk '{{print}}'"],
+)
+def test_what_is_a_placeholder_or_none_passes(command: str) -> None:
+    accepted(f'{VALID}explore: {{check: {{command: "{command}"}}}}\n')

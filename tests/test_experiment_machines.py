@@ -148,3 +148,31 @@ def test_a_command_line_without_the_device_is_told() -> None:
 @pytest.mark.parametrize("entry", ["5", "{at: 5s}", "{at: soon, do: x}"])
 def test_a_wrong_entry_of_the_timeline_is_told(entry: str) -> None:
     assert problems(PASTED + f"monitor: [{entry}]\n")
+
+
+COMMAND = (
+    "device: {qemu: '-object memory-backend-file,id=m,share=on,mem-path=a,size=1M"
+    " -device virtio-pmem-pci,memdev=m'}\n"
+)
+OUTSIDE = [
+    "sweep: {sync.call: [fsync, none]}",
+    "sweep: {}",
+    "sweep: []",
+    "sweep: {product: {}}",
+    "sweep: {product: {sync.call: []}}",
+    "sweep: {product: {sync.call: none}}",
+    "cases: {'*': {expekt: {}}}",
+    "cases: {'*': {}}",
+]
+
+
+@pytest.mark.parametrize("block", OUTSIDE)
+def test_a_mistake_elsewhere_is_told_beside_a_command_line(block: str) -> None:
+    beside_size = problems("device: {size: 1MiB}\n" + block)
+    assert beside_size and problems(COMMAND + block) == beside_size
+
+
+def test_a_key_that_a_timeline_does_not_know_is_told() -> None:
+    entry = "monitor: [{at: 1s, do: 'device_del v', after: 2s}]"
+    told = problems(COMMAND.replace("memdev=m", "memdev=m,id=v") + entry)
+    assert "x.yaml:2:40: unknown key 'after': expected at and do" in told

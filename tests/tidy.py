@@ -20,7 +20,7 @@ LONGEST_FILE = 500
 MODEL = ("crashsim.engine", "crashsim.experiment.model")
 ROOMS: dict[str, tuple[str, ...]] = {
     "crashsim.engine": (),
-    "crashsim.experiment": ("crashsim.results", "crashsim.monitor"),
+    "crashsim.experiment": ("crashsim.results", "crashsim.monitor", "crashsim.placeholders"),
     "crashsim.guest": MODEL,
     "crashsim.device": MODEL,
     "crashsim.pagecache": MODEL,
@@ -31,7 +31,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "crashsim.formats": ("crashsim.engine",),
     "crashsim.monitor": ("crashsim.engine.pages", "crashsim.experiment.units"),
     "crashsim.states": ("crashsim.engine", "crashsim.power", "crashsim.replay"),
-    "crashsim.checkers": ("crashsim.engine", "crashsim.guest.content"),
+    "crashsim.checkers": ("crashsim.engine", "crashsim.guest.content", "crashsim.placeholders"),
     "crashsim.explore.wiring": ("crashsim",),
     "crashsim.explore": (
         "crashsim.states",
@@ -43,6 +43,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "crashsim.results": (),
     "crashsim.errors": (),
     "crashsim.printable": (),
+    "crashsim.placeholders": (),
     "crashsim.__main__": ("crashsim.cli",),
     "crashsim.__init__": (),
     # The places that wire the rooms together.

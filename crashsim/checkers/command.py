@@ -1,10 +1,10 @@
 """Any program as a checker.
 
 Contract: the command is split into words as a shell would and run without one. `{image}`,
-`{device}`, `{acks}` and `{mnt}` in a word become paths, which the program also finds in its
-environment as `CRASHSIM_IMAGE` and so on; words that name files are made absolute, because the
-program runs in an empty folder of its own. `{mnt}` is a folder with the files of the file system in
-the image (`filesystem.py`). `python3` is the one that crashsim runs in.
+`{device}`, `{acks}` and `{mnt}` in a word become paths (an unknown placeholder is refused), which
+the program also finds in its environment as `CRASHSIM_IMAGE` and so on; words that name files are
+made absolute, because the program runs in an empty folder of its own. `{mnt}` is a folder with the
+files of the file system in the image (`filesystem.py`). `python3` is the one that crashsim runs in.
 
 | it ends with | verdict |
 |---|---|
@@ -33,6 +33,7 @@ from crashsim.checkers.station import DEVICE, MEMORY_BYTES, TIME_LIMIT_S, Statio
 from crashsim.checkers.verdict import OK, Acks, Ranges, Verdict, verdict
 from crashsim.checkers.workshop import Workshop
 from crashsim.errors import UsageError
+from crashsim.placeholders import filled, named, unknown
 
 _PATH = f"{Path(sys.executable).parent}:{SYSTEM_PATH}"
 _CANNOT_RUN = (126, 127)  # what shells answer for a program that cannot be run, or found
@@ -57,7 +58,7 @@ class Command:
         none."""
         self._words = _words(template, (folder or Path.cwd()).absolute())
         self._time_limit_s = time_limit_s
-        wants_files = any("{mnt}" in word for word in self._words)
+        wants_files = any("mnt" in named(word) for word in self._words)
         self._station = Station(time_limit_s, memory_bytes, device, how if wants_files else None)
         self._filled: tuple[Workshop, list[str], Environment] | None = None
 
@@ -86,9 +87,7 @@ class Command:
             "acks": str(shop.acks),
             "mnt": str(shop.files),
         }
-        words = self._words
-        for name, path in paths.items():
-            words = [word.replace(f"{{{name}}}", path) for word in words]
+        words = filled(self._words, paths)
         environment = {f"CRASHSIM_{name.upper()}": path for name, path in paths.items()}
         work = str(shop.work)
         environment |= {"PATH": _PATH, "HOME": work, "TMPDIR": work}
@@ -120,6 +119,9 @@ def _words(template: str, folder: Path) -> list[str]:
         raise UsageError(f"{template!r} is no command: {error}") from None
     if not words:
         raise UsageError("the checker's command is empty")
+    wrong = unknown(template)
+    if wrong:
+        raise UsageError(wrong)
     if os.sep not in words[0]:
         words[0] = shutil.which(words[0], path=_PATH) or words[0]
     return [str(folder / word) if os.path.isfile(folder / word) else word for word in words]

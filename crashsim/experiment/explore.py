@@ -14,6 +14,7 @@ from pydantic import Field
 from crashsim.experiment import units
 from crashsim.experiment.part import Contradiction, Part
 from crashsim.experiment.quantities import Count, PositiveDuration, Size
+from crashsim.placeholders import unknown
 
 SMALLEST_ATOM_BYTES = 8
 LARGEST_ATOM_BYTES = 65_536
@@ -52,6 +53,9 @@ class Check(Part):
             yield Contradiction(
                 (), "expected exactly one of rule, command, function and files_function"
             )
+        wrong = unknown(self.command or "")
+        if wrong:
+            yield Contradiction(("command",), wrong)
 
 
 class Explore(Part):

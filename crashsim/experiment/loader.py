@@ -89,10 +89,10 @@ def _stem(file: str) -> str:
 
 
 def _checked(tree: Node, file: str, mistakes: list[Mistake], overrides: Sequence[str]) -> Plan:
-    base, wrong = validate(_completed(tree, file)[0])
+    completed, unread = _completed(tree, file)
     swept = find(tree, ("sweep",)) is not None
-    if _commands(tree):
-        wrong = []  # judged case by case
+    # What is wrong with a command line is said by itself, not by what is missing for it.
+    base, wrong = (None, []) if unread and _commands(tree) else validate(completed)
     mistakes = mistakes + [m for m in wrong if not (swept and m.relation)]
     raw_cases, wrong = expand(tree, str(getattr(find(tree, ("name",)), "value", "")))
     mistakes += wrong + _pinned(raw_cases, overrides)
@@ -102,7 +102,7 @@ def _checked(tree: Node, file: str, mistakes: list[Mistake], overrides: Sequence
     cases, wrong = _cases(raw_cases, file, {m.place for m in mistakes})
     mistakes += wrong
     if mistakes or not cases:
-        raise _error(mistakes)
+        raise _error(mistakes or unread)
     return Plan(file, base or cases[0].experiment, tuple(cases))
 
 
@@ -114,7 +114,6 @@ def _cases(
     found: dict[Mistake, list[str]] = {}
     for raw in raw_cases:
         tree, mistakes = _completed(raw.tree, file)
-        # What is wrong with a command line is said by itself, not by what is missing for it.
         experiment, wrong = (None, []) if mistakes and _commands(raw.tree) else validate(tree)
         for mistake in (*mistakes, *wrong):
             found.setdefault(mistake, []).append(raw.name)

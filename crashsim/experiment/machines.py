@@ -78,6 +78,7 @@ def _plugged(timeline: Node, machine: Machine, mistakes: list[Mistake]) -> Machi
             if at is None or do is None or not isinstance(do.value, str):
                 raise units.UnitError("expected at and do, such as {at: 5s, do: object_add ...}")
             commands.append((units.parse_duration(str(at.value)), do.value))
+            mistakes += _strange(entry)
         except units.UnitError as error:
             mistakes.append(Mistake(entry.place, str(error)))
     try:
@@ -85,6 +86,16 @@ def _plugged(timeline: Node, machine: Machine, mistakes: list[Mistake]) -> Machi
     except CommandLineError as error:
         mistakes += [Mistake(timeline.place, str(mistake)) for mistake in error.mistakes]
         return machine
+
+
+def _strange(entry: Node) -> list[Mistake]:
+    """Keys beside `at` and `do`."""
+    keys = entry.value if isinstance(entry.value, Mapping) else {}
+    return [
+        Mistake(below.key, f"unknown key {units.shown(key)}: expected at and do")
+        for key, below in keys.items()
+        if key not in ("at", "do")
+    ]
 
 
 def _replaced(
