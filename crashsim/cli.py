@@ -49,7 +49,7 @@ def cli() -> None:
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Set one value.")
 @click.option("--seed", type=click.IntRange(0, (1 << 64) - 1), help="Another seed.")
 @click.option("--json", "as_json", is_flag=True, help="Print results.json instead of a table.")
-@click.option("--paranoid", is_flag=True, help="Compare files at every durability event.")
+@click.option("--paranoid", is_flag=True, help="Compute every loss and state twice.")
 @click.option("--workers", type=click.IntRange(1), help="Processes; default: one a core.")
 @click.option("--output", type=RUN, default=Path("runs"), show_default=True, help="Where runs go.")
 @click.option("--findings", type=RUN, help="Replay the saved findings of this folder first.")

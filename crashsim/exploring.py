@@ -51,14 +51,19 @@ class Explored:
 
 
 def explore_case(
-    case: Case, file: str, output: Path, workers: int, advance: Advance | None
+    case: Case,
+    file: str,
+    output: Path,
+    workers: int,
+    advance: Advance | None,
+    paranoid: bool = False,
 ) -> Explored:
     """Explore a case as its `explore` block says. `output`: the folder of the experiment's runs."""
     wanted = case.experiment.explore
     assert wanted is not None
     rules = Rules(wanted.host, wanted.atom)
     spec = named_checker(wanted, file)
-    opened = open_subject(case.experiment, spec, rules, wanted.device)
+    opened = open_subject(case.experiment, spec, rules, wanted.device, paranoid=paranoid)
     journal = _journal(output, opened.identity)
     found = explore(
         opened.subject,

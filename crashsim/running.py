@@ -101,6 +101,7 @@ def _explored(
                 runs,
                 options.workers,
                 _teller(advance, one.case.name),
+                options.paranoid,
             )
         cases.append(with_exploration(one.result, found, one.case.experiment.expect))
         explored.append(found)

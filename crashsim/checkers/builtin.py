@@ -38,13 +38,14 @@ def built_in(
     device: int,
     content: Content,
     before: memoryview | None = None,
+    paranoid: bool = False,
 ) -> Checker:
     """The checker for a device whose workload is of that kind (`append-log` ...). UsageError where
     the rule means nothing."""
     mine = [program for program in programs if program.device == device]
     if kind == "recording" or not any(program.record_low.size for program in mine):
         raise UsageError(f"checker {rule}: a {kind} has no records that crashsim knows")
-    slots = Slots(history, mine, device, content, before)
+    slots = Slots(history, mine, device, content, before, paranoid)
     if rule == "prefix":
         return Prefix(slots, mine)
     several = any(bool((p.record_high - p.record_low > 1).any()) for p in mine)

@@ -52,6 +52,7 @@ class Command:
         device: str = DEVICE,
         folder: Path | None = None,
         how: How = "auto",
+        paranoid: bool = False,
     ) -> None:
         """`device`: the guest's name of the device, for `{device}`. `folder`: where files that the
         command names are looked for; by default where we are. UsageError for a command that is
@@ -59,7 +60,9 @@ class Command:
         self._words = _words(template, (folder or Path.cwd()).absolute())
         self._time_limit_s = time_limit_s
         wants_files = any("mnt" in named(word) for word in self._words)
-        self._station = Station(time_limit_s, memory_bytes, device, how if wants_files else None)
+        self._station = Station(
+            time_limit_s, memory_bytes, device, how if wants_files else None, paranoid
+        )
         self._filled: tuple[Workshop, list[str], Environment] | None = None
 
     @property

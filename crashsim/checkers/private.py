@@ -17,6 +17,7 @@ import numpy as np
 
 from crashsim.checkers.verdict import Ranges
 from crashsim.engine.pages import PAGE_BYTES
+from crashsim.errors import ReplayMismatch
 
 _STRETCH_PAGES = 1 << 8
 _MOST_UNMARKED = 1 << 12
@@ -65,6 +66,18 @@ class PrivateFile:
         self._compare(image)
         self._fresh = False
         return True
+
+    def prove(self, image: memoryview) -> None:
+        """ReplayMismatch unless it holds the image, every byte of it compared."""
+        for start in range(0, self.size_bytes, len(self._buffer)):
+            there = memoryview(self._buffer)[: min(len(self._buffer), self.size_bytes - start)]
+            os.preadv(self._fd, [there], start)
+            pages = np.flatnonzero(_differing_pages(there, image[start : start + len(there)]))
+            if pages.size:
+                at = start + int(pages[0]) * PAGE_BYTES
+                raise ReplayMismatch(
+                    f"a checker was to be given bytes from {at} on that are not the state's"
+                )
 
     def close(self) -> None:
         """Let go of it; the file stays."""

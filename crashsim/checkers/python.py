@@ -53,10 +53,12 @@ class FilesFunction:
     """A checker that calls `function(folder, acks)` with the files of the file system in the
     image; it may write to them."""
 
-    def __init__(self, name: str, *, folder: Path | None = None, how: How = "auto") -> None:
+    def __init__(
+        self, name: str, *, folder: Path | None = None, how: How = "auto", paranoid: bool = False
+    ) -> None:
         """UsageError when there is no such function."""
         self._function = load(name, folder or Path.cwd())
-        self._station = Station(TIME_LIMIT_S, MEMORY_BYTES, DEVICE, how)
+        self._station = Station(TIME_LIMIT_S, MEMORY_BYTES, DEVICE, how, paranoid)
 
     @property
     def way(self) -> str | None:

@@ -20,6 +20,7 @@ import numpy as np
 from crashsim.checkers.verdict import Ranges
 from crashsim.engine.history import History
 from crashsim.engine.streams import I64
+from crashsim.errors import ReplayMismatch
 
 BEFORE = -1
 TORN = -2
@@ -78,8 +79,10 @@ class Slots:
         device: int,
         content: Content,
         before: memoryview | None,
+        paranoid: bool = False,
     ) -> None:
-        """`programs`: those of the device; `before`: what it held, zeros behind its end."""
+        """`programs`: those of the device; `before`: what it held, zeros behind its end;
+        `paranoid`: look at everything each time, to prove that it was no more than what changed."""
         span = history.devices[device]
         number, offset, length = _begun(history, programs, span.first_byte, span.end_byte)
         start, slot = np.unique(offset, return_inverse=True)
@@ -89,6 +92,7 @@ class Slots:
         np.maximum.at(size, slot, length)
         version = np.arange(order.size) - bounds[slot[order]]
         self._content = content
+        self._paranoid = paranoid
         self._before = memoryview(b"") if before is None else before.cast("B")
         self._write, self._length = number[order], length[order]
         self._bounds: list[int] = bounds.tolist()
@@ -120,6 +124,16 @@ class Slots:
             if version != self.held[slot] or version == TORN:
                 self.held[slot] = version
                 yield slot
+        if self._paranoid:
+            self._prove(image)
+
+    def _prove(self, image: memoryview) -> None:
+        """ReplayMismatch unless `held` is what a look at the whole image finds."""
+        for slot, held in enumerate(self.held):
+            if self._version(slot, image) != held:
+                raise ReplayMismatch(
+                    f"a rule knows bytes from {self.start[slot]} on that are not the state's"
+                )
 
     def mix(self, slot: int, image: memoryview) -> Mix:
         """What a torn slot is made of."""

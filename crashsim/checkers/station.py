@@ -23,11 +23,15 @@ DEVICE = "pmem0"
 class Station:
     """Lays out one image after another; `how` is None for a checker that wants no files."""
 
-    def __init__(self, time_s: float, memory_bytes: int, device: str, how: How | None) -> None:
+    def __init__(
+        self, time_s: float, memory_bytes: int, device: str, how: How | None, paranoid: bool = False
+    ) -> None:
+        """`paranoid`: before each question all of the image's copy is compared with it."""
         self._time_s = time_s
         self._memory_bytes = memory_bytes
         self._device = Path(device).name or DEVICE
         self._how = how
+        self._paranoid = paranoid
         self._shop: Workshop | None = None
         self._way: Way | None = None
 
@@ -76,6 +80,8 @@ class Station:
             self._shop = Workshop(limits, image.nbytes, self._device, wants_files)
             changed = None
         self._shop.show(image, acks, changed)
+        if self._paranoid:
+            self._shop.image.prove(image)
         return self._shop
 
 

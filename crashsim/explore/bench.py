@@ -13,18 +13,19 @@ from types import TracebackType
 
 from crashsim.checkers import Acks, Checker, Verdict, acknowledgements, self_test
 from crashsim.engine.history import History
-from crashsim.states import Choices, Epoch, Space, Walker
+from crashsim.states import Choices, Epoch, Rebuilt, Space, Walker
 
 
 @dataclass(frozen=True, slots=True)
 class Subject:
     """What is explored: one device of a run, and who judges its images (made anew in every process
-    that checks)."""
+    that checks). `rebuilt`: every image is held against the one made from the History alone."""
 
     history: History
     device: int
     space: Space
     make_checker: Callable[[], Checker]
+    rebuilt: Rebuilt | None = None
 
 
 class Bench:
@@ -32,6 +33,7 @@ class Bench:
 
     def __init__(self, subject: Subject) -> None:
         self._space = subject.space
+        self._rebuilt = subject.rebuilt
         self._checker = subject.make_checker()
         self._acks = acknowledgements(subject.history, subject.device)
         self._given: tuple[int, Acks] = (self._acks.count, self._acks)
@@ -68,6 +70,8 @@ class Bench:
     def lay(self, choices: Choices) -> memoryview:
         """The image of a state of the epoch, until the next one."""
         self._walker.move_to(choices)
+        if self._rebuilt is not None:
+            self._rebuilt.prove(self._walker.view, self.epoch, choices)
         return self._walker.view
 
     def check(self, choices: Choices, acks: int | None = None) -> Verdict:

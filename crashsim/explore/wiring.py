@@ -30,7 +30,7 @@ from crashsim.explore.findings import Finding
 from crashsim.explore.saved import Saved, read_saved, saved, write_saved
 from crashsim.inputs import Inputs, make_inputs
 from crashsim.stack import simulate
-from crashsim.states import Rules, Space
+from crashsim.states import Rebuilt, Rules, Space
 
 _RECORDING_FILES = ("log", "times", "image")
 
@@ -77,6 +77,7 @@ class Opened:
             self.subject.device,
             [space.rules.host, space.rules.atom_bytes],
             self.spec.model_dump(mode="json"),
+            self.subject.rebuilt is not None,
         ]
         text = json.dumps(parts, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
@@ -88,14 +89,17 @@ def open_subject(
     rules: Rules,
     device: str | None = None,
     files: dict[str, str] | None = None,
+    paranoid: bool = False,
 ) -> Opened:
     """Simulate, and make one device's states and its checker. With `files` (path -> SHA-256) a
-    recording that has changed is refused (UsageError)."""
+    recording that has changed is refused (UsageError). `paranoid`: whatever a checker is given is
+    held against the state made from the History alone; a difference is a ReplayMismatch."""
     inputs = make_inputs(experiment, files)
     history = simulate(experiment, inputs.programs)
     number = _device([span.name for span in history.devices], device)
-    space = Space(history, inputs.content, inputs.before[number], number, rules)
-    subject = Subject(history, number, space, lambda: make_checker())
+    of_device = (history, inputs.content, inputs.before[number], number, rules)
+    rebuilt = Rebuilt(*of_device) if paranoid else None
+    subject = Subject(history, number, Space(*of_device), lambda: make_checker(), rebuilt)
     make_checker = _maker(spec, experiment, inputs, subject)
     return Opened(subject, experiment, spec, inputs.files, inputs.notices)
 
@@ -155,7 +159,7 @@ def open_finding(file: FindingFile) -> Opened:
 def _maker(
     spec: CheckerSpec, experiment: Experiment, inputs: Inputs, subject: Subject
 ) -> Callable[[], Checker]:
-    folder, device = Path(spec.folder), subject.device
+    folder, device, paranoid = Path(spec.folder), subject.device, subject.rebuilt is not None
 
     def make() -> Checker:
         if spec.command is not None:
@@ -166,17 +170,26 @@ def _maker(
                 device=subject.history.devices[device].name,
                 folder=folder,
                 how=spec.how,
+                paranoid=paranoid,
             )
         if spec.function is not None:
             return Function(spec.function, folder=folder)
         if spec.files_function is not None:
-            return FilesFunction(spec.files_function, folder=folder, how=spec.how)
+            return FilesFunction(
+                spec.files_function, folder=folder, how=spec.how, paranoid=paranoid
+            )
         if spec.rule is None:
             raise UsageError("no checker was named")
         kind = experiment.resolved_devices()[device][1].kind
-        before = inputs.before[device]
         return built_in(
-            spec.rule, kind, subject.history, inputs.programs, device, inputs.content, before
+            spec.rule,
+            kind,
+            subject.history,
+            inputs.programs,
+            device,
+            inputs.content,
+            inputs.before[device],
+            paranoid,
         )
 
     return make

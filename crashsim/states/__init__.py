@@ -17,6 +17,8 @@
     walker.enumerate_all(first=0, last=None) -> Iterator[int]   numbers of a Gray code; digests
     walker.choices, walker.digest        where it is; equal images have equal digests everywhere
 
+    Rebuilt(history, content, before, device, rules).image(epoch, choices)   the same image, slowly
+
     gray(number, radices) -> (versions, directions)    the state that enumerate_all numbers so
     power_of_ten(number) -> str
 
@@ -31,6 +33,7 @@ in the order in which the stores began, so a prefix of the run is one row for al
 
 from crashsim.states.atoms import Atom
 from crashsim.states.numbers import gray, power_of_ten
+from crashsim.states.rebuilt import Rebuilt
 from crashsim.states.rules import Host, Rules
 from crashsim.states.space import Count, Epoch, Space
 from crashsim.states.walker import Choices, Walker
@@ -41,6 +44,7 @@ __all__ = [
     "Count",
     "Epoch",
     "Host",
+    "Rebuilt",
     "Rules",
     "Space",
     "Walker",
