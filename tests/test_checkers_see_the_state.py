@@ -3,19 +3,37 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from random import Random
 
 import pytest
+from hypothesis import HealthCheck, event, given, settings
+from hypothesis import strategies as st
 
-from crashsim.checkers import Acks, Verdict
+from crashsim.checkers import Acks, Checker, Verdict
+from crashsim.checkers.builtin import RuleName, built_in
+from crashsim.checkers.command import Command
+from crashsim.checkers.verdict import Ranges
+from crashsim.errors import UsageError
 from crashsim.experiment.loader import load
-from crashsim.explore.bench import Bench
+from crashsim.experiment.model import Experiment
+from crashsim.explore.bench import Bench, Subject
 from crashsim.explore.plan import plan
 from crashsim.explore.wiring import CheckerSpec, Opened, open_subject
-from crashsim.states import Rules
-from tests.checkers_support import python
+from crashsim.inputs import Inputs, make_inputs
+from crashsim.stack import simulate
+from crashsim.states import Choices, Epoch, Host, Rebuilt, Rules, Space, Walker
+from tests.cli_support import Program
+from tests.random_experiments import experiments
 
+HOSTS: tuple[Host, ...] = ("this-host", "any-host")
+RULES: tuple[RuleName, ...] = ("records", "prefix", "acknowledged", "atomic")
+MORE = os.environ.get("CRASHSIM_EXAMPLES")
 # What is guaranteed was never undecided before: a real NVDIMM persists each store at once (V9).
 AT_ONCE = """
 device: {size: 64KiB, type: real-nvdimm}
@@ -23,15 +41,19 @@ guest: {file_system: none}
 workload: {kind: append-log, record_size: 512B, records: 6, rate: 10/s}
 sync: {call: fsync}
 """
-DIGEST = python(
-    "import sys, hashlib;"
-    "print('outcome: ' + hashlib.sha256(open(sys.argv[1], 'rb').read()).hexdigest())"
-)
+DIGEST = """sh -c 'echo outcome: $(sha256sum < "$1")' - {image}"""
 
 
-def digest(image: memoryview, acks: Acks) -> Verdict:
+def digest(image: memoryview | bytes | bytearray) -> str:
+    return hashlib.sha256(image).hexdigest()
+
+
+def judge(image: memoryview, acks: Acks) -> str:
     """The checker that a function is; what the command above says."""
-    return Verdict("ok", hashlib.sha256(image).hexdigest())
+    return f"{digest(image)} -"
+
+
+# One experiment, each kind of checker
 
 
 def opened(folder: Path, text: str, spec: CheckerSpec, rules: Rules) -> Opened:
@@ -44,8 +66,8 @@ def opened(folder: Path, text: str, spec: CheckerSpec, rules: Rules) -> Opened:
 @pytest.mark.parametrize(
     "spec",
     [
-        CheckerSpec(command=f"{DIGEST} {{image}}"),
-        CheckerSpec(function="tests.test_checkers_see_the_state:digest"),
+        CheckerSpec(command=DIGEST),
+        CheckerSpec(function="tests.test_checkers_see_the_state:judge"),
     ],
     ids=["command", "function"],
 )
@@ -59,7 +81,7 @@ def test_what_became_certain_without_ever_being_undecided_is_shown(
             bench.enter(epoch.number)
             for step in islice(plan(epoch, one.history.store_write, 9, seed=1), 9):
                 told = bench.check(step.choices).outcome
-                assert told == hashlib.sha256(bench.lay(step.choices)).hexdigest()
+                assert told == f"{digest(bench.lay(step.choices))} -"
                 shown.append(told)
     assert len(set(shown)) == 7
 
@@ -71,3 +93,139 @@ def test_a_rule_finds_what_became_certain_without_ever_being_undecided(tmp_path:
         for number in range(len(one.space)):
             bench.enter(number)
             assert bench.check(()).kind == "ok"
+
+
+# Random experiments, all kinds of checkers at once
+
+
+@dataclass
+class Everyone:
+    """All checkers in the place of one: those that read bytes say which, and a rule says what one
+    says that has seen no state before."""
+
+    command: Command
+    rules: list[tuple[Checker, Callable[[], Checker]]]
+
+    def check(self, image: memoryview, acks: Acks, changed: Ranges | None = None) -> Verdict:
+        for rule, fresh in self.rules:
+            assert rule.check(image, acks, changed) == fresh().check(image, acks)
+        told = self.command.check(image, acks, changed)
+        assert told.outcome == judge(image, acks)
+        return told
+
+    def close(self) -> None:
+        self.command.close()
+
+
+def rules_of(
+    experiment: Experiment, subject: Subject, inputs: Inputs, before: memoryview
+) -> list[Callable[[], Checker]]:
+    """Those that mean something for the device's workload."""
+    kind = experiment.resolved_devices()[subject.device][1].kind
+
+    def maker(rule: RuleName) -> Callable[[], Checker]:
+        return lambda: built_in(
+            rule, kind, subject.history, inputs.programs, subject.device, inputs.content, before
+        )
+
+    found = []
+    for rule in RULES:
+        make = maker(rule)
+        try:
+            make()
+        except UsageError:
+            continue
+        found.append(make)
+    return found
+
+
+def everyone(
+    experiment: Experiment, device: int, rules: Rules, before: memoryview
+) -> tuple[Subject, Rebuilt]:
+    inputs = make_inputs(experiment)
+    history = simulate(experiment, inputs.programs)
+    of_device = (history, inputs.content, before, device, rules)
+
+    def make() -> Everyone:
+        makers = rules_of(experiment, subject, inputs, before)
+        return Everyone(Command(DIGEST), [(make(), make) for make in makers])
+
+    subject = Subject(history, device, Space(*of_device), make)
+    return subject, Rebuilt(*of_device)
+
+
+@st.composite
+def drawn(draw: st.DrawFn) -> tuple[Experiment, Rules]:
+    host = draw(st.sampled_from(HOSTS))
+    return draw(experiments(host)), Rules(host, draw(st.sampled_from((8, 64, 512, 4096, 65536))))
+
+
+def journey(random: Random, subject: Subject) -> Iterator[tuple[Epoch, Choices]]:
+    """Some states of some epochs, mostly forward."""
+    epochs = list(subject.space.epochs())
+    numbers = sorted(random.choices(range(len(epochs)), k=4))
+    numbers.append(random.randrange(len(epochs)))
+    for number in numbers:
+        steps = plan(epochs[number], subject.history.store_write, 40, seed=1)
+        states = [step.choices for step in steps]
+        for choices in random.choices(states, k=random.randint(1, 3)):
+            yield epochs[number], choices
+
+
+@given(drawn(), st.integers(0, 1 << 32))
+@settings(
+    max_examples=int(MORE or 60),
+    derandomize=MORE is None,
+    database=None,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+)
+def test_every_checker_is_given_the_state_that_the_history_alone_gives(
+    world: tuple[Experiment, Rules], seed: int
+) -> None:
+    experiment, rules = world
+    random, before = Random(seed), memoryview(bytes(range(1, 200)) * 50)
+    for device in range(len(experiment.resolved_devices())):
+        subject, rebuilt = everyone(experiment, device, rules, before)
+        event(f"{rules.host}, epochs: {min(len(subject.space), 3)}")
+        with Bench(subject) as bench:
+            for epoch, choices in journey(random, subject):
+                bench.enter(epoch.number)
+                if random.random() < 0.2:
+                    bench.lay(())  # seen by nobody
+                told = bench.check(choices, random.choice((None, None, 0)))
+                assert told.outcome == f"{digest(rebuilt.image(epoch, choices))} -"
+
+
+# The comparison that users can ask for
+
+
+@pytest.mark.parametrize("check", [{"command": "true {image}"}, {"rule": "records"}])
+@pytest.mark.parametrize("host", HOSTS)
+def test_paranoid_explorations_of_what_is_right_say_nothing(
+    program: Program, check: dict[str, str], host: Host
+) -> None:
+    text = f"{AT_ONCE}explore: {{host: {host}, states: 30, check: {json.dumps(check)}}}"
+    assert program.run(text, "--paranoid").code in (0, 1)
+
+
+@pytest.mark.parametrize("check", [{"command": "true {image}"}, {"rule": "records"}])
+def test_paranoid_is_an_internal_error_when_a_checker_was_shown_something_older(
+    program: Program, check: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = f"{AT_ONCE}explore: {{host: this-host, states: 30, check: {json.dumps(check)}}}"
+    monkeypatch.setattr(Walker, "written", lambda _walker: set())
+    assert program.run(text).code in (0, 1)
+    answer = program.run(text, "--paranoid")
+    assert answer.code == 3
+    assert "not the state's" in answer.err
+
+
+def test_paranoid_is_an_internal_error_when_a_state_is_not_that_of_the_history(
+    program: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = f"{AT_ONCE}explore: {{host: this-host, states: 30, check: {{rule: records}}}}"
+    monkeypatch.setattr(Space, "guaranteed", lambda *_: iter(()))
+    answer = program.run(text, "--paranoid")
+    assert answer.code == 3
+    assert "not the one that the History alone gives: byte 0 differs" in answer.err
