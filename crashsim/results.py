@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +31,16 @@ class Steps:
 
     instants: list[int]
     values: list[int]
+    exact: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """A step function as in `Steps`, or, when it was thinned for the file (`exact` is False), its
+    mean over the time from `instants[i]` up to `instants[i + 1]`, the last up to the run's end."""
+
+    instants: list[int]
+    values: list[float]
     exact: bool = True
 
 
@@ -153,7 +163,7 @@ class CaseResult:
     loss: Steps  # bytes at risk of a power cut
     recovery_point: Steps  # value at each instant = age of the oldest unsaved write at that instant
     layers: dict[
-        str, Steps
+        str, Means
     ]  # "L1".."L4" -> bytes whose latest version has got no further than that layer
     domains: dict[str, Spread]  # failure domain -> bytes lost over crash time
     uncovered_by_domain: dict[str, Spread]  # of the domains asked for: acknowledgements lost

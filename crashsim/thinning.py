@@ -1,8 +1,8 @@
 """Step functions for the results: exact as long as that is reasonable, thinned honestly beyond.
 
-Contract: what is thinned says so (`exact` is False) and never shows less than there was: each value
-is the largest of its interval. Layers are thinned together, at the worst instant of each interval,
-so that they still add up to the whole.
+Contract: what is thinned says so (`exact` is False). Losses and recovery points never show less
+than there was: each value is the largest of its interval. Layers are thinned to the mean of each
+interval: only means still add up to that of the whole.
 """
 
 from __future__ import annotations
@@ -14,10 +14,12 @@ import numpy as np
 from crashsim.engine.streams import I64
 from crashsim.power.safety import Stage
 from crashsim.power.steps import Ramps, StepFunction
-from crashsim.results import Steps
+from crashsim.results import Means, Steps
 
 EXACT_STEPS = 200_000
 PICTURE_STEPS = 2_000
+MEANS = 720  # a multiple of the columns of any picture, so that each of these has a mean of its own
+_HALF_BITS = 20
 
 _INWARD = (Stage.STORED, Stage.IN_HOST, Stage.SUBMITTED, Stage.COMPLETED, Stage.DURABLE)
 
@@ -58,30 +60,37 @@ def saw_teeth(ramps: Ramps, end_ns: int, limit: int) -> Steps:
     return Steps(edges.tolist(), at_end.tolist(), exact=False)
 
 
-def layers(stages: dict[Stage, StepFunction], end_ns: int, limit: int) -> dict[str, Steps]:
+def layers(
+    stages: dict[Stage, StepFunction], end_ns: int, limit: int, intervals: int = MEANS
+) -> dict[str, Means]:
     """Bytes at risk by the layer that holds their latest version: what got past one stage but not
-    the next."""
+    the next; beyond `limit` steps the mean of each of `intervals` (fewer than `limit`)."""
     instants = np.unique(np.concatenate([stages[stage].instants for stage in _INWARD]))
     instants = instants[instants <= end_ns]
     exact = instants.size <= limit
-    at = instants if exact else _worst_instants(stages[Stage.DURABLE], instants, end_ns, limit)
-    shown = at if exact else _edges(end_ns, limit)
-    found: dict[str, Steps] = {}
+    edges = _edges(end_ns, min(intervals, end_ns))
+    at = instants if exact else np.union1d(instants, edges)
+    found: dict[str, Means] = {}
     for number, (inner, outer) in enumerate(pairwise(_INWARD), start=1):
         values = values_at(stages[outer], at) - values_at(stages[inner], at)
-        found[f"L{number}"] = Steps(shown.tolist(), values.tolist(), exact)
+        shown = values.tolist() if exact else _means(at, values, edges, end_ns)
+        found[f"L{number}"] = Means((at if exact else edges).tolist(), shown, exact)
     return found
 
 
-def _worst_instants(whole: StepFunction, instants: I64, end_ns: int, limit: int) -> I64:
-    """For each interval the instant at which the whole is largest."""
-    edges = _edges(end_ns, limit)
-    candidates = np.concatenate([edges, instants])
-    bucket = np.searchsorted(edges, candidates, "right") - 1
-    order = np.lexsort((values_at(whole, candidates), bucket))
-    last = np.flatnonzero(np.diff(bucket[order], append=limit))
-    worst: I64 = candidates[order[last]]
-    return worst
+def _means(t: I64, values: I64, edges: I64, end_ns: int) -> list[float]:
+    """Of a step function over the time from each edge to the next; the edges are among `t`.
+
+    Bytes times ns of a large device exceed 64 bits, so the sums are of two halves."""
+    held = np.diff(np.append(t, end_ns))
+    first = np.searchsorted(t, edges)
+    upper = np.add.reduceat((values >> _HALF_BITS) * held, first).tolist()
+    lower = np.add.reduceat((values & ((1 << _HALF_BITS) - 1)) * held, first).tolist()
+    widths = np.diff(np.append(edges, end_ns)).tolist()
+    return [
+        ((high << _HALF_BITS) + low) / width
+        for high, low, width in zip(upper, lower, widths, strict=True)
+    ]
 
 
 def values_at(steps: StepFunction, t_ns: I64) -> I64:

@@ -12,6 +12,7 @@ from crashsim.results import (
     Example,
     Expectation,
     Marks,
+    Means,
     Results,
     Schedule,
     ScheduleSpan,
@@ -113,19 +114,24 @@ def _steps(points: list[tuple[int, int]]) -> Steps:
     return Steps([t for t, _ in points], [value for _, value in points])
 
 
+def means_of(steps: Steps) -> Means:
+    """A step function as that of a layer."""
+    return Means(steps.instants, [*map(float, steps.values)], steps.exact)
+
+
 def without_sync(name: str = "sync=none", *, protected: bool = True) -> CaseResult:
     """Nobody syncs: the flusher passes at 35 s and 70 s. Without a disk flush what it wrote rests
     in the disk's cache, and is at risk for ever unless the disk is `protected`."""
     passes = [35 * SECOND, 70 * SECOND]
     tick = 50 * MILLISECOND
     loss, point, host, flight = _sawtooth(35 * SECOND, tick, 200 * MILLISECOND)
-    layers = {"L2": host, "L3": flight}
+    layers = {"L2": means_of(host), "L3": means_of(flight)}
     if not protected:
         loss = Steps(loss.instants, [(t + tick) * RATE // SECOND for t in loss.instants])
         point = Steps([0, END], [0, END])
         parts = zip(loss.values, host.values, flight.values, strict=True)
         cached = [total - a - b for total, a, b in parts]
-        layers["L4"] = Steps(loss.instants, cached)
+        layers["L4"] = means_of(Steps(loss.instants, cached))
     risk = spread_of(loss, END)
     age = Spread(max(point.values), max(point.values) // 2, max(point.values) * 99 // 100)
     text = (
@@ -198,7 +204,7 @@ def with_sync(
         guest_wait_ns=flushes * flush_ns,
         loss=loss,
         recovery_point=point,
-        layers={"L2": host, "L3": flight},
+        layers={"L2": means_of(host), "L3": means_of(flight)},
         domains={"guest-crash": NO_SPREAD, "host-crash": risk, "power-cut": risk},
         marks=Marks([period * (k + 1) + flush_ns for k in range(flushes)], [], [], []),
         expectations=[Expectation("uncovered_acknowledgements", "0", 0, "", True)],
@@ -300,7 +306,7 @@ def huge(steps: int = 200_000) -> CaseResult:
         "huge",
         at_risk_bytes=Spread(1 << 20, 256, 4096),
         loss=loss,
-        layers={"L2": loss, "L4": loss},
+        layers={"L2": means_of(loss), "L4": means_of(loss)},
         recovery_point=Steps(
             [i * width for i in range(steps)], [0 if i % 2 == 0 else width for i in range(steps)]
         ),

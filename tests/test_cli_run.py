@@ -15,7 +15,7 @@ from crashsim.experiment.loader import load
 from crashsim.inputs import make_inputs
 from crashsim.measure import measure
 from crashsim.report.loading import read_results
-from crashsim.results import to_json
+from crashsim.results import SCHEMA_VERSION, to_json
 from crashsim.runs import load_run, new_folder
 from tests.cli_support import (
     SMALL,
@@ -81,7 +81,7 @@ def test_a_run_leaves_a_folder_named_by_time_and_seed_with_every_report(
 def test_results_have_every_field_that_is_promised(program: Program) -> None:
     assert program.run(SWEEP).code == 0
     document = program.results()
-    assert document["schema"] == 2
+    assert document["schema"] == SCHEMA_VERSION
     assert document["seed"] == 1 and document["interrupted"] is False
     assert len(document["cases"]) == 2
     for case in document["cases"]:

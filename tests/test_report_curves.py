@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crashsim.report.curves import band, distribution, line, seen, stack, thinned
-from crashsim.results import Steps
+from crashsim.report.curves import band, distribution, line, means, seen, stack, thinned
+from crashsim.results import Means, Steps
 
 END = 1000
 
@@ -78,19 +78,32 @@ def test_the_envelope_of_a_recovery_point_keeps_peaks_and_what_lies_between_poin
 
 
 def test_parts_of_a_whole_are_taken_at_common_instants() -> None:
-    shape = stack([Steps([0, 20], [5, 0]), Steps([10], [1])], 30)
-    assert shape.exact
+    shape = stack([Means([0, 20], [5, 0]), Means([10], [1])], 30)
+    assert shape.mean_ns == 0
     assert shape.t_ns.tolist() == [0, 10, 20, 30]
     assert [row.tolist() for row in shape.rows] == [[5, 5, 0, 0], [0, 1, 1, 1]]
 
 
 def test_too_many_steps_of_a_whole_are_averaged_so_that_the_parts_still_add_up() -> None:
-    there = Steps(list(range(1000)), [8 * (t % 4 == 0) for t in range(1000)])
-    elsewhere = Steps(list(range(1000)), [8 * (t % 4 != 0) for t in range(1000)])
+    there = Means(list(range(1000)), [8 * (t % 4 == 0) for t in range(1000)])
+    elsewhere = Means(list(range(1000)), [8 * (t % 4 != 0) for t in range(1000)])
     shape = stack([there, elsewhere], 1000, columns=10)
-    assert not shape.exact
+    assert shape.mean_ns == 100
     assert np.allclose(shape.rows[0], 2)
     assert np.allclose(shape.rows[1], 6)
+
+
+def test_a_function_that_was_thinned_is_never_drawn_as_exact() -> None:
+    assert stack([Means([0, 500], [1.5, 2], exact=False)], 1000).mean_ns > 0
+
+
+@settings(deadline=None)
+@given(step_functions(), st.integers(1, 12))
+def test_the_mean_of_each_column_is_that_of_every_instant(steps: Steps, columns: int) -> None:
+    found = means(Means(steps.instants, [*map(float, steps.values)]), END, columns)
+    edges = [END * i // columns for i in range(columns + 1)]
+    for value, start, stop in zip(found, edges, edges[1:], strict=False):
+        assert value == pytest.approx(np.mean([value_at(steps, t) for t in range(start, stop)]))
 
 
 @settings(deadline=None)

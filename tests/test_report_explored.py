@@ -189,7 +189,7 @@ def test_the_page_has_coverage_outcomes_stories_and_pictures() -> None:
     assert f"Again, in this folder: crashsim replay {explorations.FILE}" in said
     assert "1 0 ns 1 ms 0 9 512 100 19.5 % 30 none 1, all 1, random 98" in said
     assert "2 1 ms 2 ms 1 2 4 4 100 % 0 none none 1, all 1, random 2" in said
-    assert text.count("<svg") == 8  # five as ever but for the price of one, three of explorations
+    assert text.count("<svg") == 7  # all but the price, three of explorations
 
 
 def test_a_page_without_an_exploration_says_nothing_of_one() -> None:

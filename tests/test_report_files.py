@@ -18,7 +18,7 @@ from crashsim.report.loading import read_results
 from crashsim.report.markdown import comparison_summary, escaped, summary
 from crashsim.report.words import short_names, shortened, told, verdict
 from crashsim.report.write import json_text, write_reports
-from crashsim.results import Expectation, Results, to_json
+from crashsim.results import SCHEMA_VERSION, Expectation, Results, to_json
 from tests import report_fixtures as fixtures
 
 COMMAND = "crashsim run append-log.yaml --seed 1"
@@ -194,7 +194,7 @@ def test_all_reports_of_a_run_are_written(tmp_path: Path) -> None:
 def test_results_json_is_pure_json_on_one_line() -> None:
     text = json_text(fixtures.hostile())
     assert text.count("\n") == 1
-    assert json.loads(text)["schema"] == 2
+    assert json.loads(text)["schema"] == SCHEMA_VERSION
 
 
 def test_a_folder_that_cannot_be_written_is_an_output_error(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from crashsim import results as contract
 from crashsim.errors import UsageError
 from crashsim.report.compare import METRICS
 from crashsim.report.loading import from_json, read_document, read_results
-from crashsim.results import Steps, to_json
+from crashsim.results import Means, to_json
 from tests import report_fixtures as fixtures
 
 DOCS = Path(__file__).parents[1] / "docs" / "results.md"
@@ -44,8 +44,8 @@ def test_what_was_written_is_read_back_the_same(tmp_path: Path) -> None:
         (b"{}", "no schema version"),
         (b'{"schema": "1"}', "no schema version"),
         (b'{"schema": true}', "no schema version"),
-        (b'{"schema": 1}', "schema version 1, this crashsim reads version 2"),
-        (b'{"schema": 2}', "experiment: Field required"),
+        (b'{"schema": 2}', "schema version 2, this crashsim reads version 3"),
+        (b'{"schema": 3}', "experiment: Field required"),
         (b"[" * 100_000, "not results"),
         (b'{"schema": ' + b"9" * 5000 + b"}", "not results"),
     ],
@@ -90,6 +90,7 @@ def spoiled(path: str, value: Any, good: dict[str, Any] | None = None) -> dict[s
         ("cases.0.loss", {"instants": [2, 1], "values": [0, 0]}, "not in order"),
         ("cases.0.loss", {"instants": [1], "values": [-1]}, "out of range"),
         ("cases.0.loss", {"instants": [1], "values": [1 << 80]}, "out of range"),
+        ("cases.0.layers", {"L2": {"instants": [1], "values": [float("nan")]}}, "out of range"),
         ("cases.0.layers", {"L2": {"instants": [1], "values": []}}, r"layers\.L2"),
         ("cases.0.recovery_point", {"instants": [1], "values": []}, "recovery_point"),
         ("cases.0.end_ns", -1, "end_ns"),
@@ -127,7 +128,7 @@ def places(value: Any, path: str = "") -> list[str]:
     return found
 
 
-SMALL = to_json(fixtures.results(fixtures.case(layers={"L2": Steps([1], [2])})))
+SMALL = to_json(fixtures.results(fixtures.case(layers={"L2": Means([1], [2.5])})))
 PLACES = [path for path in places(SMALL) if not path.endswith(".0")]
 
 
@@ -154,6 +155,7 @@ def section(title: str) -> list[str]:
         ("Case", contract.CaseResult, []),
         ("Spread", contract.Spread, []),
         ("Steps", contract.Steps, []),
+        ("Means", contract.Means, []),
         ("Device", contract.DeviceResult, []),
         ("Cut", contract.Cut, []),
         ("Example", contract.Example, []),

@@ -6,19 +6,23 @@ import subprocess
 import sys
 from dataclasses import replace
 from itertools import combinations
+from typing import Any
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 from matplotlib.text import Annotation, Text
 
-from crashsim.report import layers, prices, timelines
+from crashsim.experiment.units import parse_bytes, parse_duration
+from crashsim.report import choices, layers, prices, timelines
+from crashsim.report.alike import note
 from crashsim.report.canvas import log_scale, rendered, size_unit, style, time_unit
 from crashsim.report.plots import draw
 from crashsim.report.vector import compact, inlined
-from crashsim.results import CaseResult, Results, Spread, Steps
+from crashsim.results import CaseResult, Means, Results, Spread
 from tests import report_fixtures as fixtures
 
-NAMES = ["risk", "recovery-point", "distribution", "price", "layers"]
+NAMES = ["price", "risk", "recovery-point", "distribution", "layers"]
 
 
 @pytest.mark.parametrize(
@@ -79,20 +83,84 @@ def words_of(figure: object) -> list[str]:
     return [text.get_text() for text in figure.findobj(Text)]  # type: ignore[attr-defined]
 
 
-def test_axes_are_labelled_with_their_units() -> None:
-    with style():
-        risk = timelines.risk_over_time(fixtures.story().cases)
-        age = timelines.recovery_point_over_time(fixtures.story().cases)
-    assert {"bytes at risk (MiB)", "time (s)"} <= {*words_of(risk)}
-    assert {"age of the oldest unsaved write (s)", "time (s)"} <= {*words_of(age)}
+def size_bytes(text: str) -> int:
+    number, _, unit = text.partition(" ")
+    return round(float(number) * (parse_bytes("1" + unit) if unit else 1))
 
 
-def test_one_picture_shows_the_unsynced_loss_the_flusher_and_the_synced_one() -> None:
+def time_ns(text: str) -> int:
+    return 0 if text == "0" else parse_duration(text.replace(" ", "").replace("µ", "u"))
+
+
+@pytest.mark.parametrize("results", [fixtures.story(), fixtures.sweep_of_twenty()])
+@pytest.mark.parametrize(
+    ("figure_of", "panels_of", "worst", "read"),
+    [
+        (
+            timelines.risk_over_time,
+            timelines.risk_panels,
+            lambda case: case.at_risk_bytes.max,
+            size_bytes,
+        ),
+        (
+            timelines.recovery_point_over_time,
+            timelines.age_panels,
+            lambda case: case.recovery_point_ns.max,
+            time_ns,
+        ),
+    ],
+    ids=["risk", "recovery point"],
+)
+def test_each_panel_says_what_its_curve_shows(
+    results: Results, figure_of: Any, panels_of: Any, worst: Any, read: Any
+) -> None:
+    cases = results.cases
     with style():
-        words = words_of(timelines.risk_over_time(fixtures.story().cases))
-    assert "worst: 17.2 MiB at 35.2 s" in words
-    assert {"sync=none", "no flush", "host flusher's pass", "1,600 flushes"} <= {*words}
-    assert any("a closer look" in text and "27.5 KiB at worst" in text for text in words)
+        figure = figure_of(cases)
+        rendered(figure)
+    groups = panels_of(cases)
+    shown = [axes for axes in figure.axes if axes.get_visible()]
+    assert len(shown) == len(groups)
+    for axes, group in zip(shown, groups, strict=True):
+        (text,) = [t.get_text() for t in axes.texts if t.get_text().startswith("worst: ")]
+        values = [worst(cases[i]) for i in group]
+        told = text.removeprefix("worst: ").partition(",")[0].partition(" at ")[0]
+        assert [read(part) for part in told.split(" to ")] == pytest.approx(
+            sorted({min(values), max(values)})[: told.count(" to ") + 1], rel=0.01
+        )
+        curves = [np.asarray(line.get_ydata(), dtype=np.float64) for line in axes.lines[:1]]
+        assert max(curve.max() for curve in curves) == pytest.approx(values[0], rel=0.02)
+        for tick in axes.get_yticks():
+            label = axes.yaxis.get_major_formatter()(tick, list(axes.get_yticks()).index(tick))
+            assert read(label) == pytest.approx(tick)
+    unit = {"s": 10**9, "ms": 10**6}[figure.get_supxlabel().partition("(")[2][:-1]]
+    ticks = shown[0].xaxis.get_major_formatter()
+    assert float(ticks(3 * unit, 0)) == 3
+
+
+def test_cases_that_draw_the_same_are_drawn_once_and_named_together() -> None:
+    first, other = fixtures.with_sync(100, "atom=512B"), fixtures.without_sync("atom=8B")
+    cases = [first, replace(first, name="atom=4KiB"), other]
+    assert timelines.risk_panels(cases) == [[0, 1], [2]]
+    assert layers.panels_of(cases) == [[0, 1], [2]]
+    assert prices.distribution_groups(cases) == [[0, 1], [2]]
+    with style():
+        assert "atom=512B / 4KiB" in words_of(timelines.risk_over_time(cases))
+        assert "atom=512B / 4KiB" in words_of(prices.distribution_of_loss(cases))
+    captions = {plot.name: plot.caption for plot in draw(fixtures.results(*cases[:2]))}
+    assert "drawn once" in captions["risk"]
+    assert "price" not in captions, "two cases that lose and cost the same compare nothing"
+
+
+def test_flushes_and_the_flushers_passes_are_marked_where_they_were() -> None:
+    case = fixtures.without_sync()
+    case = replace(case, marks=replace(case.marks, flush_acks=[7 * fixtures.SECOND]))
+    with style():
+        axes = timelines.risk_over_time([case]).axes[0]
+    marked = {line.get_marker(): np.asarray(line.get_xdata()).tolist() for line in axes.lines}
+    assert marked["v"] == case.marks.flusher_passes
+    ticks = [line for line in axes.lines if np.isnan(np.asarray(line.get_ydata())).any()]
+    assert {*np.asarray(ticks[0].get_xdata()).tolist()} == {7 * fixtures.SECOND}
 
 
 @pytest.mark.parametrize(
@@ -109,15 +177,16 @@ def test_a_picture_of_no_loss_says_so(figure_of: object, expected: str) -> None:
         assert expected in words_of(figure_of([fixtures.case()]))  # type: ignore[operator]
 
 
-def test_many_cases_are_told_apart_by_colour_only_from_worst_to_best() -> None:
-    cases = fixtures.sweep_of_twenty().cases
-    chosen = timelines.coloured(cases)
-    assert len(chosen) == timelines.MOST_COLOURED
-    losses = [case.at_risk_bytes.max for case in cases]
-    assert max(losses) in [losses[i] for i in chosen]
-    assert min(losses) in [losses[i] for i in chosen]
-    with style():
-        assert "15 other cases (largest values)" in words_of(timelines.risk_over_time(cases))
+def test_of_very_many_cases_the_worst_are_drawn_and_the_caption_says_so() -> None:
+    cases = [
+        replace(fixtures.without_sync(f"case {n}"), end_ns=fixtures.END // (n + 1))
+        for n in range(timelines.MOST_PANELS + 3)
+    ]
+    cases = [replace(c, at_risk_bytes=Spread(10**6 - n, 0, 0)) for n, c in enumerate(cases)]
+    assert timelines.risk_panels(cases) == [[n] for n in range(timelines.MOST_PANELS)]
+    said = note(timelines.risk_panels(cases), cases)
+    assert said == " Left out, for they lose less: 3 cases."
+    assert note([[0]], cases[:1]) == ""
 
 
 def points(*places: tuple[int, int]) -> list[CaseResult]:
@@ -131,10 +200,10 @@ def points(*places: tuple[int, int]) -> list[CaseResult]:
     "cases",
     [
         fixtures.sweep_of_twenty().cases,
-        points(*[(10**6, 4096)] * 5),
-        points(*[(10**6 + i, 4096 + i) for i in range(20)]),
+        points(*[(10**9 + i * 10**8, 4096 + 200 * i) for i in range(20)]),
+        points(*[(i * 10**6, 4096 + j * 400) for i in range(5) for j in range(5)]),
     ],
-    ids=["sweep", "one place", "close"],
+    ids=["sweep", "a line", "a grid"],
 )
 def test_labels_of_points_never_lie_over_each_other(cases: list[CaseResult]) -> None:
     with style():
@@ -147,35 +216,72 @@ def test_labels_of_points_never_lie_over_each_other(cases: list[CaseResult]) -> 
     assert not any(a.overlaps(b) for a, b in combinations(boxes, 2))
 
 
-def test_a_layer_plot_of_many_cases_shows_the_worst_and_says_what_it_leaves_out() -> None:
+def test_points_at_one_place_have_one_label() -> None:
+    cases = [*points(*[(10**6, 4096)] * 3), *points((10**9, 10**6))]
+    cases = [replace(case, name=f"case {i}") for i, case in enumerate(cases)]
+    with style():
+        notes = prices.loss_against_price(cases).findobj(Annotation)
+    assert sorted(note.get_text() for note in notes) == ["case 0 / case 1 / case 2", "case 3"]
+
+
+def test_where_each_point_stands_is_what_the_case_loses_and_pays() -> None:
     cases = fixtures.sweep_of_twenty().cases
-    assert len(layers.panels_of(cases)) == layers.MOST_PANELS
-    assert "8 cases" in layers.hidden_note(cases)
-    assert layers.hidden_note(cases[:3]) == ""
-    loss = Steps([0], [1])
-    unknown = fixtures.case(loss=loss, layers={"L9": loss})
     with style():
-        assert "L9" in words_of(layers.layers_over_time([unknown]))
+        figure = prices.loss_against_price(cases)
+        rendered(figure)
+    scale = {axes: axes.yaxis.get_major_formatter() for axes in figure.axes}
+    found = []
+    for axes in figure.axes:
+        bad = axes.get_title(loc="left") == "loses acknowledged records"
+        for place, tick in enumerate(axes.get_yticks()):
+            assert size_bytes(scale[axes](tick, place)) == pytest.approx(2**tick, rel=0.01)
+        for line in axes.lines:
+            if line.get_marker() in ("o", "s"):
+                filled = line.get_markerfacecolor() != "none"
+                (y,) = np.asarray(line.get_ydata(), dtype=np.float64)
+                found.append((bad, filled, round(2 ** float(y))))
+    worth = choices.best(cases)
+    expected = [
+        (choices.loses_acknowledged(case), is_worth, case.at_risk_bytes.max)
+        for case, is_worth in zip(cases, worth, strict=True)
+    ]
+    assert sorted(found) == sorted(expected)
 
 
-def test_thinned_layers_are_not_passed_off_as_one_instants() -> None:
-    loss = Steps([0, 1], [1, 2])
-    case = fixtures.case(layers={"L2": loss, "L3": replace(loss, exact=False)})
+def test_the_price_is_what_tells_the_cases_apart() -> None:
+    slow = fixtures.case("slow", acknowledged=100)
     with style():
-        words = words_of(layers.layers_over_time([case]))
-        assert "time (s), each layer at its largest" in words
-        exact = replace(case, layers={"L2": loss, "L3": loss})
+        words = words_of(prices.loss_against_price([fixtures.case(), slow]))
+        assert "records acknowledged per second (logarithmic)" in words
+        waits = [fixtures.case(), fixtures.case("waits", guest_wait_ns=fixtures.SECOND)]
+        assert "guest's time spent waiting" in words_of(prices.loss_against_price(waits))
+        flushes = [fixtures.case(), fixtures.case("few", flushes=3)]
+        assert "flushes (logarithmic)" in words_of(prices.loss_against_price(flushes))
+
+
+def test_layers_of_many_cases_are_on_one_scale_and_each_has_its_mean() -> None:
+    little, much = Means([0], [100]), Means([0, fixtures.END // 2], [0, 1 << 20])
+    cases = [fixtures.case("a", layers={"L2": little}), fixtures.case("b", layers={"L9": much})]
+    with style():
+        figure = layers.layers_over_time(cases)
+        rendered(figure)
+    words = words_of(figure)
+    assert "mean 100 B: too little to be seen on this scale" in words
+    assert {"mean 512 KiB", "L9", "not on media (MiB)"} <= {*words}
+    assert len({axes.get_ylim() for axes in figure.axes}) == 1
+    ticks = figure.axes[0].yaxis.get_major_formatter()
+    assert float(ticks(1 << 20, 0)) == 1
+
+
+def test_what_is_drawn_as_a_mean_says_of_how_long() -> None:
+    second = fixtures.SECOND
+    exact = fixtures.case(layers={"L2": Means([0], [1]), "L3": Means([second], [2])})
+    thin = replace(exact, layers={"L2": Means([0, second], [1.5, 2], exact=False)})
+    with style():
         assert "time (s)" in words_of(layers.layers_over_time([exact]))
-
-
-def test_a_closer_look_is_taken_only_at_functions_that_were_not_thinned() -> None:
-    big, small = fixtures.without_sync(), fixtures.with_sync(100)
-    window = timelines._zoom([big, small], [0, 1])
-    assert window is not None
-    assert 0 < window[0] < window[1] < fixtures.END
-    thinned = replace(small, loss=replace(small.loss, exact=False))
-    assert timelines._zoom([big, thinned], [0, 1]) == (0, fixtures.END, [1])
-    assert timelines._zoom([big, fixtures.case()], [0, 1]) is None
+        words = words_of(layers.layers_over_time([thin]))
+    assert "time (s), drawn: mean of each 444 ms" in words
+    assert pytest.approx(fixtures.END / 10**6, rel=0.01) == layers._COLUMNS * 444
 
 
 @pytest.mark.parametrize(

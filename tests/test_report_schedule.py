@@ -87,7 +87,7 @@ def test_terminal_and_page_tell_the_schedule_and_a_picture_shows_it() -> None:
     assert "How a promise was broken: disk=ignores-flush, from 100 ms on" in said
     assert "+1.01 ms  the flush of vCPU 0 is acknowledged with success, but write 0 is not" in said
     plots = draw(results)
-    assert plots[0].name == "schedule"
+    assert plots[1].name == "schedule"
     assert "but write 0 is not durable" in html_report(results, plots, "crashsim run x.yaml")
 
 

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+from itertools import pairwise
+
 import numpy as np
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from crashsim import thinning
+from crashsim import measure, thinning
+from crashsim.power.losses import Losses
 from crashsim.power.safety import Stage
 from crashsim.power.steps import Ramps, StepFunction
+from crashsim.report import curves
 from crashsim.thinning import largest, layers, saw_teeth
+from tests.against_oracle import comparable, simulate_world
+from tests.oracle import OracleWorld
+from tests.oracle.worlds import worlds
+from tests.test_two_files import FEWER_WORLDS
 
 INSTANTS = st.lists(st.integers(0, 400), min_size=1, max_size=30, unique=True).map(sorted)
 
@@ -63,24 +72,49 @@ def test_thinned_saw_teeth_show_the_largest_value_of_each_interval(
             assert value == max(real[low:high])
 
 
-@given(st.lists(st.integers(0, 9), min_size=4, max_size=4), st.integers(1, 6), st.data())
-def test_thinned_layers_add_up_to_the_whole_at_the_worst_instants(
-    parts: list[int], limit: int, data: st.DataObject
+def mean(values: list[int]) -> float:
+    return float(Fraction(sum(values), len(values)))
+
+
+@given(st.data(), st.integers(50, 500), st.integers(1, 12), st.sampled_from([1, 1 << 45]))
+def test_thinned_layers_are_the_mean_of_each_interval_and_add_up_to_that_of_the_whole(
+    data: st.DataObject, end: int, limit: int, scale: int
 ) -> None:
-    t = np.array(data.draw(INSTANTS), dtype=np.int64)
-    scale = np.array(
-        data.draw(st.lists(st.integers(0, 9), min_size=t.size, max_size=t.size)), dtype=np.int64
-    )
-    total = np.cumsum([0, *parts])
-    stages = {
-        stage: StepFunction(t, scale * amount)
-        for stage, amount in zip(thinning._INWARD, total, strict=True)
-    }
-    found = layers(stages, 401, limit)
-    whole = stages[Stage.DURABLE]
-    summed = np.sum([one.values for one in found.values()], axis=0).tolist()
-    first = next(iter(found.values()))
-    if first.exact:
-        assert summed == [whole.at(instant) for instant in first.instants]
-    else:
-        assert max(summed) == max(whole.at(instant) for instant in range(401))
+    drawn = [data.draw(steps()) for _ in range(4)]
+    # Each stage is reached by what reached the one after it, so the stages only grow.
+    t = np.unique(np.concatenate([part.instants for part in drawn]))
+    parts = [scale * thinning.values_at(part, t) for part in drawn]
+    stages = {thinning._INWARD[0]: StepFunction(t, np.zeros_like(t))}
+    for stage, number in zip(thinning._INWARD[1:], range(1, 5), strict=True):
+        stages[stage] = StepFunction(t, np.sum(parts[:number], axis=0))
+    found = layers(stages, end, limit, intervals=limit)
+    for part, thin in zip(parts, found.values(), strict=True):
+        real = [StepFunction(t, part).at(instant) for instant in range(end + 1)]
+        bounds = [*thin.instants, end]
+        if thin.exact:
+            assert [real[instant] for instant in thin.instants] == thin.values
+        else:
+            assert len(thin.values) == limit
+            assert thin.values == [mean(real[low:high]) for low, high in pairwise(bounds)]
+
+
+@FEWER_WORLDS
+@given(world=worlds())
+def test_the_layers_of_a_run_are_the_means_of_what_the_analysis_says_at_each_nanosecond(
+    world: OracleWorld,
+) -> None:
+    history = simulate_world(comparable(world))
+    end = min(history.end_ns, 3000)
+    assume(end >= 12)
+    stages = measure._stages(history, Losses(history, Stage.DURABLE).at_risk)
+    found = layers(stages, end, limit=12, intervals=12)
+    for (inner, outer), thin in zip(pairwise(thinning._INWARD), found.values(), strict=True):
+        real = [stages[outer].at(t) - stages[inner].at(t) for t in range(end)]
+        shown = zip(thin.instants, [*thin.instants[1:], end], thin.values, strict=True)
+        if not thin.exact:
+            assert all(value == mean(real[low:high]) for low, high, value in shown)
+
+
+def test_every_column_of_a_picture_is_a_whole_number_of_thinned_intervals() -> None:
+    assert thinning.MEANS % curves.COLUMNS == 0
+    assert thinning.MEANS < thinning.PICTURE_STEPS

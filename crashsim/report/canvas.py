@@ -19,7 +19,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
+from matplotlib.ticker import FixedFormatter, FixedLocator, FuncFormatter, MaxNLocator
+from numpy.typing import NDArray
 
 from crashsim.experiment.units import format_bytes, format_duration
 from crashsim.report.vector import compact
@@ -30,7 +31,8 @@ FAINT = "#9a9a9a"
 COLOURS = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 LINES: tuple[Any, ...] = ("-", "-", "--", "-.", (0, (1, 1)), (0, (5, 1)))
 LAYER_COLOURS = {"L1": "#cc79a7", "L2": "#e69f00", "L3": "#56b4e9", "L4": "#0072b2"}
-WIDTH_INCHES = 9.0
+WIDTH_INCHES = 6.4
+_FAR_APART = 12  # times: what is so much smaller hardly shows on an even axis
 _DPI = 130
 
 _STYLE: dict[Any, Any] = {
@@ -81,6 +83,28 @@ def new_figure(height_inches: float) -> Figure:
     return figure
 
 
+def panels(number: int, height_inches: float, *, one_scale: bool) -> tuple[Figure, list[Axes]]:
+    """A figure of so many panels of one time, each as high as said: one column of a few, two of
+    many; `one_scale`: their heights mean the same."""
+    columns = 1 if number <= 3 else 2
+    rows = -(-number // columns)
+    figure = new_figure(rows * height_inches + 0.5)
+    found = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=one_scale).ravel()
+    for axes in found[number:]:
+        axes.set_visible(False)
+    for axes in found[max(0, number - columns) : number]:
+        axes.tick_params(labelbottom=True)
+    return figure, list(found[:number])
+
+
+def common_time(figure: Figure, axes: Axes, end_ns: int, note: str = "") -> None:
+    """The time up to `end_ns` across, for all panels that share it with `axes`."""
+    unit = time_unit(end_ns)
+    axes.set_xlim(0, end_ns)
+    set_axis(axes.xaxis, unit, "", ticks=6)
+    figure.supxlabel(f"time ({unit.name}){note}", fontsize=9)
+
+
 def rendered(figure: Figure) -> tuple[bytes, bytes]:
     """(SVG, PNG)."""
     svg, png = io.BytesIO(), io.BytesIO()
@@ -118,10 +142,11 @@ def time_unit(longest_ns: int) -> Unit:
 
 
 def set_axis(axis: Any, unit: Unit, label: str, ticks: int = 8) -> None:
-    """Ticks at round numbers of `unit`, the data staying in bytes or ns."""
+    """Ticks at round numbers of `unit`, the data staying in bytes or ns; without a label none."""
     axis.set_major_locator(_RoundLocator(unit.scale, ticks))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value / unit.scale:.10g}"))
-    axis.set_label_text(f"{label} ({unit.name})")
+    if label:
+        axis.set_label_text(f"{label} ({unit.name})")
 
 
 class _RoundLocator(MaxNLocator):
@@ -136,8 +161,9 @@ class _RoundLocator(MaxNLocator):
         return ticks * self._scale
 
 
-class LogScale(NamedTuple):
-    """A logarithmic axis on which 0 has a place of its own: one `step` left of the least value."""
+class Scale(NamedTuple):
+    """An axis whose `ticks` have names: even when `base` is 0, otherwise logarithmic, where 0 has
+    a place of its own, one `step` before the least value. `note` says which in its label."""
 
     base: int
     lowest: float
@@ -145,12 +171,52 @@ class LogScale(NamedTuple):
     ticks: list[float]
     labels: list[str]
 
-    def position(self, value: float) -> float:
+    @property
+    def note(self) -> str:
+        """For the axis' label."""
+        return " (logarithmic)" if self.base else ""
+
+    @property
+    def extent(self) -> float:
+        """From the first tick to the last."""
+        return self.ticks[-1] - self.ticks[0]
+
+    def position(self, value: int) -> float:
         """Where a value stands."""
+        if not self.base:
+            return float(value)
         return math.log(value, self.base) if value > 0 else self.lowest - self.step
 
+    def positions(self, values: Sequence[int] | NDArray[np.int64]) -> NDArray[np.float64]:
+        """Where many values stand, those between 0 and the least tick no lower than 0."""
+        given = np.asarray(values, dtype=np.int64)
+        if not self.base:
+            return given.astype(np.float64)
+        logarithms = np.log(np.maximum(given, 1)) / math.log(self.base)
+        zero = self.lowest - self.step
+        found: NDArray[np.float64] = np.where(given > 0, np.maximum(logarithms, zero), zero)
+        return found
 
-def log_scale(values: Sequence[int], kind: str) -> LogScale:
+
+def scale_of(values: Sequence[int], kind: str) -> Scale:
+    """For values of `kind` bytes, ns or count: even from 0 on, or logarithmic if they are far
+    apart."""
+    positive = [value for value in values if value > 0]
+    if positive and max(positive) >= _FAR_APART * min(positive):
+        return log_scale(values, kind)
+    return even_scale(max([1, *positive]), kind)
+
+
+def even_scale(largest: int, kind: str, ticks: int = 4) -> Scale:
+    """From 0 to the round number at or above `largest`."""
+    units = {"bytes": size_unit, "ns": time_unit}
+    unit = units[kind](largest).scale if kind in units else 1
+    locator = MaxNLocator(nbins=ticks, steps=[1, 2, 5, 10], integer=unit == 1)
+    found = [float(tick) * unit for tick in locator.tick_values(0, largest / unit) if tick >= 0]
+    return Scale(0, 0.0, 0, found, [_tick(round(tick), kind) for tick in found])
+
+
+def log_scale(values: Sequence[int], kind: str) -> Scale:
     """For values of `kind` bytes, ns or count; at most seven ticks."""
     base = 2 if kind == "bytes" else 10
     positive = [value for value in values if value > 0] or [1]
@@ -163,7 +229,7 @@ def log_scale(values: Sequence[int], kind: str) -> LogScale:
     labels = [_tick(base**exponent, kind) for exponent in exponents]
     if any(value == 0 for value in values):
         ticks, labels = [float(low - step), *ticks], ["0", *labels]
-    return LogScale(base, float(low), step, ticks, labels)
+    return Scale(base, float(low), step, ticks, labels)
 
 
 def _power_below(value: int, base: int) -> int:
@@ -175,20 +241,29 @@ def _power_below(value: int, base: int) -> int:
 
 
 def _tick(value: int, kind: str) -> str:
+    if value == 0:
+        return "0"
     if kind == "bytes":
         return format_bytes(value)
     return format_duration(value) if kind == "ns" else f"{value:,}"
 
 
-def set_log_axis(axis: Any, scale: LogScale, label: str) -> None:
-    """Ticks of a `LogScale`, whose positions the data are given in."""
+def set_scale(axis: Any, scale: Scale, label: str = "") -> None:
+    """Ticks of a `Scale`, whose positions the data are given in; without a label none."""
     axis.set_major_locator(FixedLocator(scale.ticks))
-    axis.set_ticklabels(scale.labels)
-    axis.set_label_text(label)
+    axis.set_major_formatter(FixedFormatter(scale.labels))
+    if label:
+        axis.set_label_text(label)
 
 
-def say(axes: Axes, text: str) -> None:
+def say(axes: Axes, text: str, fontsize: float = 11) -> None:
     """Words in the middle of axes that have nothing to show."""
     axes.set_ylim(0, 1)
-    axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", fontsize=11)
+    axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", fontsize=fontsize)
     axes.set_yticks([])
+
+
+def corner(axes: Axes, text: str) -> None:
+    """Words in the upper left corner of axes, above what is drawn."""
+    words = axes.text(0.01, 0.97, text, transform=axes.transAxes, va="top", fontsize=8)
+    words.set_in_layout(False)

@@ -2,18 +2,19 @@
 
 Contract: a function of few steps is drawn as it is. One of many is reduced to an envelope: for
 each of `COLUMNS` equal intervals its least and its largest value, so that no peak and no moment of
-safety is lost. Shares of time are computed from all steps, never from an envelope. Arrays are int64
-unless they say otherwise; times ns.
+safety is lost. Parts of a whole are reduced to the mean of each interval, so that they add up.
+Shares of time are computed from all steps, never from an envelope. Arrays are int64 unless they
+say otherwise; times ns.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from crashsim.results import Steps
+from crashsim.results import Means, Steps
 
 # About the pixels across a plot: more cannot be seen.
 COLUMNS = 720
@@ -38,14 +39,20 @@ class Band(NamedTuple):
 
 def clipped(steps: Steps, start_ns: int, end_ns: int) -> tuple[I64, I64]:
     """Instants in `[start_ns, end_ns)` and values, the first at `start_ns`."""
-    instants = np.asarray(steps.instants, dtype=np.int64)
     values = np.asarray(steps.values, dtype=np.int64)
+    return _clipped(steps.instants, values, start_ns, end_ns)
+
+
+def _clipped(
+    at: list[int], values: NDArray[Any], start_ns: int, end_ns: int
+) -> tuple[I64, NDArray[Any]]:
+    instants = np.asarray(at, dtype=np.int64)
     first = int(np.searchsorted(instants, start_ns, "right"))
     last = int(np.searchsorted(instants, end_ns, "left"))
-    before = values[first - 1] if first else 0
+    before = values[first - 1 : first] if first else np.zeros(1, values.dtype)
     return (
         np.concatenate([[start_ns], instants[first:last]]).astype(np.int64),
-        np.concatenate([[before], values[first:last]]).astype(np.int64),
+        np.concatenate([before, values[first:last]]),
     )
 
 
@@ -53,9 +60,15 @@ def band(steps: Steps, start_ns: int, end_ns: int, columns: int = COLUMNS) -> Ba
     """The function on `[start_ns, end_ns]`, as it is or as its envelope; the last value is repeated
     at `end_ns` so that it is seen."""
     t_ns, values = clipped(steps, start_ns, end_ns)
-    if t_ns.size <= 2 * columns:
-        t_ns, values = np.append(t_ns, end_ns), np.append(values, values[-1])
-        return Band(t_ns, values, values)
+    if t_ns.size > 2 * columns:
+        return envelope(steps, start_ns, end_ns, columns)
+    t_ns, values = np.append(t_ns, end_ns), np.append(values, values[-1])
+    return Band(t_ns, values, values)
+
+
+def envelope(steps: Steps, start_ns: int, end_ns: int, columns: int = COLUMNS) -> Band:
+    """The least and the largest value of each column."""
+    t_ns, values = clipped(steps, start_ns, end_ns)
     edges = _edges(start_ns, end_ns, columns)
     # The value carried into an interval belongs to it; a step at its end belongs to the next.
     first = np.searchsorted(t_ns, edges[:-1], "right") - 1
@@ -80,21 +93,15 @@ def _extremes(values: I64, first: Places, last: Places) -> tuple[I64, I64]:
 def line(steps: Steps, start_ns: int, end_ns: int, columns: int = COLUMNS) -> Band:
     """A quantity that changes evenly between its points (a recovery point): as it is, or its
     envelope. Two points at one instant are a jump."""
-    instants = np.asarray(steps.instants, dtype=np.int64)
-    values = np.asarray(steps.values, dtype=np.int64)
-    if instants.size == 0:
-        ends = np.array([start_ns, end_ns], dtype=np.int64)
-        return Band(ends, np.zeros_like(ends), np.zeros_like(ends))
-    ends = np.array([start_ns, end_ns], dtype=np.int64)
-    inner = slice(
-        int(np.searchsorted(instants, start_ns, "right")),
-        int(np.searchsorted(instants, end_ns, "left")),
-    )
-    at_ends = np.rint(np.interp(ends, instants, values, left=0)).astype(np.int64)
-    t_ns = np.concatenate([ends[:1], instants[inner], ends[1:]])
-    values = np.concatenate([at_ends[:1], values[inner], at_ends[1:]])
-    if t_ns.size <= 2 * columns:
-        return Band(t_ns, values, values)
+    t_ns, values = _points(steps, start_ns, end_ns)
+    if t_ns.size > 2 * columns:
+        return line_envelope(steps, start_ns, end_ns, columns)
+    return Band(t_ns, values, values)
+
+
+def line_envelope(steps: Steps, start_ns: int, end_ns: int, columns: int = COLUMNS) -> Band:
+    """The least and the largest value of each column of such a quantity."""
+    t_ns, values = _points(steps, start_ns, end_ns)
     edges = _edges(start_ns, end_ns, columns)
     place = np.searchsorted(t_ns, edges, "left")
     at_edges = np.rint(np.interp(edges, t_ns, values)).astype(np.int64)
@@ -104,40 +111,60 @@ def line(steps: Steps, start_ns: int, end_ns: int, columns: int = COLUMNS) -> Ba
     return Band(edges, *_extremes(values, start[:-1], start[1:] + 1))
 
 
+def _points(steps: Steps, start_ns: int, end_ns: int) -> tuple[I64, I64]:
+    """Points in `[start_ns, end_ns]`, with one at each end."""
+    instants = np.asarray(steps.instants, dtype=np.int64)
+    values = np.asarray(steps.values, dtype=np.int64)
+    ends = np.array([start_ns, end_ns], dtype=np.int64)
+    if instants.size == 0:
+        return ends, np.zeros_like(ends)
+    inner = slice(
+        int(np.searchsorted(instants, start_ns, "right")),
+        int(np.searchsorted(instants, end_ns, "left")),
+    )
+    at_ends = np.rint(np.interp(ends, instants, values, left=0)).astype(np.int64)
+    return (
+        np.concatenate([ends[:1], instants[inner], ends[1:]]),
+        np.concatenate([at_ends[:1], values[inner], at_ends[1:]]),
+    )
+
+
 class Stack(NamedTuple):
-    """Several functions (float64) on common instants; `exact`, or averages over equal intervals."""
+    """Parts of a whole (float64) from each of `t_ns` to the next; `mean_ns` is 0 where they are
+    exact, otherwise the length of the interval of which each value is the mean."""
 
     t_ns: I64
     rows: list[F64]
-    exact: bool
+    mean_ns: int
 
 
-def stack(layers: list[Steps], end_ns: int, columns: int = COLUMNS) -> Stack:
-    """The functions on the union of their instants, or, when these are too many, their averages:
-    of parts that change places only the averages still add up to the whole's."""
-    parts = [clipped(steps, 0, end_ns) for steps in layers]
+def stack(layers: list[Means], end_ns: int, columns: int = COLUMNS) -> Stack:
+    """The functions on the union of their instants, or, when these are too many or thinned, the
+    mean of each column: of parts that change places only the means still add up to the whole's."""
+    parts = [
+        _clipped(one.instants, np.asarray(one.values, np.float64), 0, end_ns) for one in layers
+    ]
     t_ns = np.unique(np.concatenate([instants for instants, _ in parts]))
-    exact = t_ns.size <= 2 * columns
+    exact = t_ns.size <= 2 * columns and all(one.exact for one in layers)
     if exact:
-        rows = [_at(t_ns, at, values.astype(np.float64)) for at, values in parts]
+        rows = [values[np.searchsorted(at, t_ns, "right") - 1] for at, values in parts]
     else:
-        edges = _edges(0, end_ns, columns)
-        rows = [_averages(at, values, end_ns, edges) for at, values in parts]
-        t_ns = edges[:-1]
+        t_ns = _edges(0, end_ns, columns)[:-1]
+        rows = [means(one, end_ns, columns) for one in layers]
     rows = [np.append(row, row[-1]) for row in rows]
-    return Stack(np.append(t_ns, end_ns), rows, exact)
+    return Stack(np.append(t_ns, end_ns), rows, 0 if exact else end_ns // columns)
 
 
-def _at(t_ns: I64, instants: I64, values: F64) -> F64:
-    return values[np.searchsorted(instants, t_ns, "right") - 1]
-
-
-def _averages(t_ns: I64, values: I64, end_ns: int, edges: I64) -> F64:
-    """Of a step function, between each two edges."""
+def means(steps: Means, end_ns: int, columns: int) -> F64:
+    """The mean over each of `columns` equal intervals; exact also of what was thinned to a multiple
+    of them."""
+    values = np.asarray(steps.values, np.float64)
+    t_ns, values = _clipped(steps.instants, values, 0, end_ns)
+    edges = _edges(0, end_ns, columns)
     ends = np.append(t_ns, end_ns).astype(np.float64)
     area = np.concatenate([[0.0], np.cumsum(np.diff(ends) * values)])
-    averages: F64 = np.diff(np.interp(edges, ends, area)) / np.diff(edges)
-    return averages
+    found: F64 = np.diff(np.interp(edges, ends, area)) / np.diff(edges)
+    return found
 
 
 class Distribution(NamedTuple):

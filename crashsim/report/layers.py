@@ -1,101 +1,109 @@
 """The plot of where the bytes were: a stacked area over time, a panel for each case.
 
-Contract: imported only when something is drawn (it loads matplotlib). A stack of many steps is
-averaged over short intervals, and says so. Of many cases those that lose the most have a panel.
+Contract: imported only when something is drawn (it loads matplotlib). All panels are on one scale.
+What has too many steps to be drawn is drawn as the true mean of each column, and says so: only
+means of layers add up. Cases that draw the same share a panel; of many, those that lose the most
+have one.
 """
 
 from __future__ import annotations
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from crashsim.experiment.units import format_duration
+from crashsim.experiment.units import format_bytes, format_duration
+from crashsim.report.alike import Curve, alike, names_of, worst_groups
 from crashsim.report.canvas import (
     FAINT,
     LAYER_COLOURS,
-    new_figure,
+    common_time,
+    corner,
+    panels,
     say,
     set_axis,
     size_unit,
-    time_unit,
 )
-from crashsim.report.curves import COLUMNS, stack
-from crashsim.report.timelines import labels
-from crashsim.report.words import count, layer_name, worst_first
-from crashsim.results import CaseResult
+from crashsim.report.curves import COLUMNS, Stack, means, stack
+from crashsim.report.words import layer_name
+from crashsim.results import CaseResult, Means
 
 MOST_PANELS = 12
+_COLUMNS = COLUMNS // 4
+_ALIKE_COLUMNS = COLUMNS // 12
+_LEAST_SEEN = 0.01  # of the height of a panel
 
 
-def panels_of(cases: list[CaseResult]) -> list[int]:
-    """Which cases have a panel of their own: all, or those that lose the most."""
-    if len(cases) <= MOST_PANELS:
-        return list(range(len(cases)))
-    worst = {case.name for case in worst_first(cases)[:MOST_PANELS]}
-    return [i for i, case in enumerate(cases) if case.name in worst]
+def panels_of(cases: list[CaseResult]) -> list[list[int]]:
+    """The cases of each panel; of more than `MOST_PANELS` those that lose the most."""
+    every = [_curve(case) for case in cases]
+    groups = alike(every, max([1.0, *(float(one.high.sum(axis=0).max()) for one in every)]))
+    return worst_groups(groups, cases, MOST_PANELS)
+
+
+def _curve(case: CaseResult) -> Curve:
+    end_ns = max(1, case.end_ns)
+    nothing = Means([], [])
+    names = sorted({*LAYER_COLOURS, *case.layers})
+    rows = np.stack([means(case.layers.get(n, nothing), end_ns, _ALIKE_COLUMNS) for n in names])
+    return Curve(end_ns, rows, rows)
 
 
 def layers_over_time(cases: list[CaseResult]) -> Figure:
     """Where the latest version of each byte had got to, stacked, a panel for each case."""
-    shown = panels_of(cases)
-    columns = 1 if len(shown) == 1 else 2
-    rows = -(-len(shown) // columns)
-    height = 3.4 if rows == 1 else 2.1
-    figure = new_figure(rows * height + 0.6)
-    panels = figure.subplots(rows, columns, squeeze=False).ravel()
-    names = labels(cases, 52 if columns == 2 else 90)
-    used: list[str] = []
-    for axes, i in zip(panels, shown, strict=False):
-        used += _layer_panel(axes, cases[i], COLUMNS if columns == 1 else COLUMNS // 4)
-        axes.set_title(names[i], fontsize=8.5)
-    for axes in panels[len(shown) :]:
-        axes.set_visible(False)
-    for axes in panels[: max(0, len(shown) - columns)]:
-        axes.set_xlabel("")
+    groups = panels_of(cases)
+    shown = [cases[group[0]] for group in groups]
+    figure, every = panels(len(groups), 1.6 if len(groups) <= 3 else 1.3, one_scale=True)
+    names = [sorted(n for n, one in case.layers.items() if any(one.values)) for case in shown]
+    shapes = [
+        stack([case.layers[n] for n in held[::-1]], max(1, case.end_ns), _COLUMNS) if held else None
+        for case, held in zip(shown, names, strict=True)
+    ]
+    top = max([1.0, *(_top(shape) for shape in shapes if shape)])
+    titles = names_of(groups, cases, 88 if len(groups) <= 3 else 40)
+    for place, (axes, held, shape) in enumerate(zip(every, names, shapes, strict=True)):
+        axes.set_title(titles[place], fontsize=8.5)
+        if shape:
+            colours = [LAYER_COLOURS.get(name, FAINT) for name in held[::-1]]
+            axes.stackplot(shape.t_ns, *shape.rows, colors=colours, step="post", linewidth=0)
+            text = _told([cases[i] for i in groups[place]], shape, top)
+            corner(axes, text)
+        else:
+            say(axes, "all on the media at every instant")
+    drawn = [shape.mean_ns for shape in shapes if shape and shape.mean_ns]
+    between = " to ".join(dict.fromkeys(format_duration(of(drawn)) for of in (min, max) if drawn))
+    note = f", drawn: mean of each {between}" if drawn else ""
+    common_time(figure, every[0], max(1, *(case.end_ns for case in shown)), note)
+    if any(shapes):
+        every[0].set_ylim(0, top * 1.3)
+        unit = size_unit(int(top))
+        set_axis(every[0].yaxis, unit, "", ticks=4)
+        figure.supylabel(f"not on media ({unit.name})", fontsize=9)
     handles = [
         Patch(color=LAYER_COLOURS.get(layer, FAINT), label=layer_name(layer))
-        for layer in sorted({*used})
+        for layer in sorted({layer for held in names for layer in held})
     ]
     if handles:
-        figure.legend(handles=handles, loc="outside upper left", ncols=4)
+        figure.legend(handles=handles, loc="outside upper left", ncols=2)
     return figure
 
 
-def _layer_panel(axes: Axes, case: CaseResult, columns: int) -> list[str]:
-    """Draws one case; the layers that held anything."""
-    layers = {name: steps for name, steps in sorted(case.layers.items()) if any(steps.values)}
-    end_ns = max(1, case.end_ns)
-    axes.set_xlim(0, end_ns)
-    unit = time_unit(end_ns)
-    set_axis(axes.xaxis, unit, "time", ticks=6)
-    if not layers:
-        say(axes, "all on the media at every instant")
-        return []
-    # The media's side is drawn lowest: a byte sinks through the picture as it comes to rest.
-    names = list(layers)[::-1]
-    shape = stack([layers[name] for name in names], end_ns, columns)
-    axes.stackplot(
-        shape.t_ns,
-        *shape.rows,
-        colors=[LAYER_COLOURS.get(name, FAINT) for name in names],
-        step="post",
-        linewidth=0,
-    )
-    top = int(np.sum(shape.rows, axis=0).max())
-    axes.set_ylim(0, top * 1.08)
-    set_axis(axes.yaxis, size_unit(top), "not on media", ticks=4)
-    if not all(steps.exact for steps in layers.values()):
-        # Each layer was thinned by itself: at no one instant need they all be so large.
-        axes.set_xlabel(f"time ({unit.name}), each layer at its largest")
-    elif not shape.exact:
-        width = format_duration(end_ns // columns)
-        axes.set_xlabel(f"time ({unit.name}), averaged over {width}")
-    return names
+def _top(shape: Stack) -> float:
+    return float(np.sum(shape.rows, axis=0).max())
 
 
-def hidden_note(cases: list[CaseResult]) -> str:
-    """What the layer plot leaves out, if anything."""
-    left_out = len(cases) - len(panels_of(cases))
-    return f" {count(left_out)} cases that lose less are left out." if left_out else ""
+def _told(cases: list[CaseResult], shape: Stack, top: float) -> str:
+    """The mean over the run, of all cases of a panel."""
+    wholes = [
+        sum(float(means(one, max(1, case.end_ns), 1)[0]) for one in case.layers.values())
+        for case in cases
+    ]
+    text = "mean " + " to ".join(dict.fromkeys(_bytes(of(wholes)) for of in (min, max)))
+    if _top(shape) < top * _LEAST_SEEN:
+        text += ": too little to be seen on this scale"
+    return text
+
+
+def _bytes(number: float) -> str:
+    """Also of less than one."""
+    return f"{number:.2g} B" if 0 < number < 100 else format_bytes(round(number))

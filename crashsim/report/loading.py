@@ -16,7 +16,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from crashsim.errors import UsageError
-from crashsim.results import SCHEMA_VERSION, Results, Steps
+from crashsim.results import SCHEMA_VERSION, Means, Results, Steps
 
 _LARGEST = (1 << 63) - 1  # what the columns of a step function hold
 _SHOWN_MISTAKES = 5
@@ -108,7 +108,10 @@ def _check(results: Results, name: str) -> None:
         twice = next(n for n in names if names.count(n) > 1)
         raise UsageError(f"{name}: two cases are called {twice!r}")
     for case in results.cases:
-        functions = {"loss": case.loss, "recovery_point": case.recovery_point}
+        functions: dict[str, Steps | Means] = {
+            "loss": case.loss,
+            "recovery_point": case.recovery_point,
+        }
         functions |= {f"layers.{layer}": steps for layer, steps in case.layers.items()}
         for field, steps in functions.items():
             if fault := _fault(steps):
@@ -117,11 +120,11 @@ def _check(results: Results, name: str) -> None:
             raise UsageError(f"{name}: case {case.name!r}: end_ns is out of range")
 
 
-def _fault(steps: Steps) -> str:
+def _fault(steps: Steps | Means) -> str:
     if len(steps.instants) != len(steps.values):
         return f"{len(steps.instants)} instants but {len(steps.values)} values"
     numbers = [*steps.instants, *steps.values]
-    if numbers and (min(numbers) < 0 or max(numbers) > _LARGEST):
+    if not all(0 <= number <= _LARGEST for number in numbers):
         return "a number is out of range"
     if any(later < earlier for earlier, later in pairwise(steps.instants)):
         return "instants are not in order"

@@ -30,9 +30,11 @@ def draw(results: Results) -> list[Plot]:
     if not cases:
         return []
     from crashsim.report import explored_plots, layers, prices, schedule_plot, timelines
+    from crashsim.report.alike import note
     from crashsim.report.canvas import rendered, style
 
     pictures = (
+        ("price", "Loss against price", prices.caption(cases), prices.loss_against_price),
         (
             "schedule",
             "A broken promise",
@@ -42,40 +44,37 @@ def draw(results: Results) -> list[Plot]:
         (
             "risk",
             "What a power cut would take, instant by instant",
-            "Each byte counts whose latest value is not safe from a power cut. "
-            "A shaded band spans the least and the largest value of each column.",
+            "Each byte counts whose latest value is not safe from a power cut. A shaded band spans "
+            "the least and the largest value of each column."
+            + note(timelines.risk_panels(cases), cases),
             timelines.risk_over_time,
         ),
         (
             "recovery-point",
             "Recovery point: how old the lost work would be",
-            "The age of the oldest write that a power cut at this instant would take.",
+            "The age of the oldest write that a power cut at this instant would take."
+            + note(timelines.age_panels(cases), cases),
             timelines.recovery_point_over_time,
         ),
         (
             "distribution",
             "How likely is which loss",
-            "Read: at this share of all instants a power cut takes more than this many bytes.",
+            "Read: at this share of all instants a power cut takes more than this many bytes."
+            + note(prices.distribution_groups(cases), cases),
             prices.distribution_of_loss,
-        ),
-        (
-            "price",
-            "Loss against price",
-            "Left costs less, down loses less.",
-            prices.loss_against_price,
         ),
         (
             "layers",
             "Where the bytes were",
             "Bytes whose latest value had got no further than that layer."
-            + layers.hidden_note(cases),
+            + note(layers.panels_of(cases), cases),
             layers.layers_over_time,
         ),
     )
     plots = []
     for name, title, caption, figure_of in pictures:
-        if name == "price" and len(cases) == 1:
-            continue  # a single point compares nothing
+        if name == "price" and not prices.compares(cases):
+            continue
         if name == "schedule" and first_schedule(cases) is None:
             continue  # every promise was kept
         with style():

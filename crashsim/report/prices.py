@@ -1,56 +1,89 @@
 """Plots that set loss against something else than time: its distribution, and its price.
 
-Contract: imported only when something is drawn (it loads matplotlib). Both have logarithmic axes on
-which 0 has a place of its own. Labels never lie over each other: each is put where there is room,
-or left to the table.
+Contract: imported only when something is drawn (it loads matplotlib). Logarithmic axes give 0 a
+place of its own. Labels never lie over each other: each is put where there is room, or left to the
+table.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import textwrap
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from typing import NamedTuple
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backend_bases import RendererBase
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.text import Annotation, Text
 from matplotlib.transforms import Bbox
 
+from crashsim.report.alike import Curve, alike, names_of
 from crashsim.report.canvas import (
     COLOURS,
     FAINT,
+    INK,
     LINES,
+    Scale,
     log_scale,
     new_figure,
     say,
-    set_log_axis,
+    scale_of,
+    set_scale,
 )
-from crashsim.report.curves import distribution, thinned
-from crashsim.report.timelines import add_legend, coloured
-from crashsim.report.words import short_names
+from crashsim.report.choices import best, loses_acknowledged, throughput
+from crashsim.report.curves import F64, Distribution, distribution, thinned
+from crashsim.report.words import some
 from crashsim.results import CaseResult
 
-MOST_NAMED = 6
-MOST_IN_KEY = 24
+MOST_COLOURED = len(COLOURS)
+MOST_LABELLED = 24
+_COLUMNS = 240
+_NEAR = 0.035  # of the picture: points so close have one label
+_LONGEST_LINE = 30
+
+
+# How likely is which loss
+
+
+def distribution_groups(cases: list[CaseResult]) -> list[list[int]]:
+    """The cases of each line."""
+    every = [distribution(case.loss, max(1, case.end_ns)) for case in cases]
+    scale = _bytes_scale(every)
+    edges = np.linspace(scale.ticks[0], scale.ticks[-1], _COLUMNS)
+    curves = []
+    for whole in every:
+        place = np.searchsorted(scale.positions(whole.values), edges, "right") - 1
+        share = whole.share[place]
+        # Between two edges it falls from the one's share to the other's.
+        curves.append(Curve(1, np.append(share[1:], share[-1]), share))
+    return alike(curves, 1.0)
+
+
+def _bytes_scale(every: Sequence[Distribution]) -> Scale:
+    levels = [int(v) for whole in every for v in (*whole.values[1:2], whole.values[-1])]
+    return log_scale([0, *levels], "bytes")
 
 
 def distribution_of_loss(cases: list[CaseResult]) -> Figure:
     """For each amount, the share of crash instants at which more is lost."""
-    chosen = coloured(cases)
-    figure = new_figure(3.9)
+    figure = new_figure(3.4)
     axes = figure.subplots()
     every = [distribution(case.loss, max(1, case.end_ns)) for case in cases]
     if all(whole.values[-1] == 0 for whole in every):
         say(axes, "nothing is lost at any instant")
         axes.set_xlabel("bytes lost")
         return figure
-    levels = [int(v) for whole in every for v in (*whole.values[1:2], whole.values[-1])]
-    scale = log_scale([0, *levels], "bytes")
-    order = [i for i in range(len(cases)) if i not in chosen] + chosen
-    for i in order:
-        whole = thinned(every[i])
-        x = [scale.position(int(value)) for value in whole.values]
-        k = chosen.index(i) if i in chosen else None
+    scale = _bytes_scale(every)
+    groups = distribution_groups(cases)
+    coloured = _spread(groups, cases)
+    for group in [g for g in groups if g not in coloured] + coloured:
+        whole = thinned(every[group[0]])
+        x = scale.positions(whole.values)
+        k = coloured.index(group) if group in coloured else None
         axes.plot(
             x,
             whole.share * 100,
@@ -62,61 +95,165 @@ def distribution_of_loss(cases: list[CaseResult]) -> Figure:
     axes.set_xlim(scale.ticks[0], scale.ticks[-1])
     axes.set_ylim(-1, 102)
     axes.set_ylabel("share of crash instants\nthat lose more (%)")
-    set_log_axis(axes.xaxis, scale, "bytes lost (logarithmic)")
-    add_legend(figure, cases, chosen)
+    set_scale(axes.xaxis, scale, f"bytes lost{scale.note}")
+    _legend(figure, cases, groups, coloured)
     return figure
+
+
+def _spread(groups: list[list[int]], cases: list[CaseResult]) -> list[list[int]]:
+    """The groups in colour: all of a few, otherwise evenly from the worst to the best."""
+    if len(groups) <= MOST_COLOURED:
+        return groups
+    order = sorted(groups, key=lambda group: -cases[group[0]].at_risk_bytes.max)
+    last = len(order) - 1
+    chosen = [order[k * last // (MOST_COLOURED - 1)] for k in range(MOST_COLOURED)]
+    return sorted(chosen)
+
+
+def _legend(
+    figure: Figure, cases: list[CaseResult], groups: list[list[int]], coloured: list[list[int]]
+) -> None:
+    names = names_of(coloured, cases, 70)
+    handles = [
+        Line2D([], [], color=COLOURS[k], linestyle=LINES[k], linewidth=1.8, label=name)
+        for k, name in enumerate(names)
+    ]
+    if rest := sum(map(len, groups)) - sum(map(len, coloured)):
+        text = f"{some(rest, 'other case')}"
+        handles.append(Line2D([], [], color=FAINT, linewidth=1, label=text))
+    columns = 2 if all(len(str(handle.get_label())) < 40 for handle in handles) else 1
+    figure.legend(handles=handles, loc="outside upper left", ncols=columns, fontsize=8)
+
+
+# Loss against price
+
+
+class _Price(NamedTuple):
+    """What is on the axis of prices: of each case, and whether more is better."""
+
+    values: list[int]
+    kind: str
+    label: str
+    more_is_better: bool
+
+
+def _price(cases: list[CaseResult]) -> _Price:
+    """The first of throughput, waiting and flushes in which the cases differ."""
+    rates = [round(throughput(case)) for case in cases]
+    if max(rates) * 98 > min(rates) * 100:
+        return _Price(rates, "count", "records acknowledged per second", True)
+    waits = [case.guest_wait_ns for case in cases]
+    if len({*waits}) > 1:
+        return _Price(waits, "ns", "guest's time spent waiting", False)
+    return _Price([case.flushes for case in cases], "count", "flushes", False)
+
+
+def compares(cases: list[CaseResult]) -> bool:
+    """Whether there is anything to compare: cases that differ in loss or in price."""
+    losses = {(case.at_risk_bytes.max, loses_acknowledged(case)) for case in cases}
+    return len(cases) > 1 and (len(losses) > 1 or len({*_price(cases).values}) > 1)
+
+
+def caption(cases: list[CaseResult]) -> str:
+    """How the picture is read."""
+    if not compares(cases):
+        return ""
+    side = "right" if _price(cases).more_is_better else "left"
+    text = (
+        f"Down loses less, {side} costs less. Filled, on the line: no other case loses as little "
+        "for less, losses within 5 % of each other being the same."
+    )
+    if any(map(loses_acknowledged, cases)):
+        text += " Shaded: a power cut takes records that were acknowledged."
+    return text
+
+
+class _Spot(NamedTuple):
+    """Cases that stand at one place: their numbers and where that is."""
+
+    cases: list[int]
+    x: float
+    y: float
 
 
 def loss_against_price(cases: list[CaseResult]) -> Figure:
-    """One point for each case: what it loses for 99 % of the time, and what it pays."""
-    named = len(cases) <= MOST_NAMED
-    figure = new_figure(3.9 if named else 4.6)
-    if named:
-        axes = figure.subplots()
-    else:
-        axes, key = figure.subplots(1, 2, width_ratios=[3, 2])
-        _key(key, cases)
-    waits = any(case.guest_wait_ns for case in cases)
-    price = [case.guest_wait_ns if waits else case.flushes for case in cases]
-    loss = [case.at_risk_bytes.p99 for case in cases]
-    across, up = log_scale(price, "ns" if waits else "count"), log_scale(loss, "bytes")
-    points = [(across.position(p), up.position(v)) for p, v in zip(price, loss, strict=True)]
-    best = [not _beaten(i, price, loss) for i in range(len(cases))]
-    for (x, y), is_best in zip(points, best, strict=True):
-        face = COLOURS[1] if is_best else "none"
-        axes.plot(x, y, "o", markersize=7, color=COLOURS[1], markerfacecolor=face, clip_on=False)
-    x_label = "guest's time spent waiting" if waits else "flushes"
-    set_log_axis(axes.xaxis, across, f"{x_label} (logarithmic)")
-    set_log_axis(axes.yaxis, up, "at risk, 99 % of the time at most\n(logarithmic)")
-    _margins(axes, across.ticks, up.ticks)
-    names = short_names([case.name for case in cases], 34)
-    texts = [name if named else str(i + 1) for i, name in enumerate(names)]
-    axes.set_title("filled: no other case loses less for less", fontsize=8.5)
-    _place_labels(axes, points, texts)
+    """One point for each case: what a power cut takes at worst, and what the case pays."""
+    price = _price(cases)
+    across = scale_of(price.values, price.kind)
+    up = scale_of([case.at_risk_bytes.max for case in cases], "bytes")
+    x = across.positions(np.array(price.values))
+    y = up.positions(np.array([case.at_risk_bytes.max for case in cases]))
+    bad = [loses_acknowledged(case) for case in cases]
+    parts = [part for part in (True, False) if part in bad]
+    room = 0.09 * (up.extent)
+    spans = []
+    for part in parts:
+        here = [float(v) for v, is_bad in zip(y, bad, strict=True) if is_bad is part]
+        spans.append((min(here) - room, max(here) + room))
+    figure = new_figure(4.1)
+    heights = [max(high - low, 3 * room) for low, high in spans]
+    every = figure.subplots(len(parts), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0]
+    worth = best(cases)
+    for axes, part, (low, high) in zip(every, parts, spans, strict=True):
+        if part:
+            axes.set_facecolor((0.835, 0.369, 0, 0.13))
+            axes.set_title("loses acknowledged records", fontsize=8.5, color=COLOURS[0])
+        elif len(parts) > 1:
+            axes.set_title("keeps every acknowledged record", fontsize=8.5)
+        members = [i for i, is_bad in enumerate(bad) if is_bad is part]
+        _frontier(axes, [(x[i], y[i]) for i in members if worth[i]], price.more_is_better)
+        for i in members:
+            colour = COLOURS[0] if part else COLOURS[1]
+            face = colour if worth[i] else "none"
+            axes.plot(x[i], y[i], "s" if part else "o", color=colour, markerfacecolor=face)
+        set_scale(axes.yaxis, up)
+        axes.set_ylim(low, high)
+    side = 0.06 * (across.extent)
+    every[-1].set_xlim(across.ticks[0] - side, across.ticks[-1] + side)
+    set_scale(every[-1].xaxis, across, price.label + across.note)
+    figure.supylabel(f"lost at worst{up.note}", fontsize=9)
+    for axes, part in zip(every, parts, strict=True):
+        members = [i for i, is_bad in enumerate(bad) if is_bad is part]
+        spots = _spots(members, x, y, across, up)
+        _label(axes, spots, cases, worth)
     return figure
 
 
-def _beaten(i: int, price: list[int], loss: list[int]) -> bool:
-    return any(
-        p <= price[i] and v <= loss[i] and (p, v) != (price[i], loss[i])
-        for p, v in zip(price, loss, strict=True)
-    )
+def _frontier(axes: Axes, points: list[tuple[float, float]], more_is_better: bool) -> None:
+    """From each case that is worth its price to the next dearer one."""
+    points = sorted({*points})
+    kind = "steps-pre" if more_is_better else "steps-post"
+    across, up = [p for p, _ in points], [p for _, p in points]
+    axes.plot(across, up, drawstyle=kind, color=INK, linewidth=1, linestyle=":", zorder=1)
 
 
-def _margins(axes: Axes, x_ticks: list[float], y_ticks: list[float]) -> None:
-    for ticks, set_limits in ((x_ticks, axes.set_xlim), (y_ticks, axes.set_ylim)):
-        room = (ticks[-1] - ticks[0]) * 0.06
-        set_limits(ticks[0] - room, ticks[-1] + room)
+def _spots(members: list[int], x: F64, y: F64, across: Scale, up: Scale) -> list[_Spot]:
+    """Cases so close together that they have one label."""
+    wide, high = across.extent, up.extent
+    spots: list[_Spot] = []
+    for i in members:
+        for spot in spots:
+            if abs(spot.x - x[i]) < _NEAR * wide and abs(spot.y - y[i]) < _NEAR * high:
+                spot.cases.append(i)
+                break
+        else:
+            spots.append(_Spot([i], float(x[i]), float(y[i])))
+    return spots
 
 
-def _key(axes: Axes, cases: list[CaseResult]) -> None:
-    axes.set_axis_off()
-    names = short_names([case.name for case in cases], 44)
-    lines = [f"{i + 1}  {name}" for i, name in enumerate(names)]
-    if len(lines) > MOST_IN_KEY:
-        lines[MOST_IN_KEY:] = ["(further numbers: see the table)"]
-    text = axes.text(0, 1, "\n".join(lines), transform=axes.transAxes, va="top", fontsize=7.5)
-    text.set_in_layout(False)  # else the names take the room of the points
+def _label(axes: Axes, spots: list[_Spot], cases: list[CaseResult], worth: list[bool]) -> None:
+    """Names where there are few; beyond, those worth their price and the others' numbers."""
+    names = names_of([spot.cases for spot in spots], cases, 60)
+    texts = []
+    for spot, name in zip(spots, names, strict=True):
+        if len(spots) > MOST_LABELLED and not any(worth[i] for i in spot.cases):
+            name = ", ".join(str(i + 1) for i in spot.cases[:3]) + ("…" if spot.cases[3:] else "")
+        texts.append("\n".join(_wrapped(name)))
+    _place_labels(axes, [(spot.x, spot.y) for spot in spots], texts)
+
+
+def _wrapped(name: str) -> list[str]:
+    return textwrap.wrap(name, _LONGEST_LINE, break_long_words=False, break_on_hyphens=False)
 
 
 def _place_labels(axes: Axes, points: list[tuple[float, float]], texts: list[str]) -> None:
@@ -128,6 +265,9 @@ def _place_labels(axes: Axes, points: list[tuple[float, float]], texts: list[str
     renderer = FigureCanvasAgg(figure).get_renderer()  # type: ignore[no-untyped-call]
     pixels = [tuple(axes.transData.transform(point)) for point in points]
     taken = [Bbox.from_bounds(x - 8, y - 8, 16, 16) for x, y in pixels]
+    for line in axes.lines:  # labels also keep off the frontier
+        path = axes.transData.transform(line.get_path().vertices)
+        taken += [Bbox([a, b]).padded(2) for a, b in pairwise(path) if line.get_linestyle() == ":"]
     ground = axes.get_window_extent(renderer)
     for point, text in zip(points, texts, strict=True):
         for dx, dy in _places():

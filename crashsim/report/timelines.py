@@ -1,13 +1,15 @@
-"""Plots over the time of a run: bytes at risk and the recovery point.
+"""Plots over the time of a run: bytes at risk and the recovery point, a panel for each case.
 
-Contract: imported only when something is drawn (it loads matplotlib). A function of many steps is
-drawn as the band between its least and largest values. Of many cases a few are drawn in colour, the
-worst and the best among them, the others as a faint ground.
+Contract: imported only when something is drawn (it loads matplotlib). Each panel is as high as its
+own worst value, which is written into it, so that the shape of every case is seen. A function of
+many steps is drawn as the band between its least and largest values. Cases that draw the same share
+a panel; of many, those that lose the most have one.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -15,279 +17,183 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from crashsim.experiment.units import format_bytes, format_duration
+from crashsim.report.alike import Curve, alike, names_of, worst_groups
 from crashsim.report.canvas import (
     COLOURS,
     FAINT,
     INK,
-    PAPER,
-    new_figure,
+    common_time,
+    corner,
+    even_scale,
+    panels,
     say,
-    set_axis,
-    size_unit,
-    time_unit,
+    set_scale,
 )
-from crashsim.report.curves import COLUMNS, I64, Band, band, line, seen
-from crashsim.report.words import short_names, some
+from crashsim.report.curves import (
+    COLUMNS,
+    I64,
+    Band,
+    band,
+    envelope,
+    line,
+    line_envelope,
+    seen,
+)
 from crashsim.results import CaseResult
 
-MOST_COLOURED = 5
-# A case below this share of the worst hardly shows beside it.
-_SMALL = 20
-_FLUSHES_IN_ZOOM = 8
-_MOST_TICKS_IN_ZOOM = 60
-_LEGEND_CHARACTERS = 135
+MOST_PANELS = 16
+_COLUMNS = COLUMNS // 2
+_ALIKE_COLUMNS = COLUMNS // 8
+_HEADROOM, _FOOTROOM = 0.32, 0.2  # of the height: for words above, for marks below
 
 
-def coloured(cases: list[CaseResult]) -> list[int]:
-    """Which cases are drawn in colour, in the sweep's order: all when few; otherwise evenly spread
-    from the worst to the best."""
-    if len(cases) <= MOST_COLOURED:
-        return list(range(len(cases)))
-    order = sorted(range(len(cases)), key=lambda i: -cases[i].at_risk_bytes.max)
-    last = len(order) - 1
-    places = [k * last // (MOST_COLOURED - 1) for k in range(MOST_COLOURED)]
-    return sorted(order[place] for place in places)
+class _Quantity(NamedTuple):
+    """What is drawn: its worst value, its shape, as it is and by columns, and its words."""
+
+    worst: Callable[[CaseResult], int]
+    exact: Callable[[CaseResult], Band]
+    columns: Callable[[CaseResult], Band]
+    kind: str  # bytes | ns
+    label: str
+    never: str
+    draw_style: str
 
 
-def labels(cases: list[CaseResult], longest: int) -> list[str]:
-    """Names for legends and titles, with their number in the table when there are many."""
-    names = short_names([case.name for case in cases], longest)
-    many = len(cases) > MOST_COLOURED
-    return [f"{i + 1}  {name}" if many else name for i, name in enumerate(names)]
+_RISK = _Quantity(
+    lambda case: case.at_risk_bytes.max,
+    lambda case: band(case.loss, 0, _end(case), _COLUMNS),
+    lambda case: envelope(case.loss, 0, _end(case), _ALIKE_COLUMNS),
+    "bytes",
+    "bytes at risk",
+    "nothing is at risk at any instant",
+    "steps-post",
+)
+_AGE = _Quantity(
+    lambda case: case.recovery_point_ns.max,
+    lambda case: line(case.recovery_point, 0, _end(case), _COLUMNS),
+    lambda case: line_envelope(case.recovery_point, 0, _end(case), _ALIKE_COLUMNS),
+    "ns",
+    "age of the oldest unsaved write",
+    "every write is safe at once",
+    "default",
+)
 
 
-def end_of(cases: list[CaseResult]) -> int:
-    """The end of the longest run."""
-    return max(1, *(case.end_ns for case in cases))
-
-
-def _draw(axes: Axes, shape: Band, colour: str, *, steps: bool, width: float) -> None:
-    if shape.exact:
-        kind = "steps-post" if steps else "default"
-        axes.plot(shape.t_ns, shape.low, drawstyle=kind, color=colour, linewidth=width)
-        return
-    axes.fill_between(
-        shape.t_ns, shape.low, shape.high, step="post", color=colour, alpha=0.55, linewidth=0
-    )
-    axes.plot(shape.t_ns, shape.high, drawstyle="steps-post", color=colour, linewidth=width * 0.6)
-
-
-def _ground(axes: Axes, shape: Band, *, steps: bool) -> None:
-    """A case among the others: one thin line, for bands of many would cover all."""
-    kind = "steps-post" if steps or not shape.exact else "default"
-    axes.plot(shape.t_ns, shape.high, drawstyle=kind, color=FAINT, linewidth=0.6, alpha=0.7)
-
-
-def add_legend(figure: Figure, cases: list[CaseResult], chosen: list[int]) -> None:
-    """Above the plots: the chosen cases, and how many others there are."""
-    names = labels(cases, 44)
-    handles: list[Any] = [
-        Line2D([], [], color=COLOURS[k], linewidth=2, label=names[i]) for k, i in enumerate(chosen)
-    ]
-    if rest := len(cases) - len(chosen):
-        text = some(rest, "other case") + " (largest values)"
-        handles.append(Line2D([], [], color=FAINT, linewidth=1, label=text))
-    longest = max(len(str(handle.get_label())) for handle in handles)
-    columns = max(1, min(len(handles), _LEGEND_CHARACTERS // (longest + 8)))
-    figure.legend(handles=handles, loc="outside upper left", ncols=columns, fontsize=8)
+def _end(case: CaseResult) -> int:
+    return max(1, case.end_ns)
 
 
 def risk_over_time(cases: list[CaseResult]) -> Figure:
-    """Bytes at risk of a power cut at each instant, with flushes and flusher passes."""
-    chosen = coloured(cases)
-    rows = [(k, i) for k, i in enumerate(chosen) if _has_marks(cases[i])]
-    zoomed = _zoom(cases, chosen)
-    heights = [3.3] + ([0.3 + 0.2 * len(rows)] if rows else []) + ([1.7] if zoomed else [])
-    figure = new_figure(sum(heights) + 0.9)
-    panels = figure.subplots(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
-    end_ns = end_of(cases)
-    _risk_panel(panels[0], cases, chosen, end_ns)
-    if rows:
-        panels[0].tick_params(labelbottom=False)
-        panels[0].set_xlabel("")
-        _marks_panel(panels[1], cases, rows, end_ns)
-    if zoomed:
-        _zoom_panel(panels[-1], cases, chosen, zoomed)
-    add_legend(figure, cases, chosen)
-    return figure
-
-
-def _risk_panel(axes: Axes, cases: list[CaseResult], chosen: list[int], end_ns: int) -> None:
-    worst = max(case.at_risk_bytes.max for case in cases)
-    _all_cases(axes, cases, chosen, "loss")
-    axes.set_xlim(0, end_ns)
-    set_axis(axes.xaxis, time_unit(end_ns), "time")
-    if worst == 0:
-        say(axes, "nothing is at risk at any instant")
-        axes.set_ylabel("bytes at risk")
-        return
-    axes.set_ylim(0, worst * 1.14)
-    set_axis(axes.yaxis, size_unit(worst), "bytes at risk")
-    index = max(range(len(cases)), key=lambda i: cases[i].at_risk_bytes.max)
-    _point_at_worst(axes, cases[index], end_ns)
-    passes = seen(cases[index].marks.flusher_passes, 0, end_ns)
-    for t_ns in passes[:12]:
-        axes.axvline(t_ns, color=FAINT, linestyle=":", linewidth=1, zorder=0)
-
-
-def _point_at_worst(axes: Axes, case: CaseResult, end_ns: int) -> None:
-    peak = case.at_risk_bytes.max
-    if peak not in case.loss.values:
-        return
-    t_ns = case.loss.instants[case.loss.values.index(peak)]
-    right = t_ns > end_ns * 0.75
-    axes.annotate(
-        f"worst: {format_bytes(peak)} at {format_duration(t_ns)}",
-        (t_ns, peak),
-        xytext=(-4 if right else 4, 4),
-        textcoords="offset points",
-        ha="right" if right else "left",
-        va="bottom",
-        fontsize=8.5,
-        bbox={"facecolor": PAPER, "edgecolor": "none", "pad": 1},
-    )
-
-
-def _all_cases(axes: Axes, cases: list[CaseResult], chosen: list[int], what: str) -> None:
-    """The others first, so that the chosen lie above them."""
-    for i, case in enumerate(cases):
-        if i not in chosen:
-            ground = _shape(case, what, COLUMNS // 3)
-            _ground(axes, ground, steps=what == "loss")
-    for k, i in enumerate(chosen):
-        shape = _shape(cases[i], what)
-        _draw(axes, shape, COLOURS[k], steps=what == "loss", width=1.6)
-
-
-def _shape(case: CaseResult, what: str, columns: int = COLUMNS) -> Band:
-    end_ns = max(1, case.end_ns)
-    if what == "loss":
-        return band(case.loss, 0, end_ns, columns)
-    return line(case.recovery_point, 0, end_ns, columns)
-
-
-def _has_marks(case: CaseResult) -> bool:
-    marks = case.marks
-    return bool(marks.flush_acks or marks.flusher_passes or marks.other_writeback)
-
-
-def _marks_panel(
-    axes: Axes, cases: list[CaseResult], rows: list[tuple[int, int]], end_ns: int
-) -> None:
-    for row, (k, i) in enumerate(rows):
-        marks = cases[i].marks
-        # Rows count downwards: flushes in the upper half, the host's own writeback below.
-        low = row + (0.1 if marks.other_writeback else 0.35)
-        _ticks(axes, seen(marks.flush_acks, 0, end_ns), row - 0.35, low, COLOURS[k])
-        _ticks(axes, seen(marks.other_writeback, 0, end_ns), row + 0.2, row + 0.4, COLOURS[k])
-        _mark(axes, seen(marks.flusher_passes, 0, end_ns), row, COLOURS[k], "v", 7)
-    axes.set_ylim(len(rows) - 0.4, -0.6)
-    axes.set_yticks(range(len(rows)), [_flushes(cases[i]) for _, i in rows], fontsize=8)
-    axes.tick_params(axis="y", length=0)
-    axes.grid(False, axis="y")
-    axes.spines["left"].set_visible(False)
-    axes.set_xlim(0, end_ns)
-    set_axis(axes.xaxis, time_unit(end_ns), "time")
+    """Bytes at risk of a power cut at each instant, with flushes and the host's writeback."""
+    figure, every = _timeline(cases, _RISK)
+    kinds = [("flush acknowledged", "|"), ("host flusher's pass", "v")]
+    if any(case.marks.other_writeback for case in cases):
+        kinds.append(("other host writeback", "."))
+    for axes, group in zip(every, risk_panels(cases), strict=True):
+        _marks(axes, cases[group[0]])
     handles = [
-        Line2D([], [], color=INK, linestyle="", marker="|", label="flush acknowledged"),
-        Line2D([], [], color=INK, linestyle="", marker="v", label="host flusher's pass"),
+        Line2D([], [], color=INK, linestyle="", marker=marker, label=label)
+        for label, marker in kinds
     ]
-    if any(cases[i].marks.other_writeback for _, i in rows):
-        handles.append(
-            Line2D([], [], color=INK, linestyle="", marker=3, label="other host writeback")
-        )
-    axes.legend(
-        handles=handles,
-        loc="lower right",
-        bbox_to_anchor=(1, 0.96),
-        ncols=3,
-        fontsize=8,
-        handletextpad=0.1,
-        borderpad=0,
-    )
-
-
-def _mark(axes: Axes, at: I64, height: int, colour: str, marker: str, size: int) -> None:
-    if not at.size:
-        return
-    (marks,) = axes.plot(at, [height] * at.size, marker, color=colour, markersize=size)
-    # Whole at the edges, and no part of the layout.
-    marks.set_clip_on(False)
-    marks.set_in_layout(False)
-
-
-def _ticks(axes: Axes, at: I64, low: float, high: float, colour: str) -> None:
-    """Short upright lines, as one path: a marker each would fill the file."""
-    x = np.repeat(at.astype(np.float64), 3)
-    y = np.tile([low, high, np.nan], at.size)
-    axes.plot(x, y, color=colour, linewidth=0.9, solid_capstyle="butt")
-
-
-def _flushes(case: CaseResult) -> str:
-    return some(case.flushes, "flush", "flushes") if case.flushes else "no flush"
-
-
-def _zoom(cases: list[CaseResult], chosen: list[int]) -> tuple[int, int, list[int]] | None:
-    """Window and cases of the second look: those that hardly show beside the worst."""
-    worst = max(cases[i].at_risk_bytes.max for i in chosen)
-    small = [
-        i
-        for i in chosen
-        if 0 < cases[i].at_risk_bytes.max < worst / _SMALL and len(cases[i].marks.flush_acks) > 2
-    ]
-    if not small:
-        return None
-    sparsest = min(small, key=lambda i: len(cases[i].marks.flush_acks))
-    acks = sorted(cases[sparsest].marks.flush_acks)
-    first = max(0, len(acks) // 2 - _FLUSHES_IN_ZOOM // 2)
-    last = min(len(acks) - 1, first + _FLUSHES_IN_ZOOM)
-    start, stop = acks[first], acks[last]
-    if any(not cases[i].loss.exact for i in small):
-        # Thinned: a short window would show the thinning, the whole run still shows the height.
-        start, stop = 0, end_of(cases)
-    return (start, stop, small) if stop > start else None
-
-
-def _zoom_panel(
-    axes: Axes, cases: list[CaseResult], chosen: list[int], zoomed: tuple[int, int, list[int]]
-) -> None:
-    start, stop, small = zoomed
-    largest = max(cases[i].at_risk_bytes.max for i in small)
-    for i in small:
-        k = chosen.index(i)
-        shape = band(cases[i].loss, start, min(stop, cases[i].end_ns))
-        _draw(axes, shape, COLOURS[k], steps=True, width=1.6)
-        at = seen(cases[i].marks.flush_acks, start, stop)
-        # Marks may be thinned: some ticks would read as all of them.
-        whole = len(cases[i].marks.flush_acks) >= cases[i].flushes - 1
-        if whole and at.size <= _MOST_TICKS_IN_ZOOM:
-            _ticks(axes, at, 0, largest * 0.12, COLOURS[k])
-    axes.set_xlim(start, stop)
-    axes.set_ylim(0, largest * 1.1)
-    set_axis(axes.xaxis, time_unit(stop), "time")
-    set_axis(axes.yaxis, size_unit(largest), "at risk", ticks=4)
-    axes.set_title(
-        f"a closer look at {format_duration(stop - start)} of what hardly shows above: "
-        f"{format_bytes(largest)} at worst",
-        fontsize=9,
-    )
+    figure.legend(handles=handles, loc="outside upper left", ncols=3, fontsize=8, handletextpad=0.1)
+    return figure
 
 
 def recovery_point_over_time(cases: list[CaseResult]) -> Figure:
     """The age of the oldest unsaved write at each instant."""
-    chosen = coloured(cases)
-    figure = new_figure(3.9)
-    axes = figure.subplots()
-    end_ns = end_of(cases)
-    _all_cases(axes, cases, chosen, "recovery point")
-    worst = max(case.recovery_point_ns.max for case in cases)
-    axes.set_xlim(0, end_ns)
-    set_axis(axes.xaxis, time_unit(end_ns), "time")
-    if worst:
-        axes.set_ylim(0, worst * 1.08)
-        set_axis(axes.yaxis, time_unit(worst), "age of the oldest unsaved write")
-    else:
-        say(axes, "every write is safe at once")
-        axes.set_ylabel("age of the oldest unsaved write")
-    add_legend(figure, cases, chosen)
-    return figure
+    return _timeline(cases, _AGE)[0]
+
+
+def risk_panels(cases: list[CaseResult]) -> list[list[int]]:
+    """The cases of each panel of the bytes at risk."""
+    return _groups(cases, _RISK)
+
+
+def age_panels(cases: list[CaseResult]) -> list[list[int]]:
+    """The cases of each panel of the recovery point."""
+    return _groups(cases, _AGE)
+
+
+def _groups(cases: list[CaseResult], what: _Quantity) -> list[list[int]]:
+    curves = []
+    for case in cases:
+        shape = what.columns(case)
+        curves.append(Curve(_end(case), shape.low.astype(float), shape.high.astype(float)))
+    return worst_groups(alike(curves), cases, MOST_PANELS)
+
+
+def _timeline(cases: list[CaseResult], what: _Quantity) -> tuple[Figure, list[Axes]]:
+    groups = _groups(cases, what)
+    few = len(groups) <= 3
+    figure, every = panels(len(groups), 1.75 if few else 1.2, one_scale=False)
+    titles = names_of(groups, cases, 88 if few else 42)
+    for axes, group, title in zip(every, groups, titles, strict=True):
+        axes.set_title(title, fontsize=8.5)
+        members = [cases[i] for i in group]
+        worst = max(map(what.worst, members))
+        if not worst:
+            say(axes, what.never, fontsize=9)
+            continue
+        _draw(axes, what, members[0])
+        scale = even_scale(worst, what.kind, ticks=4 if few else 3)
+        set_scale(axes.yaxis, scale)
+        axes.set_ylim(-worst * _FOOTROOM, worst * (1 + _HEADROOM))
+        text = _worst(what, members)
+        corner(axes, text)
+    common_time(figure, every[0], max(map(_end, cases)))
+    figure.supylabel(what.label, fontsize=9)
+    return figure, every
+
+
+def _draw(axes: Axes, what: _Quantity, case: CaseResult) -> None:
+    shape, colour = what.exact(case), COLOURS[1]
+    if shape.exact:
+        axes.plot(shape.t_ns, shape.low, drawstyle=what.draw_style, color=colour, linewidth=1.4)
+        return
+    axes.fill_between(
+        shape.t_ns, shape.low, shape.high, step="post", color=colour, alpha=0.45, linewidth=0
+    )
+    axes.plot(shape.t_ns, shape.high, drawstyle="steps-post", color=colour, linewidth=0.8)
+
+
+def _worst(what: _Quantity, members: list[CaseResult]) -> str:
+    """The largest value of a panel, and when it is if that is one instant."""
+    shown = format_bytes if what.kind == "bytes" else format_duration
+    found = [what.worst(case) for case in members]
+    text = " to ".join(dict.fromkeys((shown(min(found)), shown(max(found)))))
+    steps = members[0].loss if what.kind == "bytes" else members[0].recovery_point
+    if len(members) == 1 and steps.exact and found[0] in steps.values:
+        text += f" at {format_duration(steps.instants[steps.values.index(found[0])])}"
+    if what.kind == "bytes":
+        flushes = [case.flushes for case in members]
+        counts = dict.fromkeys((min(flushes), max(flushes)))
+        told = " to ".join(f"{number:,}" for number in counts)
+        text += (
+            f", {told} flush{'' if max(flushes) == 1 else 'es'}" if max(flushes) else ", no flush"
+        )
+    return f"worst: {text}"
+
+
+def _marks(axes: Axes, case: CaseResult) -> None:
+    """Under the curve: ticks for flushes, triangles for the flusher, dots for other writeback."""
+    least, most = axes.get_ylim()
+    foot = (most - least) * _FOOTROOM / (1 + _FOOTROOM + _HEADROOM)
+    low, high = least + foot * 0.15, least + foot * 0.75
+    marks, end_ns = case.marks, _end(case)
+    _ticks(axes, seen(marks.flush_acks, 0, end_ns, _COLUMNS), low, high)
+    for at, marker, size in ((marks.flusher_passes, "v", 5), (marks.other_writeback, ".", 4)):
+        shown = seen(at, 0, end_ns, _COLUMNS)
+        (drawn,) = axes.plot(
+            shown, np.full(shown.size, (low + high) / 2), marker, color=COLOURS[0], markersize=size
+        )
+        drawn.set_clip_on(False)
+        drawn.set_in_layout(False)
+    for t_ns in seen(marks.flusher_passes, 0, end_ns, _COLUMNS)[:12]:
+        axes.axvline(t_ns, color=FAINT, linestyle=":", linewidth=1, zorder=0)
+
+
+def _ticks(axes: Axes, at: I64, low: float, high: float) -> None:
+    """Short upright lines, as one path: a marker each would fill the file."""
+    x = np.repeat(at.astype(np.float64), 3)
+    y = np.tile([low, high, np.nan], at.size)
+    axes.plot(x, y, color=COLOURS[0], linewidth=0.8, solid_capstyle="butt")

@@ -100,10 +100,15 @@ def short_names(names: list[str], longest: int) -> list[str]:
     its keys, if these still tell the cases apart."""
     full = [printable(name) for name in names]
     if any(len(name) > longest for name in full):
-        brief = [", ".join(map(_value, re.split("[,+]", name))) for name in full]
-        if len({*brief}) == len(brief):
-            full = brief
+        values = [brief(name) for name in full]
+        if len({*values}) == len(values):
+            full = values
     return [shortened(name, longest) for name in full]
+
+
+def brief(name: str) -> str:
+    """`fdatasync, 1s` of `sync=call:fdatasync+every:1s`: a sweep's values without its keys."""
+    return ", ".join(map(_value, re.split("[,+]", name)))
 
 
 _KEYS = re.compile(r"^(?:[\w.-]+[=:])+")
