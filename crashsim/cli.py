@@ -371,7 +371,7 @@ def compare(old: Path, new: Path, tolerances: tuple[str, ...]) -> None:
 def doctor(words: tuple[str, ...], pid: int | None, xml: Path | None, as_json: bool) -> None:
     """Say which settings of a command line lose data, before any simulation.
 
-    crashsim doctor -- qemu-system-x86_64 ...   (QEMU or cloud-hypervisor)
+    crashsim doctor -- qemu-system-x86_64 ...   (QEMU, cloud-hypervisor, crosvm, Firecracker)
     """
     from crashsim import doctor as doctors
 

@@ -1,8 +1,10 @@
 """`crashsim doctor`: what a command line, a running monitor or libvirt's XML does to its data.
 
-Contract: `doctor` reads, judges and prints, and returns the exit code: 0 nothing loses data · 1
-something loses data or fails · 2 there is no virtio-pmem device to judge (zero is never green). A
-command line that is wrong raises `CommandLineError` with every mistake, which exits with 2 as well.
+Contract: `doctor` reads, judges and prints, and returns the exit code: 0 nothing loses data that
+was to be kept · 1 something loses data or fails · 2 there is no virtio-pmem device or nvdimm to
+judge (zero is never green). A command line that is wrong, or of a program that is not known, raises
+`CommandLineError` with every mistake, which exits with 2 as well. What is said is read from the
+command line, the configuration and the files that they name, and each finding names where.
 A terminal gets colour unless NO_COLOR is set; a pipe gets plain text; `--json` is pure JSON.
 """
 
@@ -10,6 +12,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,16 +24,28 @@ from rich.text import Text
 
 from crashsim.errors import UsageError
 from crashsim.experiment.units import exact_bytes
-from crashsim.monitor.command import read_command, read_text
-from crashsim.monitor.findings import COSTS, FAILS, LOSES, Finding, judge, remarks
-from crashsim.monitor.host import Look, looker
+from crashsim.monitor.assembly import NVDIMM
+from crashsim.monitor.command import read_command
+from crashsim.monitor.findings import (
+    COSTS,
+    DISCARDS,
+    FAILS,
+    LOSES,
+    READ_ONLY,
+    Finding,
+    judge,
+    remarks,
+)
+from crashsim.monitor.host import Look, looker, reader
 from crashsim.monitor.libvirt import read_xml
 from crashsim.monitor.machine import Machine, PmemDevice
 from crashsim.monitor.process import read_process
+from crashsim.monitor.words import split
 from crashsim.printable import printable
 
 _STYLES = {LOSES: "bold red", FAILS: "bold red", COSTS: "yellow"}
 _PLAIN_COLUMNS = 100
+_UNKEPT = {READ_ONLY: "read-only, nothing to lose", DISCARDS: "discarding what is written"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,14 +78,14 @@ def examine_words(words: Sequence[str], directory: Path) -> Diagnosis:
     """A command line in words, or pasted as one word; its relative paths are below `directory`."""
     look = looker(directory)
     if len(words) == 1 and " " in words[0]:
-        return _diagnosis(read_text(words[0], look), look)
-    return _diagnosis(read_command(words, look), look)
+        words = split(words[0])
+    return _diagnosis(read_command(words, look, reader(directory)), look)
 
 
 def examine_process(process_id: int, proc: Path = Path("/proc")) -> Diagnosis:
     """A running monitor, with its files as it sees them."""
-    words, look = read_process(process_id, proc)
-    return _diagnosis(read_command(words, look), look)
+    words, look, read = read_process(process_id, proc)
+    return _diagnosis(read_command(words, look, read), look)
 
 
 def examine_xml(path: Path) -> Diagnosis:
@@ -127,6 +142,7 @@ def _device(device: PmemDevice) -> dict[str, object]:
     backend = device.backend
     return {
         "name": device.name,
+        "kind": device.kind,
         "monitor": device.monitor,
         "backend": backend.kind,
         "mem_path": backend.mem_path,
@@ -144,10 +160,7 @@ def _print(diagnosis: Diagnosis, stream: TextIO) -> None:
     if not console.is_terminal:
         console.width = _PLAIN_COLUMNS
     for device in diagnosis.machine.devices:
-        backend = device.backend
-        file = f" {backend.mem_path}" if backend.mem_path else ""
-        title = f"{device.name}: {backend.kind}{file}, {exact_bytes(backend.size_bytes)}"
-        _say(console, title, 0, "bold")
+        _say(console, _title(device), 0, "bold")
         own = [finding for finding in diagnosis.findings if finding.device == device.name]
         for finding in own:
             _print_finding(console, finding)
@@ -159,12 +172,24 @@ def _print(diagnosis: Diagnosis, stream: TextIO) -> None:
     _say(console, _summary(diagnosis), 0)
 
 
+def _title(device: PmemDevice) -> str:
+    backend = device.backend
+    nvdimm = "nvdimm, " if device.kind == NVDIMM else ""
+    kind = backend.kind if device.monitor == "qemu" else f"{device.monitor},"
+    file = f" {backend.mem_path}" if backend.mem_path else ""
+    size = ", size unknown"
+    if backend.size_bytes is not None:
+        size = f", {exact_bytes(backend.size_bytes)}"
+    return f"{device.name}: {nvdimm}{kind}{file}{size}"
+
+
 def _print_finding(console: Console, finding: Finding) -> None:
     style = _STYLES.get(finding.severity, "")
     _say(console, f"{finding.rule} {finding.severity}: {finding.option}", 2, style)
     _say(console, f"where: {finding.place}", 5)
     _say(console, f"why:   {finding.why}", 5, hanging=7)
-    _say(console, f"mend:  {finding.mend}", 5, hanging=7)
+    if finding.mend:
+        _say(console, f"mend:  {finding.mend}", 5, hanging=7)
 
 
 def _say(console: Console, text: str, indent: int, style: str = "", hanging: int = 0) -> None:
@@ -180,12 +205,16 @@ def _say(console: Console, text: str, indent: int, style: str = "", hanging: int
 
 def _summary(diagnosis: Diagnosis) -> str:
     devices = len(diagnosis.machine.devices)
+    if not devices and diagnosis.machine.unread:
+        return "No virtio-pmem device in what could be read, and not all could: see the note."
     if not devices:
         return "No virtio-pmem device here: there is nothing to judge."
-    bad = sum(finding.severity in (LOSES, FAILS) for finding in diagnosis.findings)
-    some = "1 virtio-pmem device" if devices == 1 else f"{devices} virtio-pmem devices"
-    if not bad:
-        return f"{some}: no setting loses data that was synced."
-    if bad == 1:
-        return f"{some}: 1 setting loses data or fails."
-    return f"{some}: {bad} settings lose data or fail."
+    some = "1 device" if devices == 1 else f"{devices} devices"
+    count = Counter(finding.severity for finding in diagnosis.findings)
+    bad = count[LOSES] + count[FAILS]
+    if bad:
+        told = "1 setting loses data or fails" if bad == 1 else f"{bad} settings lose data or fail"
+    else:
+        told = "no setting was found that loses data that is to be kept"
+    more = [f"{count[one]} {words}" for one, words in _UNKEPT.items() if count[one]]
+    return f"{some}: {told}{''.join(f'; {one}' for one in more)}."

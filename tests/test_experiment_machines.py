@@ -101,7 +101,7 @@ def test_libvirts_xml_gives_the_same_device() -> None:
 
 
 def test_cloud_hypervisors_command_line_brings_its_monitor() -> None:
-    text = 'device: {qemu: "cloud-hypervisor --pmem file=/a.img,size=1M,discard_writes=on"}'
+    text = 'device: {qemu: "cloud-hypervisor --pmem file=/a.img,size=2M,discard_writes=on"}'
     (case,) = plan(text + REST, "x.yaml").cases
     assert case.experiment.vmm == "cloud-hypervisor"
     assert [d.backing.kind for d, _, _ in case.experiment.resolved_devices()] == ["private"]
@@ -142,7 +142,7 @@ def test_V7_what_qemu_refuses_is_refused_with_its_reason(command: str, reason: s
 
 
 def test_a_command_line_without_the_device_is_told() -> None:
-    assert problems("device: {qemu: '-m 4G'}")[0].endswith("no virtio-pmem device in it")
+    assert problems("device: {qemu: '-m 4G'}")[0].endswith("no virtio-pmem device or nvdimm in it")
 
 
 @pytest.mark.parametrize("entry", ["5", "{at: 5s}", "{at: soon, do: x}"])
@@ -176,3 +176,41 @@ def test_a_key_that_a_timeline_does_not_know_is_told() -> None:
     entry = "monitor: [{at: 1s, do: 'device_del v', after: 2s}]"
     told = problems(COMMAND.replace("memdev=m", "memdev=m,id=v") + entry)
     assert "x.yaml:2:40: unknown key 'after': expected at and do" in told
+
+
+PRIVATE_FILE = ["private", "file"]
+
+
+@pytest.mark.parametrize(
+    ("device", "monitor", "kinds"),
+    [
+        ("{qemu: 'cloud-hypervisor --pmem file=/a,size=2M'}", "cloud-hypervisor", ["file"]),
+        ("{cloud-hypervisor: '--pmem file=/a,size=2M'}", "cloud-hypervisor", ["file"]),
+        ("{crosvm: 'crosvm run --pmem a,ro=true --pmem b', size: 2MiB}", "crosvm", PRIVATE_FILE),
+        ("{crosvm: '--pmem a --pmem-device b', size: 2MiB}", "crosvm", ["file", "private"]),
+        (
+            '{firecracker: \'{"pmem": [{"id": "a", "path_on_host": "x", "read_only": true}]}\','
+            " size: 2MiB}",
+            "firecracker",
+            ["private"],
+        ),
+    ],
+)
+def test_every_monitors_own_words_are_devices(device: str, monitor: str, kinds: list[str]) -> None:
+    (case,) = plan(f"device: {device}" + REST, "x.yaml").cases
+    assert case.experiment.vmm == monitor
+    assert [d.backing.kind for d, _, _ in case.experiment.resolved_devices()] == kinds
+
+
+def test_a_size_that_only_the_file_has_must_be_given() -> None:
+    assert any("missing key 'size'" in one for one in problems("device: {crosvm: '--pmem a'}"))
+
+
+def test_V9_an_nvdimm_is_that_type() -> None:
+    nvdimm = PASTED.replace("virtio-pmem-pci", "nvdimm")
+    (device,) = devices(nvdimm)
+    assert (device.type, device.backing.kind) == ("nvdimm", "file")
+    (device,) = devices(nvdimm.replace("size=4G", "size=4G,readonly=on"))
+    assert (device.type, device.backing.kind) == ("nvdimm", "private")
+    (device,) = devices(nvdimm.replace("./virtio_pmem.img", "/dev/dax0.0"))
+    assert device.type == "real-nvdimm"

@@ -8,10 +8,24 @@ from pathlib import Path
 import pytest
 
 from crashsim.monitor.command import read_text
-from crashsim.monitor.findings import COSTS, FAILS, LOSES, NOTE, Finding, judge, remarks
+from crashsim.monitor.findings import (
+    COSTS,
+    DISCARDS,
+    FAILS,
+    LOSES,
+    NOTE,
+    READ_ONLY,
+    Finding,
+    judge,
+    remarks,
+)
+from crashsim.monitor.firecracker import read_json
 from crashsim.monitor.host import HostFile, Look, looker
 
 GIB = 1 << 30
+OWN = (
+    "share=on, if the file is this guest's own: guests that share it would change it for each other"
+)
 GOOD = "-object memory-backend-file,id=m,share=on,mem-path=p.img,size=4G"
 DEVICE = " -device virtio-pmem-pci,memdev=m,id=nv1"
 
@@ -41,12 +55,13 @@ def test_a_good_machine_has_no_finding() -> None:
 @pytest.mark.parametrize(
     ("text", "rule", "severity", "mend", "column"),
     [
-        (GOOD.replace("share=on,", ""), "V4", LOSES, "share=on", 1),
-        (GOOD.replace("on", "off"), "V4", LOSES, "share=on", 26),
-        (f"{GOOD},readonly=on", "V4", LOSES, "readonly=off", 58),
+        (GOOD.replace("share=on,", ""), "V4", LOSES, OWN, 1),
+        (GOOD.replace("on", "off"), "V4", LOSES, OWN, 26),
+        (f"{GOOD},readonly=on", "V4", READ_ONLY, "", 58),
+        (GOOD.replace("on", "off") + ",readonly=on,rom=off", "V4", DISCARDS, "", 71),
         (f"{GOOD},discard-data=on", "V5", LOSES, "discard-data=off", 58),
         (f"{GOOD},prealloc=on", "V5", COSTS, "prealloc=off", 58),
-        (f"{GOOD},pmem=on", "V5", NOTE, "pmem=off", 58),
+        (f"{GOOD},pmem=on", "V5", NOTE, "", 58),
     ],
 )
 def test_V4_V5_a_setting_that_loses_or_costs_is_found_where_it_stands(
@@ -62,14 +77,88 @@ def test_V4_V5_a_setting_that_loses_or_costs_is_found_where_it_stands(
     "text",
     [
         GOOD.replace("share=on,", ""),
-        f"{GOOD},readonly=on",
         f"{GOOD},discard-data=on",
         f"{GOOD},prealloc=on",
-        f"{GOOD},pmem=on",
     ],
 )
 def test_the_mend_ends_the_finding(text: str) -> None:
-    assert found(f"{text},{only(text).mend}") == []
+    option = only(text).mend.partition(",")[0]
+    assert found(f"{text},{option}") == []
+
+
+@pytest.mark.parametrize("option", ["readonly=on", "readonly=on,share=off", "readonly=on,rom=on"])
+def test_a_read_only_image_has_nothing_to_lose_and_nothing_to_mend(option: str) -> None:
+    look = seen(HostFile("file", 4 * GIB, 0, 0, "tmpfs"))
+    for device in (DEVICE, DEVICE.replace("virtio-pmem-pci", "nvdimm") + ",unarmed=on"):
+        options = f"{GOOD},{option},prealloc=on,discard-data=on{device}"
+        (finding,) = judge(read_text(options), look)
+        assert (finding.severity, finding.mend) == (READ_ONLY, "")
+        assert "nothing to lose" in finding.why
+
+
+def test_no_advice_opens_a_read_only_image_to_writers() -> None:
+    for share in ("on", "off"):
+        for rom in ("", ",rom=on", ",rom=off"):
+            if (share, rom) == ("on", ",rom=off"):
+                continue  # which QEMU refuses
+            text = GOOD.replace("share=on", f"share={share}") + f",readonly=on{rom}"
+            assert not any("share=on" in f.mend or "readonly" in f.mend for f in found(text))
+
+
+def test_V9_an_emulated_nvdimm_has_no_flush_path() -> None:
+    nvdimm = DEVICE.replace("virtio-pmem-pci", "nvdimm")
+    (finding,) = judge(read_text(GOOD + nvdimm), WHOLE)
+    assert (finding.rule, finding.severity) == ("V9", LOSES)
+    assert finding.mend == "-device virtio-pmem-pci,memdev=m"
+    assert finding.place.where == "word 4"
+    assert judge(read_text(GOOD + DEVICE), WHOLE) == []
+    (finding,) = judge(read_text(f"{GOOD},pmem=on{nvdimm}"), WHOLE)
+    assert (finding.rule, finding.severity, finding.mend) == ("V9", NOTE, "")
+    real = GOOD.replace("p.img", "/dev/dax0.0")
+    assert judge(read_text(real + nvdimm), WHOLE) == []
+    (finding,) = judge(read_text(GOOD.replace("on", "off") + nvdimm), WHOLE)
+    assert (finding.rule, finding.severity, finding.mend) == ("V4", LOSES, OWN)
+
+
+@pytest.mark.parametrize("name", ["ext4", "xfs"])
+def test_H2_only_qemu_advises_huge_pages_for_a_device(name: str) -> None:
+    look = seen(HostFile("file", 4 * GIB, 4 * GIB, GIB, name, large_folios=True))
+    finding = only(GOOD, look)
+    assert (finding.rule, finding.severity) == ("H2", COSTS)
+    assert name in finding.why and "/proc/PID/smaps" in finding.why
+    assert only(f"{GOOD},readonly=on", look).severity == READ_ONLY
+    for text in (
+        "cloud-hypervisor --pmem file=a,size=4G",
+        "crosvm run --pmem a",
+    ):
+        assert judge(read_text(text, look), look) == []
+    document = '{"pmem": [{"id": "a", "path_on_host": "a"}]}'
+    assert judge(read_json(document, look), look) == []
+
+
+@pytest.mark.parametrize("monitor", ["crosvm", "firecracker"])
+def test_V4_what_lies_behind_the_files_end_is_in_no_file(monitor: str) -> None:
+    def machine(size_bytes: int) -> list[Finding]:
+        look = seen(HostFile("file", size_bytes, size_bytes, GIB))
+        if monitor == "crosvm":
+            return judge(read_text("crosvm run --pmem a", look), look)
+        return judge(read_json('{"pmem": [{"id": "a", "path_on_host": "a"}]}', look), look)
+
+    assert machine(4 << 20) == []
+    (finding,) = machine((4 << 20) - 4096)
+    assert (finding.rule, finding.severity, finding.option) == ("V4", LOSES, "a")
+    assert finding.mend == f"truncate -s {4 << 20} a" and "4KiB larger" in finding.why
+
+
+def test_V4_a_vma_of_crosvm_is_no_file() -> None:
+    (finding,) = judge(read_text("crosvm run --pmem a,vma-size=4096,swap-interval-ms=5"), WHOLE)
+    assert (finding.rule, finding.severity, finding.option) == ("V4", LOSES, "vma-size=")
+
+
+def test_V6_cloud_hypervisor_maps_beyond_a_file_that_is_too_small() -> None:
+    look = seen(HostFile("file", 2 << 20, 2 << 20, GIB))
+    (finding,) = judge(read_text("cloud-hypervisor --pmem file=a,size=4M", look), look)
+    assert (finding.rule, finding.severity) == ("V6", FAILS) and "SIGBUS" in finding.why
 
 
 def test_V5_without_a_file_every_flush_fails() -> None:
@@ -102,8 +191,9 @@ def test_V4_H15_a_file_in_memory_is_found(name: str, kind: str) -> None:
 def test_V4_discard_writes_of_cloud_hypervisor_is_found() -> None:
     machine = read_text("cloud-hypervisor --pmem file=a,size=4G,discard_writes=on")
     (finding,) = judge(machine, WHOLE)
-    assert (finding.rule, finding.severity, finding.option) == ("V4", LOSES, "discard_writes=on")
-    assert (finding.mend, finding.place.column) == ("discard_writes=off", 16)
+    assert (finding.rule, finding.severity, finding.option) == ("V4", DISCARDS, "discard_writes=on")
+    assert (finding.mend, finding.place.column) == ("", 16)
+    assert "a file of its own" in finding.why
 
 
 @pytest.mark.parametrize(
@@ -142,7 +232,9 @@ def test_every_device_is_judged_on_its_own() -> None:
 
 def test_what_could_not_be_judged_is_said() -> None:
     machine = read_text(GOOD + DEVICE)
-    assert remarks(machine, WHOLE) == []
+    (raw,) = remarks(machine, WHOLE)
+    assert "-o dax" in raw and "/dev/pmem0" in raw
+    assert remarks(read_text(f"{GOOD},readonly=on{DEVICE}"), WHOLE) == []
     assert "cannot be looked at" in remarks(machine, seen(None))[0]
     assert "is a folder" in remarks(machine, seen(HostFile("directory")))[0]
     assert remarks(read_text(f"-object memory-backend-ram,id=m,size=4G{DEVICE}"), seen(None)) == []

@@ -93,7 +93,7 @@ def test_V7_a_virtio_pmem_device_is_never_unplugged(command: str) -> None:
         (("object_ad x",), "did you mean 'object_add'?"),
         (("",), "'' is not one of"),
         (("ndctl list",), "QEMU: the ndctl command is not supported"),
-        (("device_add nvdimm,memdev=spare",), "an nvdimm is no virtio-pmem device"),
+        (("device_add nvdimm,memdev=mem1",), "'mem1' is in use already"),
         (('{"execute": 1}',), "needs 'execute', a text"),
         (('{"execute": "device_add", "arguments": 1}',), "'arguments' is no object"),
         (('{"execute": "device_add", "arguments": [1]}',), "'arguments' is no object"),

@@ -109,7 +109,6 @@ def test_a_size_has_libvirts_units(size: str, size_bytes: int) -> None:
         ("524288", "0", "line 6, column 5: size is 0"),
         ("524288", "1", "size is not a multiple of 4096 bytes"),
         ("524288", "9" * 20, "<size> takes a smaller size"),
-        ("virtio-pmem", "nvdimm", "line 1, column 1: an nvdimm is no virtio-pmem device"),
         ("</memory>", "", "line 10, column 1: this is not XML: no element found"),
         ("<source>", "<source", "this is not XML"),
         ("<memory", "<!DOCTYPE memory><memory", "a DTD is not read"),
@@ -118,6 +117,21 @@ def test_a_size_has_libvirts_units(size: str, size_bytes: int) -> None:
 def test_a_mistake_is_reported_at_its_line(old: str, new: str, expected: str) -> None:
     assert old in MEMORY
     assert expected in only(MEMORY.replace(old, new))
+
+
+@pytest.mark.parametrize(
+    ("access", "shared"), [(" access='shared'", True), (" access='private'", False), ("", False)]
+)
+def test_V9_an_nvdimm_is_one(access: str, shared: bool) -> None:
+    text = MEMORY.replace("virtio-pmem", "nvdimm").replace(" access='shared'", access)
+    (device,) = read_xml(text).devices
+    assert (device.kind, device.name) == ("nvdimm", "nvdimm0")
+    assert (device.backend.share, device.backend.is_read_only) == (shared, False)
+    (device,) = read_xml(text.replace("<target>", "<target><readonly/>")).devices
+    assert device.backend.is_read_only
+    default = "<memoryBacking><access mode='shared'/></memoryBacking>"
+    (device,) = read_xml(f"<domain>{default}{text}</domain>").devices
+    assert device.backend.share == (shared or not access)
 
 
 def test_no_entity_is_expanded_or_fetched() -> None:

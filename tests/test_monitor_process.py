@@ -22,7 +22,7 @@ def process(proc: Path, *words: str) -> Path:
 
 def test_words_are_taken_as_the_process_got_them(tmp_path: Path) -> None:
     process(tmp_path, "/usr/bin/qemu-system-x86_64", "-name", "a b", "-append", "", "\udcff")
-    words, _ = read_process(7, tmp_path)
+    words, _, _ = read_process(7, tmp_path)
     assert words == ["/usr/bin/qemu-system-x86_64", "-name", "a b", "-append", "", "\udcff"]
 
 
@@ -30,13 +30,23 @@ def test_files_are_looked_at_through_the_processs_folder_and_root(tmp_path: Path
     own = process(tmp_path, "qemu-kvm")
     (own / "cwd" / "a.img").write_bytes(b"1")
     (own / "root" / "b.img").write_bytes(b"12")
-    _, look = read_process(7, tmp_path)
+    _, look, read = read_process(7, tmp_path)
+    assert read("./a.img") == "1" and read("/b.img") == "12" and read("c.img") is None
     relative, absolute = look("./a.img"), look("/b.img")
     assert relative is not None and relative.size_bytes == 1
     assert absolute is not None and absolute.size_bytes == 2
 
 
-@pytest.mark.parametrize("name", ["kvm", "/usr/libexec/qemu-kvm", "cloud-hypervisor-static"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "kvm",
+        "/usr/libexec/qemu-kvm",
+        "cloud-hypervisor-static",
+        "/usr/bin/crosvm",
+        "firecracker-v1.13.1",
+    ],
+)
 def test_monitors_are_known_by_their_programs(tmp_path: Path, name: str) -> None:
     process(tmp_path, name)
     assert read_process(7, tmp_path)[0] == [name]
@@ -44,9 +54,7 @@ def test_monitors_are_known_by_their_programs(tmp_path: Path, name: str) -> None
 
 def test_another_program_is_refused_by_name(tmp_path: Path) -> None:
     process(tmp_path, "/bin/bash", "-c", "qemu-system-x86_64")
-    with pytest.raises(
-        UsageError, match=r"process 7 is neither QEMU nor cloud.* it runs /bin/bash"
-    ):
+    with pytest.raises(UsageError, match=r"process 7 is none of QEMU, .* it runs /bin/bash"):
         read_process(7, tmp_path)
 
 
@@ -71,5 +79,7 @@ def test_a_process_of_someone_else_is_said(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_a_real_process_is_read() -> None:
-    with pytest.raises(UsageError, match="is neither QEMU nor cloud-hypervisor"):
+    with pytest.raises(
+        UsageError, match="is none of QEMU, cloud-hypervisor, crosvm and Firecracker"
+    ):
         read_process(os.getpid())

@@ -1,8 +1,9 @@
-"""What people run as a device: QEMU's (or cloud-hypervisor's) command line, libvirt's XML, and
-monitor commands on the experiment's timeline (Rules V4, V5, V7).
+"""What people run as a device: the command line of QEMU, cloud-hypervisor or crosvm, libvirt's
+XML, Firecracker's JSON, and monitor commands on the experiment's timeline (Rules V4, V5, V7, V9).
 
-Contract: `device: {qemu: ...}` or `{libvirt: ...}` becomes one device for each virtio-pmem device
-of the machine, with its size and backing; keys beside it hold for each of them and win. `monitor:`
+Contract: `device: {qemu: ...}` and its kin (`READERS`) become one device for each virtio-pmem
+device or nvdimm of the machine, with its type, size and backing; keys beside it hold for each of
+them and win. Where the size is that of a file it has to be given so. `monitor:`
 is a list of `{at, do}` in the monitor's own words and adds what is plugged in later. Only the words
 count, never the files of this host: the same experiment runs alike everywhere. Every mistake is
 told at the value that holds it, with the offending words.
@@ -11,18 +12,27 @@ told at the value that holds it, with the offending words.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 from crashsim.experiment import units
 from crashsim.experiment.document import Mistake, Node, Place, find, with_value
+from crashsim.monitor.assembly import NVDIMM, REAL
 from crashsim.monitor.command import read_text
+from crashsim.monitor.firecracker import read_json
 from crashsim.monitor.hotplug import read_timeline
 from crashsim.monitor.libvirt import read_xml
 from crashsim.monitor.machine import FILE, RAM, Backend, Machine, PmemDevice
 from crashsim.monitor.place import CommandLineError
 
-READERS = {"qemu": read_text, "libvirt": read_xml}
+READERS: dict[str, Callable[[str], Machine]] = {
+    "qemu": read_text,
+    "cloud-hypervisor": partial(read_text, monitor="cloud-hypervisor"),
+    "crosvm": partial(read_text, monitor="crosvm"),
+    "firecracker": read_json,
+    "libvirt": read_xml,
+}
 _IN_MEMORY = {"/dev/shm/": "tmpfs", "/dev/hugepages/": "hugetlbfs"}
 _NO_MACHINE = Machine(())
 _Plain = str | bool | dict[str, "_Plain"]
@@ -42,7 +52,7 @@ def with_machines(tree: Node) -> tuple[Node, list[Mistake]]:
     if mistakes or place is None or not isinstance(tree.value, Mapping):
         return tree, mistakes
     if source is not None and not plugged.devices:
-        return tree, [Mistake(place.place, "no virtio-pmem device in it")]
+        return tree, [Mistake(place.place, "no virtio-pmem device or nvdimm in it")]
     top = _replaced(tree.value, written, source, plugged, place)
     return replace(tree, value=top), []
 
@@ -143,11 +153,16 @@ def _with(made: Node, key: str, value: Node) -> Node:
 
 def _device(device: PmemDevice, number: int) -> dict[str, _Plain]:
     name = re.sub(r"[^a-z0-9]+", "-", device.name.lower()).strip("-")[:64]
-    made: dict[str, _Plain] = {
-        "name": name or f"pmem{number}",
-        "size": units.exact_bytes(device.backend.size_bytes),
-        "backing": _backing(device.backend),
-    }
+    backend = device.backend
+    made: dict[str, _Plain] = {"name": name or f"pmem{number}"}
+    if backend.size_bytes is not None:
+        made["size"] = units.exact_bytes(backend.size_bytes)
+    if device.kind == NVDIMM and backend.keeps and backend.mem_path.startswith(REAL):
+        made["type"] = "real-nvdimm"  # memory by itself: it has no backing
+    else:
+        made["backing"] = _backing(backend)
+        if device.kind == NVDIMM:
+            made["type"] = "nvdimm"
     if device.plug_ns:
         made["plugged"] = units.exact_duration(device.plug_ns)
     return made

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from crashsim.experiment.disk import PROFILES
+from crashsim.experiment.machines import READERS
 from crashsim.experiment.model import Experiment
 from crashsim.experiment.part import Part
 from crashsim.experiment.workload import KINDS
@@ -18,9 +19,16 @@ from crashsim.experiment.workload import KINDS
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 
+_WRITTEN = {
+    "qemu": "QEMU's command line",
+    "cloud-hypervisor": "cloud-hypervisor's command line",
+    "crosvm": "crosvm's command line",
+    "firecracker": "Firecracker's configuration, JSON",
+    "libvirt": "libvirt's XML",
+}
 _COMMAND_LINES = {
-    "qemu": {"type": "string", "description": "QEMU's command line: the device(s) in it."},
-    "libvirt": {"type": "string", "description": "libvirt's XML: the device(s) in it."},
+    key: {"type": "string", "description": f"{_WRITTEN[key]}: the device(s) in it."}
+    for key in READERS
 }
 _COMMAND = {
     "type": "object",

@@ -10,7 +10,7 @@ hw/virtio/virtio-pmem.c, and the limits in docs/system/devices/virtio-pmem.rst.
 from __future__ import annotations
 
 from crashsim.monitor import schema
-from crashsim.monitor.backend import read_backend, refused
+from crashsim.monitor.backend import read_backend, refused, refused_elsewhere
 from crashsim.monitor.host import Look
 from crashsim.monitor.keyval import Setting, Settings
 from crashsim.monitor.machine import Backend, Machine, PmemDevice
@@ -18,13 +18,10 @@ from crashsim.monitor.place import Mistake, Place, nearest
 from crashsim.monitor.values import parse_id
 
 REAL_NVDIMM = "QEMU: real nvdimm device backend is not supported for virtio-pmem (V7)"
-EMULATED_NVDIMM = (
-    "an nvdimm is no virtio-pmem device: on a regular file it has no flush path, so guest writes "
-    f"are never persisted on request (V9), and {REAL_NVDIMM}; write -device {schema.DEVICE}"
-)
 NAMESPACES = "QEMU: ACPI NVDIMM features like regions and namespaces are not supported (V7)"
 _NAMESPACE_PROPERTIES = ("label-size", "unarmed", "uuid")
-_REAL = ("/dev/dax", "/dev/pmem")
+REAL = ("/dev/dax", "/dev/pmem")
+VIRTIO_PMEM, NVDIMM = "virtio-pmem", "nvdimm"
 
 Ids = dict[str, Place | None]
 
@@ -33,6 +30,7 @@ class Assembly:
     def __init__(self, look: Look | None = None) -> None:
         self.mistakes: list[Mistake] = []
         self.notes: list[str] = []
+        self.unread = False  # whether devices may be in what was passed over
         self.prealloc = False  # the default of all backends
         self._look = look
         self._devices: list[PmemDevice] = []
@@ -68,14 +66,15 @@ class Assembly:
         if name is not None:
             self._backends[name] = backend
 
-    def add_pair(self, name: str, backend: Backend, monitor: str) -> None:
-        """A device and its memory in one, as other monitors than QEMU have them."""
+    def add_pair(self, name: str, backend: Backend, monitor: str, kind: str = VIRTIO_PMEM) -> None:
+        """A device and its memory in one, as libvirt and other monitors than QEMU have them."""
         whole = backend.place_of("")
         for taken in self._devices:
             if taken.name == name:
                 self.report(backend.place_of("id"), f"the id {name!r} is given twice")
-        self.mistakes += refused(backend, self._look)
-        self._devices.append(PmemDevice(name, backend, monitor=monitor, place=whole))
+        refuses = refused if monitor == "qemu" else refused_elsewhere
+        self.mistakes += refuses(backend, self._look)
+        self._devices.append(PmemDevice(name, backend, monitor=monitor, kind=kind, place=whole))
 
     # Devices
 
@@ -86,9 +85,10 @@ class Assembly:
         if driver == schema.DEVICE:
             self._add_pmem(settings, whole, name, plug_ns)
             return
-        if driver == "nvdimm":
-            self.report(settings["driver"].place, EMULATED_NVDIMM)
-        elif driver is not None and driver.startswith("virtio-pmem"):
+        if driver == NVDIMM:
+            self._add_nvdimm(settings, whole, name, plug_ns)
+            return
+        if driver is not None and driver.startswith("virtio-pmem"):
             message = f"{driver!r} is no device that can be plugged in; write {schema.DEVICE}"
             self.report(settings["driver"].place, message)
         if driver is not None and "memdev" in settings:
@@ -102,24 +102,42 @@ class Assembly:
                 known = nearest(setting.name, schema.DEVICE_PROPERTIES)
                 message = f"{schema.DEVICE} has no property {setting.name!r}{known}"
                 self.report(setting.place, message)
-        if "memdev" not in settings:
-            self.report(whole, f"{schema.DEVICE} needs memdev=, the id of a memory backend")
+        backend = self._backend_of(settings, whole, schema.DEVICE)
+        if backend is None:
             return
+        if backend.mem_path.startswith(REAL):
+            self.report(backend.place_of("mem-path"), f"{backend.mem_path}: {REAL_NVDIMM}")
+        else:
+            device = PmemDevice(name or backend.name, backend, plug_ns, place=whole)
+            self._devices.append(device)
+
+    def _add_nvdimm(self, settings: Settings, whole: Place, name: str | None, plug_ns: int) -> None:
+        for setting in settings.values():
+            if setting.name not in schema.NVDIMM_PROPERTIES and setting.name[:2] != "x-":
+                known = nearest(setting.name, schema.NVDIMM_PROPERTIES)
+                message = f"{NVDIMM} has no property {setting.name!r}{known}"
+                self.report(setting.place, message)
+        backend = self._backend_of(settings, whole, NVDIMM)
+        if backend is not None:
+            device = PmemDevice(name or backend.name, backend, plug_ns, kind=NVDIMM, place=whole)
+            self._devices.append(device)
+
+    def _backend_of(self, settings: Settings, whole: Place, driver: str) -> Backend | None:
+        """The backend that a device is given, from now on in use."""
+        if "memdev" not in settings:
+            self.report(whole, f"{driver} needs memdev=, the id of a memory backend")
+            return None
         memdev = settings["memdev"]
-        backend_name = str(memdev.value)
-        if backend_name not in self._object_ids:
-            known = nearest(backend_name, self._backends)
-            self.report(memdev.place, f"there is no backend {backend_name!r}{known}")
-        elif backend_name not in self._backends:
-            self.report(memdev.place, f"object {backend_name!r} is no memory backend")
-        elif self.use(memdev, schema.DEVICE):
-            backend = self._backends[backend_name]
-            if backend is not None and backend.mem_path.startswith(_REAL):
-                self.report(backend.place_of("mem-path"), f"{backend.mem_path}: {REAL_NVDIMM}")
-            elif backend is not None:
-                self._devices.append(
-                    PmemDevice(name or backend_name, backend, plug_ns, place=whole)
-                )
+        name = str(memdev.value)
+        if name not in self._object_ids:
+            self.report(
+                memdev.place, f"there is no backend {name!r}{nearest(name, self._backends)}"
+            )
+        elif name not in self._backends:
+            self.report(memdev.place, f"object {name!r} is no memory backend")
+        elif self.use(memdev, driver):
+            return self._backends[name]
+        return None
 
     def use(self, memdev: Setting, user: str) -> bool:
         """Whether a backend is free; from now on it is not."""
@@ -187,8 +205,11 @@ class Assembly:
             self._backends.pop(name, None)
 
     def remove_device(self, name: str, place: Place) -> None:
-        if any(device.name == name for device in self._devices):
+        kinds = [device.kind for device in self._devices if device.name == name]
+        if VIRTIO_PMEM in kinds:
             self.report(place, "QEMU: virtio based memory devices cannot be unplugged (V7)")
+        elif kinds:
+            self.report(place, "QEMU: nvdimm device hot unplug is not supported yet")
         elif name not in self._device_ids:
             self.report(place, f"device {name!r} not found" + nearest(name, self._device_ids))
         else:
@@ -209,4 +230,5 @@ class Assembly:
             other_devices=tuple(name for name in self._device_ids if name not in pmem),
             other_objects=tuple(name for name in self._object_ids if name not in known),
             notes=(*self.notes, *(f"no device uses the backend {b.name!r}" for b in spare)),
+            unread=self.unread,
         )

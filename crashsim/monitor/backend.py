@@ -76,9 +76,24 @@ def refused(backend: Backend, look: Look | None) -> list[Mistake]:
     return own or [Mistake(backend.place_of(option), text) for option, text in _seen(backend, look)]
 
 
+def refused_elsewhere(backend: Backend, look: Look | None) -> list[Mistake]:
+    """What the other monitors refuse: they open a file that is there."""
+    if backend.kind != FILE:
+        return []
+    path, place = backend.mem_path, backend.place_of("mem-path")
+    if not path or "\0" in path:
+        return [Mistake(place, "this is no path")]
+    found = look(path) if look is not None else None
+    if found is not None and found.kind == "missing":
+        return [Mistake(place, f"{path} does not exist, and this monitor creates no file")]
+    if found is not None and found.kind == "file" and found.size_bytes == 0:
+        return [Mistake(place, f"{path} is empty")]
+    return []
+
+
 def _wrong(backend: Backend) -> Iterator[tuple[str, str]]:
     for option, size_bytes in (("size", backend.size_bytes), ("offset", backend.offset_bytes)):
-        if size_bytes % PAGE_BYTES:
+        if size_bytes is not None and size_bytes % PAGE_BYTES:
             yield option, f"{option} is not a multiple of {PAGE_BYTES} bytes"
     if backend.size_bytes == 0:
         yield "size", "size is 0"
@@ -100,7 +115,7 @@ def _seen(backend: Backend, look: Look | None) -> Iterator[tuple[str, str]]:
         return
     if found.kind == "missing" and backend.readonly:
         yield "mem-path", f"{backend.mem_path} does not exist, and readonly=on creates no file"
-    end_bytes = backend.offset_bytes + backend.size_bytes
+    end_bytes = backend.offset_bytes + (backend.size_bytes or 0)
     if found.kind == "file" and backend.offset_bytes < found.size_bytes < end_bytes:
         wanted = "size plus offset" if backend.offset_bytes else "size"
         yield (

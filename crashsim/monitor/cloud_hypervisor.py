@@ -2,8 +2,9 @@
 
 Contract: `read_words` gives the machine, or one `CommandLineError` with every mistake. Each value
 of `--pmem` is a device; without `size` the device is as large as its file. The file is mapped
-shared, with `discard_writes=on` privately (V4). Source: `PmemConfig` in vmm/src/vm_config.rs and
-vmm/src/config.rs, `OptionParser` in option_parser/src/lib.rs.
+shared, with `discard_writes=on` privately (V4); it is never created, and the size must be a
+multiple of 2 MiB. Sources: `PmemConfig` in vmm/src/vm_config.rs and vmm/src/config.rs,
+`make_virtio_pmem_device` in vmm/src/device_manager.rs, `OptionParser` in option_parser/src/lib.rs.
 """
 
 from __future__ import annotations
@@ -11,13 +12,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from crashsim.monitor.assembly import Assembly
-from crashsim.monitor.host import Look
+from crashsim.monitor.host import Look, size_of
 from crashsim.monitor.keyval import Settings, read
 from crashsim.monitor.machine import FILE, Backend, Machine
 from crashsim.monitor.place import CommandLineError, Place, nearest
 from crashsim.monitor.values import parse_size
 from crashsim.monitor.words import place, program
 
+ALIGNMENT_BYTES = 2 << 20
 _KEYS = ("file", "size", "iommu", "mergeable", "discard_writes", "id", "pci_segment")
 _KEYS_OF_LATER = ("pci_device_id",)
 _TRUTH = {"on": True, "true": True, "off": False, "false": False, "": False}
@@ -62,7 +64,7 @@ def _add(
     discard = text.get("discard_writes", "off")
     if discard not in _TRUTH:
         assembly.report(settings["discard_writes"].place, "discard_writes takes 'on' or 'off'")
-    size_bytes = _size(settings, text.get("file", ""), whole, assembly, look)
+    size_bytes = _size(settings, text.get("file", ""), assembly, look)
     if len(assembly.mistakes) > before:
         return
     places = {setting.name: setting.place for setting in settings.values()} | {"": whole}
@@ -79,17 +81,14 @@ def _add(
     assembly.add_pair(backend.name, backend, "cloud-hypervisor")
 
 
-def _size(
-    settings: Settings, path: str, whole: Place, assembly: Assembly, look: Look | None
-) -> int:
-    if "size" in settings:
-        try:
-            return parse_size(str(settings["size"].value))
-        except ValueError as error:
-            assembly.report(settings["size"].place, f"size takes {error}")
-            return 0
-    found = look(path) if look is not None and path else None
-    if found is None or found.kind != "file":
-        assembly.report(whole, "--pmem needs size=, since the file cannot be looked at")
-        return 0
-    return found.size_bytes
+def _size(settings: Settings, path: str, assembly: Assembly, look: Look | None) -> int | None:
+    if "size" not in settings:
+        return size_of(path, look)
+    try:
+        size_bytes = parse_size(str(settings["size"].value))
+    except ValueError as error:
+        assembly.report(settings["size"].place, f"size takes {error}")
+        return None
+    if size_bytes == 0 or size_bytes % ALIGNMENT_BYTES:
+        assembly.report(settings["size"].place, "size takes a multiple of 2 MiB")
+    return size_bytes

@@ -1,4 +1,4 @@
-"""libvirt's XML: `<memory model='virtio-pmem'>` in a whole domain, or alone.
+"""libvirt's XML: `<memory model='virtio-pmem'>` (or nvdimm) in a whole domain, or alone.
 
 Contract: `read_xml` gives the same devices as the command line that libvirt makes of it, or one
 `CommandLineError` with every mistake. A document with a DTD is refused before anything of it is
@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from xml.parsers import expat
 
 from crashsim.experiment.units import LARGEST
-from crashsim.monitor.assembly import EMULATED_NVDIMM, Assembly
+from crashsim.monitor.assembly import NVDIMM, VIRTIO_PMEM, Assembly
 from crashsim.monitor.host import Look
 from crashsim.monitor.machine import FILE, Backend, Machine
 from crashsim.monitor.place import CommandLineError, Mistake, Place
@@ -47,25 +47,29 @@ def read_xml(text: str, look: Look | None = None) -> Machine:
     """The machine of a domain's XML, or of one `<memory>` element."""
     assembly = Assembly(look)
     found = _elements(text)
+    modes = [one.attributes.get("mode") for one in found if one.name == "access"]
+    default_access = "shared" if "shared" in modes else "private"  # of <memoryBacking>
     number = 0
     for element in found:
         model = element.attributes.get("model")
         if element.name != "memory" or model is None:
             continue
-        if model == "nvdimm":
-            assembly.report(element.place, EMULATED_NVDIMM)
-        elif model == "virtio-pmem":
-            _add(element, f"virtiopmem{number}", assembly)
+        if model == "virtio-pmem":
+            for wrong, message in _refused(element):
+                assembly.report(wrong.place, message)
+            _add(element, f"virtiopmem{number}", VIRTIO_PMEM, True, assembly)
+            number += 1
+        elif model == NVDIMM:
+            access = element.attributes.get("access", default_access)
+            _add(element, f"nvdimm{number}", NVDIMM, access == "shared", assembly)
             number += 1
     if assembly.mistakes:
         raise CommandLineError(assembly.mistakes)
     return assembly.machine()
 
 
-def _add(element: _Element, name: str, assembly: Assembly) -> None:
+def _add(element: _Element, name: str, kind: str, shared: bool, assembly: Assembly) -> None:
     before = len(assembly.mistakes)
-    for wrong, message in _refused(element):
-        assembly.report(wrong.place, message)
     alias = element.child("alias")
     name = (alias.attributes.get("name", "") if alias else "") or name
     source, target = element.child("source"), element.child("target")
@@ -76,6 +80,7 @@ def _add(element: _Element, name: str, assembly: Assembly) -> None:
     if size is None:
         assembly.report((target or element).place, "<target><size> is missing")
     size_bytes = _size(size, assembly) if size is not None else 0
+    readonly = target.child("readonly") if target else None
     if path is None or size is None or len(assembly.mistakes) > before:
         return
     backend = Backend(
@@ -83,10 +88,18 @@ def _add(element: _Element, name: str, assembly: Assembly) -> None:
         kind=FILE,
         size_bytes=size_bytes,
         mem_path=path.text.strip(),
-        share=True,
-        places={"": element.place, "mem-path": path.place, "size": size.place},
+        share=shared,
+        readonly=readonly is not None,
+        rom=readonly is not None,
+        readonly_option="<readonly/>",
+        places={
+            "": element.place,
+            "mem-path": path.place,
+            "size": size.place,
+            "readonly": readonly.place if readonly else element.place,
+        },
     )
-    assembly.add_pair(name, backend, "qemu")
+    assembly.add_pair(name, backend, "qemu", kind)
 
 
 def _refused(element: _Element) -> Iterator[tuple[_Element, str]]:

@@ -8,18 +8,17 @@ another program than a monitor.
 from __future__ import annotations
 
 import os
-import re
 from pathlib import Path
 
 from crashsim.errors import UsageError
-from crashsim.monitor.host import Look, looker
+from crashsim.monitor.command import KNOWN
+from crashsim.monitor.host import Look, Read, looker, reader
+from crashsim.monitor.words import monitor_of
 from crashsim.printable import printable
 
-_MONITOR = re.compile(r"(.*/)?(qemu.*|kvm|cloud-hypervisor.*)")
 
-
-def read_process(process_id: int, proc: Path = Path("/proc")) -> tuple[list[str], Look]:
-    """The words of a monitor's command line, and what it sees of the host."""
+def read_process(process_id: int, proc: Path = Path("/proc")) -> tuple[list[str], Look, Read]:
+    """The words of a monitor's command line, what it sees of the host, and its files."""
     own = proc / str(process_id)
     try:
         raw = (own / "cmdline").read_bytes()
@@ -32,9 +31,6 @@ def read_process(process_id: int, proc: Path = Path("/proc")) -> tuple[list[str]
     words = [os.fsdecode(word) for word in raw.removesuffix(b"\0").split(b"\0")]
     if not raw:
         raise UsageError(f"process {process_id} has no command line: a kernel thread or a zombie")
-    if _MONITOR.fullmatch(words[0]) is None:
-        runs = printable(words[0])
-        raise UsageError(
-            f"process {process_id} is neither QEMU nor cloud-hypervisor: it runs {runs}"
-        )
-    return words, looker(own / "cwd", own / "root")
+    if not monitor_of(words[0]):
+        raise UsageError(f"process {process_id} is none of {KNOWN}: it runs {printable(words[0])}")
+    return words, looker(own / "cwd", own / "root"), reader(own / "cwd", own / "root")

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from crashsim.experiment.units import exact_bytes
-from crashsim.monitor.assembly import Assembly
+from crashsim.monitor.assembly import NVDIMM, Assembly
 from crashsim.monitor.host import Look
 from crashsim.monitor.keyval import Settings, read
 from crashsim.monitor.machine import Machine
@@ -66,7 +66,8 @@ def _other(name: str, argument: Place, assembly: Assembly, memory: Settings) -> 
         if "memory-backend" in settings:
             assembly.use(settings["memory-backend"], "the guest's main memory")
         nvdimm = settings.get("nvdimm")
-        if nvdimm is not None and _is_on(str(nvdimm.value)):
+        any_nvdimm = any(device.kind == NVDIMM for device in assembly.machine().devices)
+        if nvdimm is not None and _is_on(str(nvdimm.value)) and not any_nvdimm:
             assembly.notes.append(
                 "-machine nvdimm=on does nothing for virtio-pmem, which has no ACPI NVDIMM regions "
                 "and namespaces (V7)"
@@ -77,6 +78,7 @@ def _other(name: str, argument: Place, assembly: Assembly, memory: Settings) -> 
             assembly.use(settings["memdev"], "a NUMA node")
     elif name in _NOT_FOLLOWED:
         assembly.notes.append(f"-{name} is not followed: what it sets is not seen here")
+        assembly.unread = True
 
 
 def _quiet(argument: Place, first_key: str) -> Settings:
@@ -109,7 +111,7 @@ def _check_memory(memory: Settings, machine: Machine, assembly: Assembly) -> Non
     if len(sizes) < 2:
         return
     room_bytes = sizes["maxmem"] - sizes["size"]
-    needed_bytes = sum(device.backend.size_bytes for device in machine.devices)
+    needed_bytes = sum(device.backend.size_bytes or 0 for device in machine.devices)
     if needed_bytes > room_bytes:
         assembly.report(
             memory["maxmem"].place,

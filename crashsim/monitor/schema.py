@@ -1,8 +1,9 @@
-"""The properties that QEMU knows: of memory backends, and of the virtio-pmem device.
+"""The properties that QEMU knows: of memory backends, of the virtio-pmem device and of the
+nvdimm.
 
 Sources: qapi/qom.json for backends (`rom` since 8.2, `offset` since 8.1, shm since 9.1; read
 here whatever the version); hw/virtio/virtio-pmem.c, hw/virtio/virtio-pci.c, hw/virtio/virtio.c and
-hw/pci/pci.c for the device.
+hw/pci/pci.c for the device; hw/mem/nvdimm.c and hw/mem/pc-dimm.c for the nvdimm.
 """
 
 from __future__ import annotations
@@ -54,3 +55,8 @@ virtio-pci-bus-master-bug-migration page-per-vq ats aer iommu_platform packed in
 event_idx notify_on_empty any_layout in_order queue_reset use-started use-disabled-flag sriov-pf
 """
 DEVICE_PROPERTIES = tuple(_DEVICE_PROPERTIES.split())
+
+NVDIMM_PROPERTIES = (
+    *("driver", "id", "bus", "memdev", "addr", "slot", "node"),
+    *("label-size", "unarmed", "uuid"),
+)

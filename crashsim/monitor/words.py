@@ -36,7 +36,12 @@ watchdog-action writeconfig xen-domid
 _WITHOUT_ARGUMENT = frozenset(_WITHOUT.split())
 _WITH_ARGUMENT = frozenset(_WITH.split())
 _CONTINUED = re.compile(r"\\\r?\n")
-_PROGRAM = re.compile(r"(?:.*/)?(qemu-system-[\w.-]+|qemu-kvm|kvm|cloud-hypervisor)(?:-static)?")
+_PROGRAM = re.compile(
+    r"(?:.*/)?"
+    r"(qemu-system-[\w.-]+|qemu-kvm|kvm|(cloud-hypervisor|crosvm|firecracker|jailer)[\w.-]*)"
+)
+_OF_A_USER = ("-u", "-g", "--user", "--group")  # a monitor may run as a user that is named like it
+QEMU = "qemu"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,14 +66,22 @@ def split(text: str) -> list[str]:
 def program(words: Sequence[str]) -> int:
     """How many words come before the options: the program, and what it is run with (`sudo`)."""
     for index, word in enumerate(words):
-        if word.lstrip("-") in ("object", "device"):
+        if index == 0 and word.startswith("-"):
             break
-        if _PROGRAM.fullmatch(word) and (index == 0 or not word.endswith(("/kvm", "kvm"))):
+        if monitor_of(word) and (index == 0 or words[index - 1] not in _OF_A_USER):
             return index + 1
-    for index, word in enumerate(words):
-        if word.startswith("-"):
-            return index
-    return len(words)
+    return 0
+
+
+def monitor_of(word: str) -> str:
+    """Which monitor a program is; empty if it is none."""
+    match = _PROGRAM.fullmatch(word)
+    return "" if match is None else match[2] or QEMU
+
+
+def is_known(option: str) -> bool:
+    """Whether QEMU has an option of this name."""
+    return option in _WITH_ARGUMENT or option in _WITHOUT_ARGUMENT
 
 
 def place(words: Sequence[str], index: int) -> Place:
