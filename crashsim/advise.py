@@ -1,210 +1,354 @@
-"""The cheapest change that ends the loss of acknowledged data.
+"""What is lost, whose fault it is, and the cheapest change that ends it.
 
-Contract: what is at fault is read from one History: an acknowledgement that no successful flush
-stands behind lacks a sync; one that has such a flush and is lost all the same is the fault of a
-setting below. Every change that is advised was run, with all its syncs: no acknowledgement is
-uncovered at any instant and no promise is broken, and something is acknowledged. Cheapest first:
-fewest flushes, then waiting; before those that give up acknowledgements. At most `MOST_RUNS`
-simulations are made, `MOST_SETTINGS` of them for settings; single changes come before pairs.
+Contract: a verdict has the two sources of `crashsim run`: the figures of the simulation, and, where
+the experiment explores, its checker over the states of its own budget, by its own seed. Fine is
+what both accept. A change is advised if its run is fine in the same way and something is
+acknowledged in it; the command behind it runs just that. What was not established is said.
 
-Missing and redundant syncs are found by `advise_syncs`. Where acknowledging after the sync ends a
-loss, two changes are told: that alone, and with syncs behind the records that have none, so that no
-acknowledgement waits for a later record.
+- At fault is what a change of it mends: single settings before pairs, each with the strictest of
+  the programs' policies; those that end the loss with all of them. Cheapest first: fewest flushes,
+  then waiting. Policies are left out that cost more than another and acknowledge no sooner.
+- Of a recording nothing of the program can be changed. What its guest had not written by an
+  acknowledgement is found by `advise_memory`, and then neither settings nor flushes of the device
+  are tried: the best of disks loses it. Otherwise flushes before its marks are.
+- Syncs that give no acknowledgement are told together with what the checker says without them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
-from pydantic import ValidationError
 
+from crashsim.advise_changes import (
+    NO_LOSS,
+    Changes,
+    Typed,
+    at_fault,
+    changed,
+    programs,
+    settings,
+)
+from crashsim.advise_memory import MOST_MARKS, Unsent, unsent
 from crashsim.advise_syncs import (
     MOST_RUNS,
-    Advance,
     Figures,
     Places,
     Removal,
     Trials,
     before_marks,
-    behind_records,
     figures,
-    new_syncs,
     redundant,
 )
 from crashsim.engine.history import NEVER, History
+from crashsim.experiment.loader import Case
 from crashsim.experiment.model import Experiment, Recording
 from crashsim.experiment.units import format_duration
-from crashsim.guest.program import Program
-from crashsim.inputs import make_inputs
+from crashsim.explore.bench import Subject
+from crashsim.explore.budget import Budget
+from crashsim.explore.run import Exploration, explore
+from crashsim.explore.wiring import subject_of
+from crashsim.exploring import budget_of, named_checker
+from crashsim.inputs import Inputs, make_inputs
 from crashsim.power.losses import Losses
 from crashsim.power.safety import Stage
+from crashsim.report.progress import progress
+from crashsim.states import Rules, power_of_ten
 
-__all__ = ["MOST_RUNS", "advise", "lines"]
-
-MOST_SETTINGS = 36
+MOST_SETTINGS = 36  # runs to find which settings end a loss
+MOST_EXPLORED = 8  # changes
+MOST_TOLD = 3  # policies under the same settings
+STATES_WITHOUT = 1000  # explored without syncs that give no acknowledgement
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
-    """A setting: its place in the experiment, before and after, the rule, and how it is spelled."""
+class Checked:
+    """What the checker said of the states. `reasons`: of each finding its outcome, its states and
+    the last line of its story."""
 
-    key: str
-    old: str
-    new: str
-    rule: str
-    means: str = ""
+    checked: int
+    images: str
+    rejected: dict[str, int]
+    reached: bool
+    reasons: tuple[tuple[str, int, str], ...] = ()
+
+    @property
+    def failing(self) -> int:
+        return sum(self.rejected.values())
 
 
 @dataclass(frozen=True, slots=True)
 class Advice:
-    """A change that was run and ends the loss; `syncs`: where it puts some, `prompt`: so that no
-    acknowledgement waits for a later record."""
+    """A change that was run, with its figures and states. `flushes`: of a recording, where."""
 
-    changes: tuple[Change, ...]
-    syncs: Places | None
+    changes: Changes
+    flushes: Places | None
     after: Figures
-    prompt: bool = False
+    explored: Checked | None
+    command: str
+
+    @property
+    def fine(self) -> bool:
+        return _fine(self.after, self.explored)
+
+
+@dataclass(frozen=True, slots=True)
+class Spare:
+    """Syncs that give no acknowledgement, and what came of a run without them. `worse`: outcomes
+    that the checker rejects only then; None: not explored."""
+
+    places: Places
+    before: Figures
+    after: Figures
+    explored: Checked | None = None
+    worse: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Advised:
-    """What is wrong, what ends it, and which syncs are redundant."""
+    """What is wrong, what ends it, and what does not."""
 
+    recorded: bool
     before: Figures
-    lost: str  # the first acknowledgement that is lost, and why
+    explored: Checked | None
+    lost: str  # the first acknowledgement that the simulation loses, and why
+    unsent: Unsent | None
     advice: tuple[Advice, ...]
-    idle: Removal | None
-    ordering: Removal | None
+    refuted: tuple[Advice, ...]  # the simulation loses nothing, the checker still rejects
+    untried: int  # changes that were simulated, but not explored
+    idle: Spare | None
+    ordering: Spare | None
     runs: int
+    command: str
+
+    @property
+    def fine(self) -> bool:
+        return _fine(self.before, self.explored)
+
+    @property
+    def exit_code(self) -> int:
+        """0 nothing is lost, or something ends it; 1; 4: the budget ended before the coverage."""
+        if not self.fine:
+            return 0 if self.advice else 1
+        return 0 if self.explored is None or self.explored.reached else 4
 
 
-def advise(experiment: Experiment, advance: Advance = lambda _done, _what: None) -> Advised:
-    """Find and check what ends the loss."""
-    trials = Trials(advance)
-    programs = make_inputs(experiment).programs
-    history = trials.run(experiment, programs, "as it is")
-    before = figures(history)
-    found: list[Advice] = []
-    if not before.safe:
-        found += _with_settings(trials, experiment, programs)
-        flushed = before_marks(trials, experiment, programs, history)
+def _fine(after: Figures, explored: Checked | None) -> bool:
+    return after.safe and (explored is None or not explored.failing)
+
+
+def advise(case: Case, typed: Typed, workers: int = 1) -> Advised:
+    """Find what ends the loss of a case. NothingExplored, CheckerError as `crashsim run`."""
+    return _Adviser(case, typed, workers).advise()
+
+
+class _Candidate(NamedTuple):
+    settings: Changes
+    changes: Changes
+    experiment: Experiment
+    inputs: Inputs
+    history: History
+    after: Figures
+
+
+class _Adviser:
+    """One case."""
+
+    def __init__(self, case: Case, typed: Typed, workers: int) -> None:
+        self._case = case
+        self._typed = typed
+        self._workers = workers
+        self._trials = Trials()
+        self._experiment = case.experiment
+        self._inputs = make_inputs(case.experiment)
+        self._subject: Subject | None = None  # that was explored last
+
+    def advise(self) -> Advised:
+        history = self._trials.run(self._experiment, self._inputs.programs, "as it is")
+        before = figures(history)
+        explored = self._explored(self._experiment, self._inputs, history, causes=True)
+        late = self._unsent(explored)
+        tried: list[Advice] = []
+        untried = 0
+        if not _fine(before, explored) and late is None:
+            tried, untried = self._tried(before, history)
+        idle, ordering = self._spare(history, explored)
+        return Advised(
+            recorded=bool(history.facts["recorded"]),
+            before=before,
+            explored=explored,
+            lost="" if before.safe else _first_lost(history),
+            unsent=late,
+            advice=tuple(one for one in tried if one.fine),
+            refuted=tuple(one for one in tried if not one.fine),
+            untried=untried,
+            idle=idle,
+            ordering=ordering,
+            runs=self._trials.made,
+            command=self._typed.command(self._case, (), NO_LOSS),
+        )
+
+    # --- exploring --------------------------------------------------------------------------------
+
+    def _explored(
+        self,
+        experiment: Experiment,
+        inputs: Inputs,
+        history: History,
+        what: str = "",
+        states: int | None = None,
+        causes: bool = False,
+    ) -> Checked | None:
+        """What the experiment's checker says of a run; None without one."""
+        wanted = experiment.explore
+        if wanted is None:
+            return None
+        spec = named_checker(wanted, self._typed.file)
+        rules = Rules(wanted.host, wanted.atom)
+        subject = subject_of(experiment, inputs, history, spec, rules, wanted.device)
+        budget = budget_of(wanted)
+        if states is not None:
+            budget = Budget(min(states, budget.states), budget.expired)
+        self._subject = subject
+        with progress(budget.states) as advance:
+            found = explore(
+                subject,
+                budget,
+                experiment.seed,
+                self._workers,
+                advance=lambda done, _planned: advance(done, what or self._case.name),
+                causes=causes,
+            )
+        if found.interrupted:
+            raise KeyboardInterrupt
+        return _checked(found)
+
+    def _unsent(self, explored: Checked | None) -> Unsent | None:
+        wanted, subject = self._experiment.explore, self._subject
+        if explored is None or not explored.failing or wanted is None or subject is None:
+            return None
+        workload = self._experiment.resolved_devices()[subject.device][1]
+        if not isinstance(workload, Recording) or not subject.history.ack_t_ns.size:
+            return None
+        files = wanted.check.files_function or "{mnt}" in (wanted.check.command or "")
+        with progress(MOST_MARKS) as advance:
+            return unsent(subject, bool(files), advance)
+
+    # --- changes ----------------------------------------------------------------------------------
+
+    def _tried(self, before: Figures, history: History) -> tuple[list[Advice], int]:
+        """Changes that the simulation loses nothing with, explored; and how many were not."""
+        with progress(MOST_RUNS) as self._trials.advance:
+            found = list(self._candidates(before))
+            flushed = None
+            if not before.safe and self._experiment.explore is not None:
+                programs = self._inputs.programs
+                flushed = before_marks(self._trials, self._experiment, programs, history)
+        found = _worth(found)
+        if self._experiment.explore is None:
+            return [self._advice(one, None) for one in found], 0
+        tried = [
+            self._advice(one, self._explored(one.experiment, one.inputs, one.history, _words(one)))
+            for one in found[:MOST_EXPLORED]
+        ]
         if flushed is not None:
-            found.append(Advice((), *flushed))
-    idle, ordering = redundant(trials, experiment, programs, history)
-    given = before.acknowledged
-    found.sort(key=lambda one: (one.after.acknowledged < given, one.after.cost()))
-    lost = "" if before.safe else _first_lost(history)
-    return Advised(before, lost, tuple(found), idle, ordering, trials.made)
+            where, run = flushed
+            inputs = replace(self._inputs, programs=list(run.programs))
+            explored = self._explored(self._experiment, inputs, run.history, "flushes before marks")
+            tried.append(Advice((), where, figures(run.history), explored, ""))
+        return tried, len(found[MOST_EXPLORED:])
 
+    def _advice(self, one: _Candidate, explored: Checked | None) -> Advice:
+        command = self._typed.command(self._case, one.changes, NO_LOSS)
+        return Advice(one.changes, None, one.after, explored, command)
 
-# --- settings -------------------------------------------------------------------------------------
-
-
-def _with_settings(
-    trials: Trials, experiment: Experiment, before: Sequence[Program]
-) -> Iterator[Advice]:
-    """Single changes that end the loss, pairs if none does; with syncs where they are missing."""
-    candidates = list(_settings(experiment))
-    for together in (1, 2):
-        ended = False
-        for changes in combinations(candidates, together):
-            changed = _changed(experiment, changes)
-            if changed is None or trials.made >= MOST_SETTINGS:
-                continue
-            programs = make_inputs(changed).programs
-            what = ", ".join(change.key for change in changes)
-            after = figures(trials.run(changed, programs, what))
-            if after.safe:
-                one = Advice(changes, new_syncs(before, programs), after)
-                ending = list(_ending(trials, changed, before, programs, one))
-                ended |= bool(ending)
-                yield from ending
-        if ended:
+    def _candidates(self, before: Figures) -> Iterator[_Candidate]:
+        """Changes of settings and policies with which the simulation loses nothing."""
+        policies = programs(self._experiment)
+        if before.safe:  # only the checker rejects: more syncs may help, settings are not at fault
+            for policy in policies:
+                yield from self._run((), policy)
             return
+        if not at_fault(self._experiment):
+            policies = [()]
+        good: list[Changes] = []
+        for together in (0, 1, 2):
+            for some in combinations(list(settings(self._experiment)), together):
+                if (some or policies[0]) and self._trials.made < MOST_SETTINGS:
+                    good += [one.settings for one in self._run(some, policies[0])]
+            if good:
+                break
+        for some in good:
+            for policy in policies:
+                if self._trials.left():
+                    yield from self._run(some, policy)
+
+    def _run(self, some: Changes, policy: Changes) -> Iterator[_Candidate]:
+        changes = some + policy
+        experiment = changed(self._experiment, changes)
+        if experiment is None:
+            return
+        inputs = make_inputs(experiment)
+        what = ", ".join(change.key for change in changes)
+        history = self._trials.run(experiment, inputs.programs, what)
+        after = figures(history)
+        if after.safe and after.acknowledged:
+            yield _Candidate(some, changes, experiment, inputs, history, after)
+
+    # --- syncs that give no acknowledgement -------------------------------------------------------
+
+    def _spare(
+        self, history: History, explored: Checked | None
+    ) -> tuple[Spare | None, Spare | None]:
+        with progress(MOST_RUNS) as self._trials.advance:
+            idle, ordering = redundant(
+                self._trials, self._experiment, self._inputs.programs, history
+            )
+        told = None if idle is None else Spare(idle.places, idle.before, idle.after)
+        return told, None if ordering is None else self._ordering(ordering, explored)
+
+    def _ordering(self, one: Removal, explored: Checked | None) -> Spare:
+        inputs = replace(self._inputs, programs=list(one.tried.programs))
+        without = self._explored(
+            self._experiment, inputs, one.tried.history, "without some syncs", STATES_WITHOUT
+        )
+        worse = None
+        if without is not None and explored is not None:
+            worse = tuple(
+                outcome for outcome in without.rejected if outcome not in explored.rejected
+            )
+        return Spare(one.places, one.before, one.after, without, worse)
 
 
-def _ending(
-    trials: Trials,
-    changed: Experiment,
-    before: Sequence[Program],
-    programs: Sequence[Program],
-    one: Advice,
-) -> Iterator[Advice]:
-    """A change of settings that ends the loss, and with syncs where they are missing. To
-    acknowledge nothing any more ends none."""
-    if one.after.acknowledged:
-        yield one
-    if any(change.key.endswith(".acknowledge") for change in one.changes) and trials.left():
-        more = behind_records(trials, changed, before, programs)
-        if more is not None:
-            yield Advice(one.changes, *more, prompt=True)
+def _checked(found: Exploration) -> Checked:
+    reasons = [(one.outcome or one.kind, one.states, one.story[-1]) for one in found.findings]
+    images = power_of_ten(found.images)
+    return Checked(found.checked, images, found.rejected, found.reached, tuple(reasons))
 
 
-def _settings(experiment: Experiment) -> Iterator[Change]:
-    """Settings that may be at fault, with the nearest one that is not."""
-    for number, (device, workload, sync) in enumerate(experiment.resolved_devices()):
-        single = experiment.device is not None
-        here = "device" if single else f"devices.{number}"
-        kind = device.backing.kind
-        if kind != "file":
-            means = {"private": "QEMU: share=on,readonly=off", "ram": "QEMU: memory-backend-file"}
-            rule = "V5" if kind == "ram" else "V4"
-            words = means.get(kind, "a file on a disk")
-            yield Change(f"{here}.backing.kind", kind, "file", rule, words)
-        if device.type == "nvdimm":
-            yield Change(f"{here}.type", "nvdimm", "virtio-pmem", "V9", "it has a flush path")
-        if device.cache == "unsafe":
-            yield Change(f"{here}.cache", "unsafe", "writeback", "V9")
-        if isinstance(workload, Recording):
-            continue
-        own = not single and device.workload is not None
-        place = f"{here}.workload" if own else "workload"
-        if workload.acknowledge == "before-sync":
-            why = "acknowledge when the sync has returned"
-            yield Change(f"{place}.acknowledge", "before-sync", "after-sync", "V2", why)
-        if sync.call in ("none", "msync-async"):
-            place = f"{here}.sync" if not single and device.sync is not None else "sync"
-            why = "before records are acknowledged"
-            yield Change(f"{place}.call", sync.call, "fdatasync", "H12", why)
-    if experiment.vmm == "firecracker-reused-result":
-        yield Change("vmm", experiment.vmm, "firecracker", "V3", "one msync for each request")
-        if experiment.guest.driver == "concurrent":
-            yield Change("guest.driver", "concurrent", "serialized", "G7")
-    for reaction in ("panic", "rewrite"):
-        if experiment.guest.on_sync_error in ("give-up", "retry"):
-            old = experiment.guest.on_sync_error
-            yield Change("guest.on_sync_error", old, reaction, "H14")
-    if experiment.disk.ignores_flush:
-        yield Change("disk.ignores_flush", "true", "false", "D4", "a disk that honours FLUSH")
-    for name in ("ignored_flush", "shorn", "corrupted", "dead"):
-        if getattr(experiment.disk.faults, name).configured:
-            yield Change(f"disk.faults.{name}", "configured", "none", "D4", "another disk")
-    if not experiment.disk.plp:
-        yield Change("disk.plp", "false", "true", "D4", "a disk with power-loss protection")
+def _words(one: _Candidate) -> str:
+    return ", ".join(change.text for change in one.changes)
 
 
-def _changed(experiment: Experiment, changes: Sequence[Change]) -> Experiment | None:
-    """The experiment with the changes; None if it makes no sense."""
-    if len({change.key for change in changes}) < len(changes):
-        return None
-    tree = experiment.model_dump(mode="json", exclude_unset=True)
-    for change in changes:
-        *path, last = change.key.split(".")
-        node: Any = tree
-        for part in path:
-            node = node[int(part)] if isinstance(node, list) else node.setdefault(part, {})
-        if change.new == "none":
-            node.pop(last, None)
-        else:
-            node[last] = {"true": True, "false": False}.get(change.new, change.new)
-    try:
-        return Experiment.model_validate(tree)
-    except ValidationError:
-        return None
+def _worth(found: Sequence[_Candidate]) -> list[_Candidate]:
+    """Cheapest first. Of policies under the same settings those that cost less or acknowledge
+    sooner than every other, and of these the cheapest, the promptest, and one in between."""
+    worth: list[_Candidate] = []
+    for some in dict.fromkeys(one.settings for one in found):
+        mine = [one for one in found if one.settings == some]
+        best = [one for one in mine if not any(_beats(other.after, one.after) for other in mine)]
+        best.sort(key=lambda one: one.after.cost())
+        chosen = np.linspace(0, len(best) - 1, min(MOST_TOLD, len(best)))
+        worth += [best[round(number)] for number in chosen.tolist()]
+    return sorted(worth, key=lambda one: one.after.cost())
+
+
+def _beats(other: Figures, one: Figures) -> bool:
+    mine, theirs = ((*a.cost(), a.delay_ns, -a.acknowledged) for a in (one, other))
+    return theirs != mine and all(b <= a for a, b in zip(mine, theirs, strict=True))
 
 
 def _first_lost(history: History) -> str:
@@ -229,58 +373,7 @@ def _first_lost(history: History) -> str:
     if history.facts["recorded"]:
         why = "no flush that succeeded lies between the mark before it and it"
     elif flushed:
-        why = "although a flush behind it had succeeded: a setting below is at fault"
+        why = "although a flush behind it had succeeded: a setting is at fault"
     else:
         why = f"no sync that succeeded lies between write {last_write} and it"
     return f"the acknowledgement {name}, given at {format_duration(given)}, is {until}: {why}"
-
-
-# --- words ----------------------------------------------------------------------------------------
-
-
-def lines(name: str, found: Advised) -> list[str]:
-    """What is said on a terminal."""
-    before = found.before
-    if before.safe:
-        text = [f"{name}: no acknowledgement is ever lost and no promise is broken."]
-    else:
-        text = [
-            f"{name}: up to {before.uncovered:,} acknowledgements are lost, {before.broken:,} "
-            "promises broken.",
-            f"  First: {found.lost}.",
-        ]
-    for number, one in enumerate(found.advice, start=1):
-        text.append(f"  {number}. ends it, checked by running it ({_price(before, one.after)}):")
-        for change in one.changes:
-            means = f"   ({change.means})" if change.means else ""
-            text.append(f"     {change.key}: {change.old} -> {change.new}{means} [{change.rule}]")
-        if one.syncs:
-            text.append(f"     a sync {one.syncs.words} [V2]")
-        if one.prompt:
-            text.append("     so that no acknowledgement waits for a later record")
-    if not before.safe and not found.advice:
-        text.append(f"  None of the changes tried ends it ({found.runs} runs).")
-    if found.idle:
-        text += _removal("Redundant, nothing is stored since the sync before", found.idle)
-    if found.ordering:
-        text += _removal("Only to order writes, no acknowledgement needs it", found.ordering)
-        text.append(
-            "     without one, what is written before and after it may be kept in any order"
-        )
-    return text
-
-
-def _removal(kind: str, one: Removal) -> list[str]:
-    number = len(one.places.after_writes)
-    syncs = f"{number:,} sync" + ("" if number == 1 else "s")
-    price = _price(one.before, one.after)
-    return [f"  {kind}: {syncs},", f"     {one.places.words}", f"     run without ({price})"]
-
-
-def _price(before: Figures, after: Figures) -> str:
-    wait_ns = after.wait_ns - before.wait_ns
-    sign = "+" if wait_ns >= 0 else "-"
-    price = f"{after.flushes - before.flushes:+,} flushes, "
-    price += f"{sign}{format_duration(abs(wait_ns))} of waiting"
-    fewer = before.acknowledged - after.acknowledged
-    return f"{price}, {fewer:,} acknowledgements fewer by the end" if fewer > 0 else price

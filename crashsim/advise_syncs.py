@@ -1,18 +1,16 @@
-"""Where syncs are missing, and which of those that are there are redundant.
+"""Flushes that a recording's marks lack, and syncs that give no acknowledgement.
 
-Contract: what is asked of a program is read from its operations, and every answer was run.
+Contract: what is asked of a program is read from its operations, and every answer was simulated.
 
-Missing: a workload's record is to be acknowledged before the next write of its program, and covered
-then; so it needs a sync right behind its last write. That is the fewest there can be: whatever
-covers a record by then comes after its last write and before the next. A recording's mark needs a
-flush since the mark before it.
+Missing: a recording's mark needs a flush since the mark before it. That ends the loss of what had
+come to the device by then, and of nothing else: whether anything was still in the guest nothing
+here knows.
 
-Redundant are, of the syncs that a program makes for certain, in two kinds:
-- idle: the vCPU has stored nothing since its last one. Without it nothing is lost that was not.
-- ordering: it gives no acknowledgement, for no record was finished since the one before it, or
-  another flush follows ahead of the next mark; and all are covered without it. Left out, what is
-  stored before and after it may become durable in either order. Whether the program's recovery
-  counts on that order (a barrier of its protocol) nothing here knows: it is a price, no advice.
+Syncs that a program makes for certain, and that give no acknowledgement, in two kinds:
+- idle: the vCPU has stored nothing since its last one.
+- ordering: no record was finished since the one before it, or another flush follows ahead of the
+  next mark; and all are covered without it. Left out, what is stored before and after it may become
+  durable in either order: whether recovery counts on that order only a checker can say.
 
 Syncs that cannot go all at once are halved until they can, in at most `MOST_REMOVALS` runs for each
 kind; what was not settled by then stays. Syncs that depend on the clock or on other vCPUs are left
@@ -27,6 +25,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from crashsim.engine.history import History
+from crashsim.engine.pages import words
 from crashsim.engine.streams import I64
 from crashsim.experiment.model import Experiment
 from crashsim.guest.program import Call, Op, Program
@@ -50,6 +49,7 @@ class Figures:
     acknowledged: int
     flushes: int
     wait_ns: int
+    delay_ns: int  # the longest from a record's last word to its acknowledgement
 
     @property
     def safe(self) -> bool:
@@ -69,28 +69,37 @@ class Places:
 
 @dataclass(frozen=True, slots=True)
 class Removal:
-    """Syncs that can go, and the run without all of them."""
+    """Syncs that give no acknowledgement, and the run without all of them."""
 
     places: Places
     before: Figures
     after: Figures
+    tried: Tried
 
 
 class Trials:
     """Simulations, counted and told of."""
 
-    def __init__(self, advance: Advance) -> None:
-        self._advance = advance
+    def __init__(self, advance: Advance = lambda _done, _what: None) -> None:
+        self.advance = advance
         self.made = 0
 
     def run(self, experiment: Experiment, programs: Sequence[Program], what: str) -> History:
-        self._advance(self.made, what)
+        self.advance(self.made, what)
         self.made += 1
         return simulate(experiment, programs)
 
     def left(self) -> bool:
         """Whether there may be another one, with those set aside that removals need."""
         return self.made < MOST_RUNS - 2 * MOST_REMOVALS
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """Programs that were changed, and their run."""
+
+    programs: Sequence[Program]
+    history: History
 
 
 def figures(history: History) -> Figures:
@@ -104,49 +113,25 @@ def figures(history: History) -> Figures:
         acknowledged=int(history.ack_t_ns.size),
         flushes=int(history.flush_device.size),
         wait_ns=int(history.facts["guest_wait_ns"]),
+        delay_ns=_delay_ns(history),
     )
+
+
+def _delay_ns(history: History) -> int:
+    if not history.ack_t_ns.size:
+        return 0
+    landed = np.zeros(int(history.store_write.max(initial=0)) + 2, dtype=np.int64)
+    count = words(history.store_offset, history.store_length)
+    np.maximum.at(landed, history.store_write + 1, history.store_t_ns + count - 1)
+    return max(0, int((history.ack_t_ns - landed[history.ack_high]).max()))
 
 
 # --- missing --------------------------------------------------------------------------------------
 
 
-def behind_records(
-    trials: Trials, experiment: Experiment, before: Sequence[Program], programs: Sequence[Program]
-) -> tuple[Places, Figures] | None:
-    """Where programs acknowledged records when they were written: syncs behind those that have none
-    there, and records acknowledged by their syncs. Told is what they did not do `before`."""
-    bare = [
-        program.record_high[
-            ~np.isin(program.record_high, _synced(program)) & old.acknowledge_at_once
-        ]
-        for old, program in zip(before, programs, strict=True)
-    ]
-    if not any(at.size for at in bare):
-        return None
-    changed = [
-        replace(
-            _with(program, at, np.searchsorted(program.op_at, at), Op.SYNC),
-            acknowledge_at_once=False,
-        )
-        for program, at in zip(programs, bare, strict=True)
-    ]
-    where = new_syncs(before, changed)
-    after = figures(trials.run(experiment, changed, "a sync behind each record"))
-    return (where, after) if where is not None and after.safe else None
-
-
-def new_syncs(before: Sequence[Program], programs: Sequence[Program]) -> Places | None:
-    """Where programs sync for certain and did not before."""
-    at = [
-        now[~np.isin(now, _synced(old))]
-        for old, now in zip(before, map(_synced, programs), strict=True)
-    ]
-    return places(programs, at) if any(one.size for one in at) else None
-
-
 def before_marks(
     trials: Trials, experiment: Experiment, programs: Sequence[Program], history: History
-) -> tuple[Places, Figures] | None:
+) -> tuple[Places, Tried] | None:
     """Recordings: flushes before the marks that are not covered when they are given."""
     marks = [np.flatnonzero(program.op_kind == Op.MARK) for program in programs]
     chosen = [rows[:0] for rows in marks]
@@ -170,17 +155,9 @@ def before_marks(
             for program, before in zip(programs, rows, strict=True)
         ]
         history = trials.run(experiment, changed, "flushes before marks")
-    if not any(some.size for some in chosen):
+    if not any(some.size for some in chosen) or not figures(history).safe:
         return None
-    after = figures(history)
-    return (_marked(programs, rows), after) if after.safe else None
-
-
-def _synced(program: Program) -> I64:
-    """Positions at which a program syncs for certain."""
-    if program.call == Call.MSYNC_ASYNC:
-        return program.op_at[:0]
-    return program.op_at[np.isin(program.op_kind, (Op.SYNC, Op.GROUP_SYNC))]
+    return _marked(programs, rows), Tried(changed, history)
 
 
 def _with(program: Program, at: I64, before: I64, kind: Op) -> Program:
@@ -239,7 +216,8 @@ def _removed(
     if not gone.any():
         return None, programs, history
     at = [program.op_at[row[gone & (owner == n)]] for n, program in enumerate(programs)]
-    return Removal(places(programs, at), before, figures(after)), without, after
+    found = Removal(places(programs, at), before, figures(after), Tried(without, after))
+    return found, without, after
 
 
 def _as_good(before: Figures, after: Figures) -> bool:

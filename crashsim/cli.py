@@ -389,30 +389,30 @@ def doctor(words: tuple[str, ...], pid: int | None, xml: Path | None, as_json: b
 def advise(
     experiment: Path, overrides: tuple[str, ...], case_name: str | None, as_json: bool
 ) -> None:
-    """Say the cheapest change that ends the loss of acknowledged data.
+    """Say the cheapest change that ends a loss, and what shows it.
 
-    Every change that is named was run. Exit code 1 if data is lost and none was found.
+    Every change that is named was run, and explored where the experiment explores. Exit code 1 if
+    something is lost and nothing that was tried ends it.
     """
-    from dataclasses import asdict
-
-    from crashsim import advise as advisor
+    from crashsim.advise import advise as advised
+    from crashsim.advise_changes import Typed
+    from crashsim.advise_words import lines, to_json
     from crashsim.experiment.loader import load
-    from crashsim.report.progress import progress
 
     plan = load(experiment, overrides, None)
     cases = [case for case in plan.cases if case_name in (None, case.name)]
     if not cases:
         raise UsageError(f"no case {case_name!r}: {', '.join(case.name for case in plan.cases)}")
+    typed = Typed(str(experiment), overrides)
     found = {}
     for case in cases:
-        with progress(advisor.MOST_RUNS) as advance:
-            found[case.name] = advisor.advise(case.experiment, advance)
+        one = found[case.name] = advised(case, typed, os.cpu_count() or 1)
+        if not as_json:
+            _say_on_output("\n".join(lines(case.name, one)))
     if as_json:
-        _say_on_output(json.dumps({name: asdict(one) for name, one in found.items()}, indent=2))
-    else:
-        text = [line for name, one in found.items() for line in advisor.lines(name, one)]
-        _say_on_output("\n".join(text))
-    sys.exit(0 if all(one.before.safe or one.advice for one in found.values()) else 1)
+        _say_on_output(json.dumps({name: to_json(one) for name, one in found.items()}, indent=2))
+    codes = [one.exit_code for one in found.values()]
+    sys.exit(1 if 1 in codes else max(codes))
 
 
 @cli.command()

@@ -67,7 +67,7 @@ def explore_case(
     journal = _journal(output, opened.identity)
     found = explore(
         opened.subject,
-        _budget(wanted),
+        budget_of(wanted),
         case.experiment.seed,
         workers,
         journal,
@@ -91,7 +91,8 @@ def named_checker(wanted: Explore, file: str) -> CheckerSpec:
     )
 
 
-def _budget(wanted: Explore) -> Budget:
+def budget_of(wanted: Explore) -> Budget:
+    """From now on."""
     if wanted.time is None:
         return Budget(wanted.states)
     deadline = time.monotonic() + wanted.time / 1e9

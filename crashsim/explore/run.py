@@ -9,7 +9,7 @@ checker is first tried on the image that no crash has touched.
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from pathlib import Path
@@ -49,6 +49,7 @@ class EpochReport:
     kinds: dict[Kind, int] = field(default_factory=dict)
     verdicts: dict[str, int] = field(default_factory=dict)
     outcomes: dict[str, int] = field(default_factory=dict)
+    rejected: dict[str, int] = field(default_factory=dict)  # outcomes of states that are not ok
 
     @property
     def unseen_share(self) -> float:
@@ -99,10 +100,12 @@ class Exploration:
     @property
     def outcomes(self) -> dict[str, int]:
         """States by outcome, the most frequent first."""
-        total: Counter[str] = Counter()
-        for epoch in self.epochs:
-            total.update(epoch.outcomes)
-        return dict(sorted(total.items(), key=lambda entry: (-entry[1], entry[0])))
+        return _ranked(epoch.outcomes for epoch in self.epochs)
+
+    @property
+    def rejected(self) -> dict[str, int]:
+        """Those that are not ok by outcome, the most frequent first."""
+        return _ranked(epoch.rejected for epoch in self.epochs)
 
     @property
     def reached(self) -> bool:
@@ -120,6 +123,13 @@ class Exploration:
         return 0 if self.reached else 4
 
 
+def _ranked(counts: Iterable[dict[str, int]]) -> dict[str, int]:
+    total: Counter[str] = Counter()
+    for one in counts:
+        total.update(one)
+    return dict(sorted(total.items(), key=lambda entry: (-entry[1], entry[0])))
+
+
 def explore(
     subject: Subject,
     budget: Budget,
@@ -128,9 +138,11 @@ def explore(
     journal: Path | None = None,
     identity: str = "",
     advance: Advance | None = None,
+    causes: bool = True,
 ) -> Exploration:
-    """Check the device's states. NothingExplored when there are none, CheckerError when the checker
-    is of no use, UsageError when the journal is of something else than `identity`."""
+    """Check the device's states. Without `causes` none is looked for: all failing states are
+    ungrouped. NothingExplored when there are none, CheckerError when the checker is of no use,
+    UsageError when the journal is of something else than `identity`."""
     if budget.states < 1 or not subject.history.rows_of(subject.device).size:
         name = subject.history.devices[subject.device].name
         raise NothingExplored(f"{name}: nothing was written, or nothing may be checked")
@@ -153,7 +165,9 @@ def explore(
         except KeyboardInterrupt:
             interrupted = True
     grouping = Grouping(subject)
-    if not interrupted:
+    if not causes:
+        grouping.ungrouped = len(bad)
+    elif not interrupted:
         bad.sort()
         grouping.take(bad, lambda epoch: work.plan(epoch, shares[epoch.number].states))
     span = subject.history.devices[subject.device]
@@ -302,13 +316,17 @@ def _report(epoch: Epoch, share: Share) -> EpochReport:
 
 def _added(report: EpochReport, kinds: list[Kind], answer: Answer) -> EpochReport:
     verdicts, outcomes = Counter(report.verdicts), Counter(report.outcomes)
+    rejected = Counter(report.rejected)
     for (kind, outcome), count in answer.tally.items():
         verdicts[kind] += count
         outcomes[outcome or kind] += count
+        if kind != "ok":
+            rejected[outcome or kind] += count
     return replace(
         report,
         checked=report.checked + answer.done,
         kinds=dict(Counter(report.kinds) + Counter(kinds[: answer.done])),
         verdicts=dict(verdicts),
         outcomes=dict(outcomes),
+        rejected=dict(rejected),
     )

@@ -23,6 +23,7 @@ from crashsim.checkers.command import Command
 from crashsim.checkers.filesystem import How
 from crashsim.checkers.python import FilesFunction, Function
 from crashsim.checkers.station import MEMORY_BYTES, TIME_LIMIT_S
+from crashsim.engine.history import History
 from crashsim.errors import UsageError
 from crashsim.experiment.model import Experiment
 from crashsim.explore.bench import Subject
@@ -96,12 +97,26 @@ def open_subject(
     held against the state made from the History alone; a difference is a ReplayMismatch."""
     inputs = make_inputs(experiment, files)
     history = simulate(experiment, inputs.programs)
+    subject = subject_of(experiment, inputs, history, spec, rules, device, paranoid)
+    return Opened(subject, experiment, spec, inputs.files, inputs.notices)
+
+
+def subject_of(
+    experiment: Experiment,
+    inputs: Inputs,
+    history: History,
+    spec: CheckerSpec,
+    rules: Rules,
+    device: str | None = None,
+    paranoid: bool = False,
+) -> Subject:
+    """One device's states, and its checker, of a run that was simulated."""
     number = _device([span.name for span in history.devices], device)
     of_device = (history, inputs.content, inputs.before[number], number, rules)
     rebuilt = Rebuilt(*of_device) if paranoid else None
     subject = Subject(history, number, Space(*of_device), lambda: make_checker(), rebuilt)
     make_checker = _maker(spec, experiment, inputs, subject)
-    return Opened(subject, experiment, spec, inputs.files, inputs.notices)
+    return subject
 
 
 def keep_finding(finding: Finding, opened: Opened, path: Path) -> None:

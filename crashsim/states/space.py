@@ -99,6 +99,11 @@ class Space:
         """Epochs."""
         return len(self._instants)
 
+    def at(self, t_ns: int) -> int:
+        """The number of the epoch of an instant; the last one's after the run."""
+        first = bisect_right(self._instants, t_ns, key=lambda one: one[0])
+        return max(0, first - 1)
+
     def choices(self) -> Iterator[int]:
         """The exact number of choices of each epoch, without looking at any content."""
         total = 1
