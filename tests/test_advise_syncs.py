@@ -7,23 +7,18 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from crashsim import advise_syncs
-from crashsim.advise import advise, lines
 from crashsim.advise_syncs import (
-    Figures,
     Places,
     Removal,
     Trials,
     before_marks,
-    behind_records,
     figures,
     ranges,
     redundant,
 )
-from crashsim.engine.history import NEVER, History
+from crashsim.engine.history import History
 from crashsim.engine.streams import I64
 from crashsim.experiment.loader import plan
 from crashsim.experiment.model import Experiment
@@ -60,10 +55,6 @@ def of(text: str) -> tuple[Experiment, list[Program]]:
     return found, make_inputs(found).programs
 
 
-def trials() -> Trials:
-    return Trials(lambda _done, _what: None)
-
-
 def operations(program: Program, *which: tuple[int, Op, int]) -> Program:
     """The program with other operations: position, kind, argument."""
     at, kind, argument = (np.array(column, dtype=np.int64) for column in zip(*which, strict=True))
@@ -76,79 +67,14 @@ def syncs_at(program: Program, positions: Sequence[int] | I64) -> Program:
     return operations(program, *[(int(at), Op.SYNC, 0) for at in positions])
 
 
-def missing(what: Experiment, programs: list[Program]) -> tuple[Places, Figures] | None:
-    """Of programs that acknowledge what they have written."""
-    at_once = [replace(program, acknowledge_at_once=True) for program in programs]
-    return behind_records(trials(), what, at_once, at_once)
-
-
 def removals(
     what: Experiment, programs: list[Program]
 ) -> tuple[History, Removal | None, Removal | None]:
     history = simulate(what, programs)
-    return history, *redundant(trials(), what, programs, history)
+    return history, *redundant(Trials(), what, programs, history)
 
 
-# --- missing --------------------------------------------------------------------------------------
-
-
-def test_of_a_program_that_forgot_one_sync_exactly_that_is_found() -> None:
-    what, (whole,) = of(LOG)
-    forgot = syncs_at(whole, np.delete(whole.op_at, 41))
-    at_once = replace(forgot, acknowledge_at_once=True)
-    assert not figures(simulate(what, [at_once])).safe
-    found = missing(what, [at_once])
-    assert found is not None
-    assert found[0] == Places((41,), "after write 41 (record 41)")
-    assert found[1] == figures(simulate(what, [whole]))
-
-
-def test_a_program_with_a_sync_behind_each_record_lacks_none() -> None:
-    for text in (LOG, WAL, BUFFER, LOG.replace("fdatasync", "fdatasync, group: true")):
-        what, programs = of(text)
-        assert missing(what, programs) is None
-
-
-def test_the_missing_sync_of_an_experiment_is_told_with_its_write_and_its_price() -> None:
-    text = LOG.replace("records: 60", "records: 2, acknowledge: before-sync")
-    found = advise(experiment(text.replace("fdatasync", "fdatasync, every: 2 records")))
-    (one,) = [one for one in found.advice if one.syncs]
-    assert one.after.flushes == found.before.flushes + 1
-    said = "\n".join(lines("x", found))
-    assert "a sync after write 0 (record 0)" in said
-    assert "+1 flushes" in said
-
-
-def test_a_program_that_acknowledges_after_its_syncs_lacks_none() -> None:
-    what, programs = of(LOG.replace("fdatasync", "fdatasync, every: 10 records"))
-    assert behind_records(trials(), what, programs, programs) is None
-
-
-def test_a_record_of_several_writes_is_synced_behind_its_last() -> None:
-    what, (program,) = of(BUFFER)  # a body, a barrier, a header; a sync behind each
-    found = missing(what, [syncs_at(program, [1, 2, 3, 5, 6])])
-    assert found is not None and found[0] == Places((3,), "after write 3 (record 1)")
-
-
-def test_where_many_are_missing_their_pattern_is_told() -> None:
-    what, programs = of(LOG.replace("fdatasync", "fdatasync, every: 10 records"))
-    found = missing(what, programs)
-    assert found is not None
-    words = "after the last write of 54 of 60 records: 0-8, 10-18, 20-28, ... 50-58"
-    assert found[0] == Places(tuple(n for n in range(60) if n % 10 != 9), words)
-    what, programs = of(LOG.replace("fdatasync", "fdatasync, every: 1h"))
-    found = missing(what, programs)
-    assert found is not None
-    assert found[0].words == "after the last write of each of 60 records"
-
-
-def test_records_are_numbered_over_the_vcpus_as_writes_are() -> None:
-    text = BUFFER.replace("records: 3", "records: 8, vcpus: 2")
-    what, programs = of(text.replace("fdatasync", "fdatasync, every: 2 records"))
-    found = missing(what, programs)
-    assert found is not None
-    words = "after the last write of 4 of 8 records: 0, 2, 4, 6"
-    assert found[0] == Places((1, 5, 9, 13), words)
+# --- missing ------------------------------------------------------------------------------------
 
 
 def test_numbers_are_told_as_ranges() -> None:
@@ -156,32 +82,6 @@ def test_numbers_are_told_as_ranges() -> None:
     assert ranges([2, 1, 5, 1]) == "1-2, 5"
     assert ranges([1, 3, 5, 7, 9]) == "1, 3, 5, 7, 9"
     assert ranges(range(0, 12, 2)) == "0, 2, 4, ... 10"
-
-
-def prompt(history: History, program: Program) -> bool:
-    """Whether every record is acknowledged before the next write begins."""
-    begin = np.full(int(history.facts["writes"]) + 1, NEVER)
-    np.minimum.at(begin, history.store_write, history.store_t_ns)
-    every = history.ack_t_ns.size == program.record_high.size
-    return every and bool(np.all(history.ack_t_ns <= begin[history.ack_high]))
-
-
-@settings(max_examples=25)
-@given(st.sampled_from([LOG, WAL, BUFFER]), st.integers(2, 7), st.integers(0, 1000))
-def test_no_record_waits_for_a_later_one_and_each_sync_put_in_is_needed_for_that(
-    text: str, every: int, which: int
-) -> None:
-    what, (program,) = of(text.replace("fdatasync", f"fdatasync, every: {every} records"))
-    found = missing(what, [program])
-    assert found is not None
-    where = [write + 1 for write in found[0].after_writes]
-    whole = syncs_at(program, np.sort(np.append(program.op_at, where)))
-    history = simulate(what, [whole])
-    assert figures(history) == found[1] and found[1].safe
-    assert prompt(history, whole)
-    del where[which % len(where)]
-    less = syncs_at(program, np.sort(np.append(program.op_at, where)).astype(np.int64))
-    assert not prompt(simulate(what, [less]), less)
 
 
 def marked(*which: tuple[int, Op, int]) -> tuple[Experiment, Program]:
@@ -197,10 +97,11 @@ def test_of_a_recording_that_forgot_one_flush_exactly_that_is_found() -> None:
         (1, Op.FLUSH, 1), (1, Op.MARK, 0), (2, Op.MARK, 1), (3, Op.FLUSH, 1), (3, Op.MARK, 2)
     )
     history = simulate(what, [program])
-    found = before_marks(trials(), what, [program], history)
+    found = before_marks(Trials(), what, [program], history)
     assert found is not None
     assert found[0] == Places((1,), "after write 1 (before the mark 'two')")
-    assert found[1].safe and found[1].flushes == 3
+    after = figures(found[1].history)
+    assert after.safe and after.flushes == 3
 
 
 # --- redundant ------------------------------------------------------------------------------------
@@ -235,7 +136,6 @@ def test_a_barrier_directly_behind_a_sync_is_redundant_and_one_of_its_own_orders
     assert ordering.before == idle.after
     assert idle.after.flushes == idle.before.flushes - 4 == ordering.after.flushes + 4
     assert ordering.after.safe and ordering.after.acknowledged == 40
-    assert "may be kept in any order" in "\n".join(lines("x", advise(what)))
 
 
 def test_the_barrier_between_body_and_header_only_orders_them() -> None:
