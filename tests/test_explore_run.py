@@ -360,3 +360,19 @@ def test_results_of_findings_are_plain_data() -> None:
     (finding,) = document["findings"]
     assert finding["states"] == document["failing"]
     assert finding["story"] and finding["lost"][0]["length"] == 512
+
+
+def test_without_causes_the_same_states_are_counted_and_none_is_shrunk() -> None:
+    with_causes, asked = found_by(subject(items(), judge)), counting(judge)
+    without = found_by(subject(items(), asked[0]), causes=False)
+    assert without.rejected == with_causes.rejected == {"second without first": without.failing}
+    assert (without.findings, without.ungrouped) == ((), without.failing)
+    assert with_causes.findings and len(asked[1]) == without.checked + 1  # the self-test
+
+
+def test_an_instant_is_in_the_epoch_that_covers_it() -> None:
+    space = subject(items(), fine).space
+    for epoch in space.epochs():
+        inside = {epoch.first_ns, (epoch.first_ns + epoch.cut_ns) // 2, epoch.cut_ns}
+        assert {space.at(t_ns) for t_ns in inside} == {epoch.number}
+    assert space.at(epoch.cut_ns + 1) == len(space) - 1
