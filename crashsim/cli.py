@@ -25,6 +25,7 @@ import click
 from crashsim import __version__
 from crashsim.errors import CrashsimError, NothingExplored, OutputError, UsageError
 from crashsim.printable import echo
+from crashsim.results import Domain
 
 if TYPE_CHECKING:
     from crashsim.experiment.loader import Plan
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from crashsim.running import Ran
 
 RUN = click.Path(path_type=Path)
-DOMAINS = ("program-kill", "guest-crash", "vmm-kill", "host-crash", "power-cut")
+DOMAINS = tuple(map(str, Domain))
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -180,7 +181,8 @@ def _print(results: Results, final: Path, as_json: bool, command: str, file: str
         if as_json:
             echo(json_text(results), nl=False)
             for case in results.cases:
-                for text in [*map(expectation_line, failed(case)), *case.notices]:
+                lines = [expectation_line(case, wrong) for wrong in failed(case)]
+                for text in [*lines, *case.notices]:
                     echo(f"{case.name}: {text}", err=True)
         else:
             print_results(results)
@@ -277,7 +279,7 @@ def image(
     the disk's cache.
     """
     from crashsim.cuts import host_crash
-    from crashsim.experiment.units import format_bytes, format_duration
+    from crashsim.experiment.units import exact_instant, format_bytes
     from crashsim.inputs import make_inputs
     from crashsim.power.safety import Domain, kept_stage
     from crashsim.replay.build import write_image
@@ -296,7 +298,7 @@ def image(
     lost = damaged(saved.history, stage, at_ns)
     lost = lost[(lost >= span.first_page) & (lost < span.end_page)]
     if lost.size and at_ns >= saved.history.facts["dead_ns"]:
-        dead = format_duration(saved.history.facts["dead_ns"])
+        dead = exact_instant(saved.history.facts["dead_ns"])
         raise UsageError(f"the disk is dead since {dead} (D4): there is no image to write")
     extents = surviving(saved.history, stage, at_ns, survivors)
     working = output.with_name(f".{output.name}.unfinished-{os.getpid()}")

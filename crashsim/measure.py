@@ -17,12 +17,13 @@ from crashsim.errors import NothingExplored
 from crashsim.experiment.expect import judge
 from crashsim.experiment.loader import Case
 from crashsim.experiment.model import Experiment
-from crashsim.experiment.units import format_duration
+from crashsim.experiment.units import exact_instant
 from crashsim.inputs import Inputs
 from crashsim.power.losses import Losses
 from crashsim.power.safety import Domain, HostCrash, Stage, kept_stage
 from crashsim.power.steps import StepFunction, ramp_spread, spread
 from crashsim.results import (
+    METRICS,
     CaseResult,
     DeviceResult,
     Example,
@@ -62,7 +63,7 @@ def measure(case: Case, history: History, inputs: Inputs, paranoid: bool) -> Cas
         at_risk_bytes=spread(found.at_risk, end),
         unsaved_writes=spread(found.unsaved, end),
         recovery_point_ns=ramp_spread(found.recovery, end),
-        acknowledged=int(history.ack_t_ns.size),
+        acknowledged=int(np.count_nonzero(history.ack_t_ns <= end)),
         uncovered_acknowledgements=spread(found.uncovered, end),
         broken_promises=int(found.broken[0].size),
         holes=int(found.holes.size),
@@ -72,6 +73,7 @@ def measure(case: Case, history: History, inputs: Inputs, paranoid: bool) -> Cas
         bytes_written=int(history.io_pages.sum()) * PAGE_BYTES
         + int(history.facts["metadata_bytes"]),
         guest_wait_ns=int(history.facts["guest_wait_ns"]),
+        recorded=bool(history.facts["recorded"]),
         syncs=_syncs(case.experiment, history),
         loss=thinning.largest(found.at_risk, end, thinning.EXACT_STEPS),
         recovery_point=thinning.saw_teeth(found.recovery, end, thinning.PICTURE_STEPS),
@@ -219,17 +221,17 @@ def _notices(history: History) -> list[str]:
     facts = history.facts
     notices = []
     notices += [
-        f"{key} at {format_duration(t)} never fired: nothing came at or after it"
+        f"{key} at {exact_instant(t)} never fired: nothing came at or after it"
         for key, t in facts["faults_not_fired"]
     ]
     if facts["sigbus"] is not None:
-        at, device = format_duration(facts["sigbus"]["t_ns"]), facts["sigbus"]["device"]
+        at, device = exact_instant(facts["sigbus"]["t_ns"]), facts["sigbus"]["device"]
         notices.append(
             f"the host's file system was full: a store to a hole of {device} killed the monitor "
             f"with SIGBUS at {at}; no flush reported anything (V6)"
         )
     if facts["panicked_ns"] is not None:
-        at = format_duration(facts["panicked_ns"])
+        at = exact_instant(facts["panicked_ns"])
         notices.append(f"the guest panicked at {at} after a failed sync: the run ends there")
     return notices
 
@@ -253,32 +255,8 @@ def _examples(found: Losses) -> list[Example]:
 
 def _judged(case: Case, result: CaseResult, history: History) -> CaseResult:
     expected = case.experiment.expect.model_copy(update={"findings": None})  # judged when explored
-    expectations = judge(expected, metrics(result))
+    expectations = judge(expected, {name: metric.of(result) for name, metric in METRICS.items()})
     idle = len(history.facts["faults_not_fired"])
     if history.facts["faults_configured"]:  # a fault that never fires proves nothing
         expectations.append(Expectation("faults_not_fired", "== 0", idle, "", idle == 0))
     return replace(result, expectations=expectations)
-
-
-def metrics(result: CaseResult) -> dict[str, int]:
-    """Figures by the names that `expect:` uses."""
-    spreads = {
-        "at_risk": result.at_risk_bytes,
-        "recovery_point": result.recovery_point_ns,
-    }
-    named = {
-        f"{name}_{part}": getattr(value, part)
-        for name, value in spreads.items()
-        for part in ("max", "p50", "p99")
-    }
-    return named | {
-        "broken_promises": result.broken_promises,
-        "holes": result.holes,
-        "torn": result.torn,
-        "failed_syncs": result.failed_syncs,
-        "flushes": result.flushes,
-        "bytes_written": result.bytes_written,
-        "acknowledged": result.acknowledged,
-        "guest_wait": result.guest_wait_ns,
-        "uncovered_acknowledgements": result.uncovered_acknowledgements.max,
-    }

@@ -7,10 +7,43 @@ here depends on the wall clock or the machine: the same experiment and seed give
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any
 
+# What every figure of a recording is not.
+RECORDING = "A recording shows what reached the device, not what its guest still held in memory"
+
 SCHEMA_VERSION = 3
+
+
+class Domain(StrEnum):
+    """What fails."""
+
+    PROGRAM_KILL = "program-kill"
+    GUEST_CRASH = "guest-crash"
+    VMM_KILL = "vmm-kill"
+    VMM_QUIT = "vmm-quit"
+    MIGRATION = "migration"
+    LIVE_COPY = "live-copy"
+    STORAGE_SNAPSHOT = "storage-snapshot"
+    HOST_CRASH = "host-crash"
+    POWER_CUT = "power-cut"
+
+
+# What fails, within a sentence.
+FAILURES: dict[str, str] = {
+    Domain.PROGRAM_KILL: "a kill of the guest's program",
+    Domain.GUEST_CRASH: "a crash of the guest",
+    Domain.VMM_KILL: "a kill of the monitor",
+    Domain.VMM_QUIT: "a quit of the monitor",
+    Domain.MIGRATION: "a migration",
+    Domain.LIVE_COPY: "a return to a copy made while it runs",
+    Domain.STORAGE_SNAPSHOT: "a return to a storage snapshot",
+    Domain.HOST_CRASH: "a crash of the host",
+    Domain.POWER_CUT: "a power cut",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +192,7 @@ class CaseResult:
     flushes: int
     bytes_written: int
     guest_wait_ns: int
+    recorded: bool  # a recording: figures are of what reached the device, not of its guest's memory
     syncs: bool  # the guest's program asks for durability, whether or not it gets it
     loss: Steps  # bytes at risk of a power cut
     recovery_point: Steps  # value at each instant = age of the oldest unsaved write at that instant
@@ -176,6 +210,42 @@ class CaseResult:
     notices: list[str] = field(default_factory=list)
     exploration: dict[str, Any] | None = None  # docs/exploring.md; None: nothing was explored
     findings: list[str] = field(default_factory=list)  # their files, in the run's folder
+
+    @property
+    def acknowledged_per_second(self) -> int:
+        """Records acknowledged for each second of the run, rounded half up."""
+        return (2 * self.acknowledged * 10**9 + self.end_ns) // (2 * self.end_ns or 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """A figure of a case; `unit` is bytes, ns or empty."""
+
+    unit: str
+    of: Callable[[CaseResult], int]
+    more_is_better: bool = False
+
+
+# Every figure that can be expected, compared and tolerated.
+METRICS: dict[str, Metric] = {
+    "broken_promises": Metric("", lambda c: c.broken_promises),
+    "findings": Metric("", lambda c: len((c.exploration or {}).get("findings", ()))),
+    "uncovered_acknowledgements": Metric("", lambda c: c.uncovered_acknowledgements.max),
+    "at_risk_max": Metric("bytes", lambda c: c.at_risk_bytes.max),
+    "at_risk_p50": Metric("bytes", lambda c: c.at_risk_bytes.p50),
+    "at_risk_p99": Metric("bytes", lambda c: c.at_risk_bytes.p99),
+    "recovery_point_max": Metric("ns", lambda c: c.recovery_point_ns.max),
+    "recovery_point_p50": Metric("ns", lambda c: c.recovery_point_ns.p50),
+    "recovery_point_p99": Metric("ns", lambda c: c.recovery_point_ns.p99),
+    "holes": Metric("", lambda c: c.holes),
+    "torn": Metric("", lambda c: c.torn),
+    "failed_syncs": Metric("", lambda c: c.failed_syncs),
+    "acknowledged": Metric("", lambda c: c.acknowledged, more_is_better=True),
+    "acknowledged_per_second": Metric("", lambda c: c.acknowledged_per_second, more_is_better=True),
+    "flushes": Metric("", lambda c: c.flushes),
+    "bytes_written": Metric("bytes", lambda c: c.bytes_written),
+    "guest_wait": Metric("ns", lambda c: c.guest_wait_ns),
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,16 +1,24 @@
-"""Losses in words: which write, when, where, and in which layer it was."""
+"""Losses in words: which write, when, where, and in which layer it was.
+
+Contract: what is said of an instant is made from `Teller.taken` of that instant, and the instant is
+told exactly: typed again (`crashsim loss --at`, `image --at`) it gives what the sentence said. Of a
+recording losses are of what reached the device; its acknowledgements are held against its flushes.
+"""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 
 from crashsim.engine.history import NEVER, History
 from crashsim.engine.pages import PAGE_BYTES, Pieces, split
-from crashsim.experiment.units import format_bytes, format_duration
+from crashsim.engine.streams import I64
+from crashsim.experiment.units import exact_instant, format_bytes, format_duration, roundest
 from crashsim.power.again import gone, lost_again
 from crashsim.power.losses import Losses
 from crashsim.power.safety import Domain, HostCrash, Safety, Stage, kept_stage
-from crashsim.results import Example
+from crashsim.results import RECORDING, Example
 
 _LISTED = 10  # unsaved writes that are named one by one
 
@@ -23,6 +31,18 @@ _LAYERS = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What a failure at one instant takes: bytes; the positions of the writes that are not wholly
+    safe, oldest first; and of the acknowledgements `given` by then those not covered."""
+
+    t_ns: int
+    size_bytes: int
+    unsaved: I64
+    given: int
+    uncovered: int
+
+
 class Teller:
     """Examples from one History."""
 
@@ -33,36 +53,48 @@ class Teller:
         self._lost_again = lost_again(history, found.safety, Stage.DURABLE)
         self._safety = {stage: Safety(history, stage) for _, _, stage in _LAYERS}
 
+    def taken(self, t: int) -> Taken:
+        """What a failure at an instant takes."""
+        found = self._found
+        given = int(np.count_nonzero(self._history.ack_t_ns <= t))
+        return Taken(t, found.at_risk.at(t), found.unsaved_at(t), given, found.uncovered.at(t))
+
     def peak(self) -> list[Example]:
-        """The instant at which most is at risk, and the oldest write that is."""
-        at_risk = self._found.at_risk
-        inside = at_risk.instants <= self._history.end_ns
-        if not bool(inside.any()):
+        """An instant at which most is at risk, and the oldest write that is."""
+        t = self._worst_ns()
+        taken = self.taken(t)
+        if not taken.size_bytes:
             return []
-        best = int(at_risk.values[inside].argmax())
-        t, size = int(at_risk.instants[best]), int(at_risk.values[best])
-        if not size:
-            return []
-        unsaved = self._found.unsaved_at(t)
-        position = int(unsaved[0])
+        position = int(taken.unsaved[0])
         age = format_duration(t - int(self._writes.begin_ns[position]))
+        which = "that had reached the device, " if self._history.facts["recorded"] else ""
         text = (
-            f"A power cut at {format_duration(t)} takes {format_bytes(size)} of "
-            f"{_writes(unsaved.size)} not yet safe. "
+            f"A power cut at {exact_instant(t)} takes {format_bytes(taken.size_bytes)} of "
+            f"{_writes(taken.unsaved.size)} {which}not yet safe. "
             f"The oldest was {age} old: {self.where(position, t)}."
         )
         return [self._example("at-risk-peak", text, t, position)]
+
+    def _worst_ns(self) -> int:
+        """Of the first stretch of time in which most is at risk, the instant that is told best."""
+        end_ns, (instants, values) = self._history.end_ns, self._found.at_risk
+        inside = int(np.searchsorted(instants, end_ns, "right"))
+        if not inside:
+            return end_ns
+        best = int(values[:inside].argmax())
+        last = int(instants[best + 1]) - 1 if best + 1 < inside else end_ns
+        return roundest(int(instants[best]), last)
 
     def broken_promise(self, request: int, store: int, safe_ns: int) -> Example:
         """A flush was acknowledged, a store it covers was not durable."""
         history = self._history
         t = int(history.flush_ack_ns[request])
         position = int(np.flatnonzero(self._writes.write == history.store_write[store])[0])
-        until = "" if safe_ns == NEVER else f" until {format_duration(safe_ns)}"
-        submitted = format_duration(int(history.flush_submit_ns[request]))
+        until = "" if safe_ns == NEVER else f" until {exact_instant(safe_ns)}"
+        submitted = exact_instant(int(history.flush_submit_ns[request]))
         text = (
             f"The flush submitted at {submitted} was acknowledged with success at "
-            f"{format_duration(t)}, yet {self.where(position, t)} and not durable{until}."
+            f"{exact_instant(t)}, yet {self.where(position, t)} and not durable{until}."
         )
         return self._example("broken-promise", text, t, position)
 
@@ -71,8 +103,8 @@ class Teller:
         writes = self._writes
         t, other = self._found.hole_at(position)
         text = (
-            f"A power cut at {format_duration(t)} keeps write {writes.write[other]} "
-            f"(made at {format_duration(int(writes.begin_ns[other]))}) but not an earlier one: "
+            f"A power cut at {exact_instant(t)} keeps write {writes.write[other]} "
+            f"(made at {exact_instant(int(writes.begin_ns[other]))}) but not an earlier one: "
             f"{self.where(position, t)}."
         )
         return self._example("hole", text, t, position)
@@ -80,7 +112,7 @@ class Teller:
     def torn(self, position: int) -> Example:
         """A part of a write survives, another does not."""
         t = self._found.torn_at(position)
-        text = f"A power cut at {format_duration(t)} keeps a part only: {self.where(position, t)}."
+        text = f"A power cut at {exact_instant(t)} keeps a part only: {self.where(position, t)}."
         return self._example("torn", text, t, position)
 
     def uncovered(self, ack: int, safe_ns: int) -> Example:
@@ -91,10 +123,9 @@ class Teller:
         first, last = int(history.ack_low[ack]), int(history.ack_high[ack]) - 1
         writes = f"of write {first}" if first == last else f"of writes {first} to {last}"
         name = f"'{label}'" if label else writes
-        until = "the end of the run" if safe_ns > history.end_ns else format_duration(safe_ns)
-        text = (
-            f"The acknowledgement {name} given at {format_duration(t)} could be lost until {until}."
-        )
+        until = "the end of the run" if safe_ns > history.end_ns else exact_instant(safe_ns)
+        how = "had no flush behind it" if history.facts["recorded"] else "could be lost"
+        text = f"The acknowledgement {name} given at {exact_instant(t)} {how} until {until}."
         low, high = int(history.ack_low[ack]), int(history.ack_high[ack])
         mine = np.flatnonzero((self._writes.write >= low) & (self._writes.write < high))
         if not mine.size:
@@ -138,7 +169,7 @@ class Teller:
         _, layer = self.layer(row, t)
         return (
             f"write {self._writes.write[position]} ({length} at offset {offset}{name}, made at "
-            f"{format_duration(int(self._writes.begin_ns[position]))}) was in {layer}"
+            f"{exact_instant(int(self._writes.begin_ns[position]))}) was in {layer}"
         )
 
     def _place(self, row: int) -> tuple[str, int]:
@@ -162,20 +193,30 @@ def _writes(number: int) -> str:
 
 def loss_at(history: History, domain: Domain, options: HostCrash, t: int) -> list[str]:
     """What a failure at one instant takes, in lines of words."""
-    stage = kept_stage(domain, options)
-    found = Losses(history, stage)
-    size, uncovered = found.at_risk.at(t), found.uncovered.at(t)
-    unsaved = found.unsaved_at(t)
-    acknowledged = int(np.searchsorted(history.ack_t_ns, t, "right"))
-    lines = [f"{domain} at {format_duration(t)}:"]
-    if not size:
-        lines.append("  nothing is lost.")
-    else:
-        lines.append(f"  {format_bytes(size)} are lost; {unsaved.size} writes are not wholly safe.")
-    lines.append(f"  Of {acknowledged} acknowledgements {uncovered} are not covered.")
-    teller = Teller(found)
-    for position in unsaved[:_LISTED].tolist():
+    teller = Teller(Losses(history, kept_stage(domain, options)))
+    taken = teller.taken(t)
+    lines = [f"{domain} at {exact_instant(t)}:"]
+    lines += [f"  {line}" for line in _told(taken, bool(history.facts["recorded"]))]
+    for position in taken.unsaved[:_LISTED].tolist():
         lines.append(f"  {teller.where(position, t)}.")
-    if unsaved.size > _LISTED:
-        lines.append(f"  ... and {unsaved.size - _LISTED} more.")
+    if taken.unsaved.size > _LISTED:
+        lines.append(f"  ... and {taken.unsaved.size - _LISTED:,} more.")
+    return lines
+
+
+def _told(taken: Taken, recorded: bool) -> list[str]:
+    of_what = "of what had reached the device " if recorded else ""
+    lines = [f"nothing {of_what}is lost."]
+    if taken.size_bytes or taken.unsaved.size:
+        size = format_bytes(taken.size_bytes)
+        verb = "is" if taken.unsaved.size == 1 else "are"
+        lines = [f"{size} {of_what}are lost; {_writes(taken.unsaved.size)} {verb} not wholly safe."]
+    given = "1 acknowledgement" if taken.given == 1 else f"{taken.given:,} acknowledgements"
+    if recorded:
+        lines.append(f"Of {given} {taken.uncovered:,} had no flush behind them.")
+        lines.append(f"{RECORDING}.")
+    elif taken.given:
+        lines.append(f"Of {given} {taken.uncovered:,} would be lost.")
+    else:
+        lines.append("Nothing had been acknowledged.")
     return lines

@@ -67,6 +67,7 @@ def case(name: str = "case", **changed: Any) -> CaseResult:
         flushes=160_000,
         bytes_written=160_000 * 4096,
         guest_wait_ns=4_800_000_000,
+        recorded=False,
         syncs=True,
         loss=NO_STEPS,
         recovery_point=NO_STEPS,

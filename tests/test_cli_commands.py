@@ -9,7 +9,7 @@ import jsonschema  # type: ignore[import-untyped]
 import pytest
 from ruamel.yaml import YAML
 
-from crashsim.experiment.units import format_bytes, format_duration
+from crashsim.experiment.units import exact_instant, format_bytes
 from tests.cli_support import EXPERIMENTS, SMALL, SWEEP, SYNCED, Program
 
 
@@ -22,19 +22,19 @@ def test_loss_tells_in_words_what_the_results_say_in_numbers(program: Program) -
         answer = program("loss", program.latest(), "--at", f"{at}ns", "--domain", domain)
         assert answer.code == 0
         first, told, acknowledged, *_ = answer.out.splitlines()
-        assert first == f"{domain} at {format_duration(at)}:"
+        assert first == f"{domain} at {exact_instant(at)}:"
         if cut["lost_bytes"]:
             assert format_bytes(cut["lost_bytes"]) in told
-            assert f"{cut['unsaved_writes']} writes" in told
+            assert f" {cut['unsaved_writes']} write" in told
         else:
             assert "nothing is lost" in told
-        assert f" {cut['uncovered_acknowledgements']} are not covered" in acknowledged
+        assert f" {cut['uncovered_acknowledgements']} would be lost" in acknowledged
 
 
 def test_loss_names_writes_with_time_offset_and_layer(program: Program) -> None:
     assert program.run(SMALL).code == 0
     answer = program("loss", program.latest(), "--at", "1500ms")
-    assert "write 0 (256 B at offset 0, made at 10 ms) was in the host's page cache" in answer.out
+    assert "write 0 (256 B at offset 0, made at 10.0024ms) was in the host's page" in answer.out
     assert "... and 90 more." in answer.out
 
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from crashsim.errors import NothingExplored, UsageError
-from crashsim.report.compare import METRICS, Comparison, Tolerance, compare, parse_tolerances
-from crashsim.results import CaseResult, Spread, to_json
+from crashsim.report.compare import Comparison, Tolerance, compare, parse_tolerances
+from crashsim.results import METRICS, CaseResult, Spread, to_json
 from tests import report_explored as explorations
 from tests import report_fixtures as fixtures
 
@@ -38,6 +38,7 @@ OTHERS = {
     "torn": {"torn": 1},
     "failed_syncs": {"failed_syncs": 1},
     "acknowledged": {"acknowledged": 159_999},
+    "acknowledged_per_second": {"end_ns": fixtures.END + fixtures.SECOND},
     "flushes": {"flushes": 160_001},
     "bytes_written": {"bytes_written": 160_000 * 4096 + 1},
     "guest_wait": {"guest_wait_ns": 4_800_000_001},

@@ -27,7 +27,8 @@ from crashsim.report.loading import from_json
 from crashsim.report.markdown import comparison_summary, summary
 from crashsim.report.plots import draw
 from crashsim.report.terminal import print_comparison
-from crashsim.report.words import UNCOVERED, expectations_summary, passed
+from crashsim.report.verdict import as_expected, expectations_summary
+from crashsim.report.words import UNCOVERED
 from crashsim.results import CaseResult, Results, to_json
 from tests import report_explored as explorations
 from tests import report_fixtures as fixtures
@@ -151,10 +152,10 @@ def test_a_file_with_a_space_in_its_name_can_be_typed() -> None:
 
 def test_one_expectation_is_told_as_one() -> None:
     assert expectations_summary(fixtures.results(explorations.clean())) == (
-        "The one expectation holds."
+        "As expected: the one expectation holds."
     )
     assert expectations_summary(fixtures.results(explorations.bad())) == (
-        "The one expectation did not come true."
+        "Not as expected: 1 of 1 expectation did not come true."
     )
 
 
@@ -268,7 +269,7 @@ def test_a_budget_that_ended_too_early_is_never_green() -> None:
     none["outcomes"] = {}
     case = replace(explorations.clean(), exploration=none)
     results = fixtures.results(case)
-    assert not passed(results)
+    assert as_expected(results) is False
     said = words(page(results, plots=True))
     assert "Not enough was explored (1 case: clean)" in said and "accepts all" not in said
     assert "No state was checked." in said
@@ -350,14 +351,17 @@ def test_the_summary_has_coverage_stories_and_the_command() -> None:
     text = summary(fixtures.results(explorations.bad()))
     assert "### Every state that a cut may leave" in text
     assert "**hole \\(30 states in 1 epoch; case\\)**" in text
-    assert f"- Again, in the run's folder: `crashsim replay {explorations.FILE}`" in text
+    assert f"- Again, in the run's folder: <code>crashsim replay {explorations.FILE}</code>" in text
     many = summary(fixtures.results(explorations.bad(findings=13)))
     assert many.count("**hole") == 10 and "And 3 more findings." in many
 
 
 def test_junit_tells_the_story_where_no_finding_was_expected() -> None:
     root = ElementTree.fromstring(junit_xml(fixtures.results(explorations.bad()), COMMAND))
-    (test,) = root.iter("testcase")
+    safe, test = root.iter("testcase")
+    skipped = safe.find("skipped")
+    assert skipped is not None
+    assert "the checker rejects 30" in skipped.get("message", "")
     assert test.get("name") == "findings == 0"
     told = test.findtext("failure") or ""
     assert explorations.STORY[2] in told

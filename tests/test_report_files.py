@@ -16,7 +16,8 @@ from crashsim.report.github import append_step_summary, error_annotations
 from crashsim.report.junit import junit_xml
 from crashsim.report.loading import read_results
 from crashsim.report.markdown import comparison_summary, escaped, summary
-from crashsim.report.words import short_names, shortened, told, verdict
+from crashsim.report.verdict import sentences as verdict
+from crashsim.report.words import short_names, shortened, told
 from crashsim.report.write import json_text, write_reports
 from crashsim.results import SCHEMA_VERSION, Expectation, Results, to_json
 from tests import report_fixtures as fixtures
@@ -46,32 +47,46 @@ def test_each_bad_case_is_told_by_one_example_before_any_by_a_second() -> None:
 
 def test_the_summary_has_verdict_table_failures_and_examples() -> None:
     text = summary(fixtures.results(fixtures.lying_disk(), fixtures.with_sync()))
-    assert text.startswith("## ❌ crashsim")
+    assert text.startswith("## 🔴 crashsim")
+    assert "\n\n❌ Not as expected: 2 of 3 expectations did not come true.\n\n" in text
     assert "799 flushes reported success" in text
-    assert "\n| case | at risk worst |" in text
-    assert "2 of 3 expectations did not come true" in text
+    assert "\n| case | as expected | safe | at risk worst |" in text
     assert "### What would be lost, for example" in text
 
 
+def test_a_loss_that_was_expected_is_as_expected_and_not_safe() -> None:
+    text = summary(fixtures.story())
+    assert text.startswith("## 🔴")
+    assert "\n\n✅ As expected: all 4 expectations hold.\n\n" in text
+    assert "| ✓ | no | 17.2 MiB |" in text
+    assert "| ✓ | yes | 27.5 KiB |" in text
+
+
 def test_only_a_run_that_shows_something_is_ticked() -> None:
-    assert summary(fixtures.story()).startswith("## ✅")
+    synced = summary(fixtures.results(fixtures.with_sync()))
+    assert synced.startswith("## 🟢")
+    assert "✅ As expected: the one expectation holds." in synced
     for doubtful in (
         fixtures.results(),
         fixtures.results(fixtures.case(writes=0)),
         replace(fixtures.story(), interrupted=True),
     ):
-        assert summary(doubtful).startswith("## ❌")
+        text = summary(doubtful)
+        assert "✅" not in text
+        assert not text.startswith("## 🟢")
 
 
 def test_every_row_of_a_table_has_as_many_cells_whatever_the_names() -> None:
     text = summary(fixtures.hostile())
     rows = [line for line in text.splitlines() if line.startswith("| ")]
     assert len(rows) == 3
-    assert {len(re.findall(r"(?<!\\)\|", row)) for row in rows} == {13}
+    assert {len(re.findall(r"(?<!\\)\|", row)) for row in rows} == {16}
 
 
 def test_markdown_takes_a_name_for_its_letters() -> None:
-    assert escaped("<b> [x](y) *z* `c` a|b\n# d") == (r"\<b\> \[x\]\(y\) \*z\* \`c\` a\|b\\n\# d")
+    assert escaped("<b> [x](y) *z* `c` a|b\n# d") == (
+        r"&lt;b&gt; \[x\]\(y\) \*z\* \`c\` a\|b\\n\# d"
+    )
 
 
 def test_a_comparison_in_markdown_groups_worse_tolerated_and_better() -> None:
@@ -99,8 +114,14 @@ def suite_of(results: Results) -> ElementTree.Element:
 def test_there_is_a_test_case_for_each_expectation_and_for_each_case_without() -> None:
     suite = suite_of(fixtures.results(fixtures.lying_disk(), fixtures.case("plain")))
     names = [test.get("name") for test in suite]
-    assert names == ["broken_promises == 0", "at_risk_max <= 1MiB", "ran, nothing expected"]
-    assert (suite.get("tests"), suite.get("failures"), suite.get("errors")) == ("3", "2", "0")
+    assert names == [
+        "safe",
+        "broken_promises == 0",
+        "at_risk_max <= 1MiB",
+        "ran, nothing expected",
+        "safe",
+    ]
+    assert (suite.get("tests"), suite.get("failures"), suite.get("errors")) == ("5", "2", "0")
 
 
 def test_a_failure_carries_condition_actual_value_and_the_command() -> None:
@@ -215,7 +236,7 @@ def test_the_verdict_begins_with_the_gravest() -> None:
 
 def test_the_verdict_of_a_synced_run_names_its_best_and_its_price() -> None:
     (line,) = verdict(fixtures.results(fixtures.with_sync(100), fixtures.with_sync(10)))
-    assert "No record acknowledged to the world is ever lost" in line
+    assert "No acknowledged record is lost at any instant" in line
     assert "The price: 1,600 flushes, 3.2 s of waiting" in line
     assert "At best it takes 3.5 KiB (sync=fdatasync, every=10 records" in line
 
@@ -229,12 +250,12 @@ def test_flushes_that_nobody_waits_for_are_no_sync() -> None:
     journal_only = replace(fixtures.without_sync(), flushes=3)
     (line,) = verdict(fixtures.results(journal_only))
     assert line.startswith("Without a sync, a power cut takes 17.2 MiB at worst")
-    assert "Of the records acknowledged to the world, up to 70,400 would be lost." in line
+    assert "Of the acknowledged records, up to 70,400 would be lost." in line
 
 
 def test_no_loss_is_said_plainly() -> None:
     (line,) = verdict(fixtures.results(fixtures.case()))
-    assert line == "With syncs, a power cut takes nothing at any instant."
+    assert line.startswith("With syncs, a power cut takes nothing at any instant. No acknowledged")
 
 
 def test_long_names_lose_their_keys_only_while_they_stay_different() -> None:

@@ -111,17 +111,25 @@ def test_failed_expectations_are_listed_with_condition_actual_and_command() -> N
     assert "broken_promises == 0, but it was 799" in read
     assert "at_risk_max <= 1MiB, but it was 39.1 MiB" in read
     assert COMMAND in read
-    assert 'class="verdict failed"' in text
+    assert 'class="verdict lost"' in text
 
 
-def test_a_run_without_failures_is_shown_in_green_and_one_that_shows_nothing_is_not() -> None:
-    assert 'class="verdict held"' in page(fixtures.story())
+def test_the_box_has_the_colour_of_the_loss_whether_it_was_expected_or_not() -> None:
+    text = page(fixtures.story())
+    assert 'class="verdict lost"' in text
+    assert "✓ As expected: all 4 expectations hold." in text
+    assert "Not safe in 1 of 3 cases" in Reader(text).text
+
+
+def test_a_run_that_is_safe_is_shown_in_green_and_one_that_shows_nothing_is_not() -> None:
+    assert 'class="verdict safe"' in page(fixtures.results(fixtures.with_sync()))
     for doubtful in (
         fixtures.results(),
         fixtures.results(fixtures.case(writes=0)),
         replace(fixtures.story(), interrupted=True),
     ):
-        assert 'class="verdict failed"' in page(doubtful)
+        assert 'class="verdict safe"' not in page(doubtful)
+        assert "As expected" not in page(doubtful)
 
 
 def test_examples_cuts_notices_parameters_domains_and_devices_are_told() -> None:

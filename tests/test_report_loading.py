@@ -16,9 +16,8 @@ from hypothesis import strategies as st
 
 from crashsim import results as contract
 from crashsim.errors import UsageError
-from crashsim.report.compare import METRICS
 from crashsim.report.loading import from_json, read_document, read_results
-from crashsim.results import Means, to_json
+from crashsim.results import METRICS, Means, to_json
 from tests import report_fixtures as fixtures
 
 DOCS = Path(__file__).parents[1] / "docs" / "results.md"

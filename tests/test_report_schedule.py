@@ -84,7 +84,7 @@ def test_terminal_and_page_tell_the_schedule_and_a_picture_shows_it() -> None:
     stream = io.StringIO()
     print_results(results, stream)
     said = stream.getvalue()
-    assert "How a promise was broken: disk=ignores-flush, from 100 ms on" in said
+    assert "How a promise was broken: disk=ignores-flush, from 100ms on" in said
     assert "+1.01 ms  the flush of vCPU 0 is acknowledged with success, but write 0 is not" in said
     plots = draw(results)
     assert plots[1].name == "schedule"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from crashsim.report.words import verdict
+from crashsim.report.verdict import sentences as verdict
 from crashsim.results import Spread
 from tests import report_fixtures as fixtures
 
@@ -18,7 +18,7 @@ def test_a_writer_that_is_slowed_down_has_not_synced() -> None:
     slowed = replace(fixtures.without_sync(), guest_wait_ns=3_000_000_000)
     line = verdict(fixtures.results(slowed))[-1]
     assert line.startswith("Without a sync, ")
-    assert line.endswith("The price: 3 s of waiting.")
+    assert "The price: 3 s of waiting, 2,000 records acknowledged a second." in line
 
 
 def test_acknowledged_records_are_counted_where_most_are_lost() -> None:
@@ -29,4 +29,4 @@ def test_acknowledged_records_are_counted_where_most_are_lost() -> None:
         uncovered_acknowledgements=Spread(7, 0, 0),
     )
     assert "up to 7 would be lost (lost)." in verdict(fixtures.results(large, lost))[-1]
-    assert "No record acknowledged" in verdict(fixtures.results(large))[-1]
+    assert "No acknowledged record is lost" in verdict(fixtures.results(large))[-1]

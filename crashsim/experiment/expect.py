@@ -139,6 +139,9 @@ class Expect(Part):
     acknowledged: CountCondition | None = Field(
         default=None, description="Records the program said were done."
     )
+    acknowledged_per_second: CountCondition | None = Field(
+        default=None, description="Records acknowledged for each second of the run."
+    )
     guest_wait: DurationCondition | None = Field(
         default=None, description="Time the vCPUs spent waiting for flushes."
     )

@@ -4,7 +4,7 @@ Contract: integers only, so nothing is ever rounded on the way in. A duration is
 bytes, a byte rate bytes per second, a rate events per second. `parse_*` takes text with a unit
 (`1.5ms`, `64MiB`, `1.2GB/s`, `2000/s`) and raises `UnitError` with what was expected; `exact_*` is
 its inverse (`parse(exact(n)) == n`); `format_*` is for people: three significant figures, a space
-before the unit.
+before the unit. `exact_instant` is for instants: whoever types one again means the same.
 """
 
 from __future__ import annotations
@@ -192,6 +192,20 @@ def format_duration(nanoseconds: int) -> str:
     """For people: `1.23 ms`, `90 s`, `12.5 m`."""
     long = abs(nanoseconds) >= 600 * _DURATIONS["s"]
     return _readable(nanoseconds, _READABLE_DURATIONS if long else _READABLE_SECONDS)
+
+
+def exact_instant(t_ns: int) -> str:
+    """An instant to be told and to be typed again: `1.0024ms` of 1002400, exact, not rounded."""
+    unit = next((unit for unit in ("s", "ms", "us") if t_ns >= _DURATIONS[unit]), "ns")
+    return _decimal(t_ns, len(str(_DURATIONS[unit])) - 1) + unit
+
+
+def roundest(first: int, last: int) -> int:
+    """The number of first ... last (of no sign) that is told in the fewest digits."""
+    scale = 1
+    while -(-first // (10 * scale)) * 10 * scale <= last and scale <= last:
+        scale *= 10
+    return -(-first // scale) * scale
 
 
 def format_bytes(size_bytes: int) -> str:

@@ -24,22 +24,9 @@ import numpy as np
 from crashsim.engine.history import NEVER, History
 from crashsim.engine.pages import Pieces, split
 from crashsim.engine.streams import I64
+from crashsim.results import Domain as Domain
 
 _BATCHES_TRIED = 4  # a page that one partial writeback leaves out is in one of the next, as a rule
-
-
-class Domain(StrEnum):
-    """What fails."""
-
-    PROGRAM_KILL = "program-kill"
-    GUEST_CRASH = "guest-crash"
-    VMM_KILL = "vmm-kill"
-    VMM_QUIT = "vmm-quit"
-    MIGRATION = "migration"
-    LIVE_COPY = "live-copy"
-    STORAGE_SNAPSHOT = "storage-snapshot"
-    HOST_CRASH = "host-crash"
-    POWER_CUT = "power-cut"
 
 
 class Stage(StrEnum):

@@ -1,6 +1,6 @@
 """Two runs side by side: what became worse, what better.
 
-Contract: cases are matched by name. Of every metric less is better, but for `acknowledged`. A
+Contract: cases are matched by name. Of a metric less is better unless `METRICS` says more is. A
 metric is worse when it grew by more than its tolerance (none unless given), a case that is gone or
 is not explored any more is a regression, a new one is not. Of a metric that was 0 a share is 0: any
 growth is worse. Nothing in common is `NothingExplored`, never green. Losses are those of a host
@@ -9,7 +9,7 @@ power cut.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -18,36 +18,7 @@ from crashsim.errors import NothingExplored, UsageError
 from crashsim.experiment.units import UnitError, parse_bytes, parse_duration
 from crashsim.report.loading import from_json
 from crashsim.report.words import quantity, some
-from crashsim.results import CaseResult, Results
-
-
-@dataclass(frozen=True, slots=True)
-class Metric:
-    """A figure of a case; `unit` is bytes, ns or empty."""
-
-    unit: str
-    of: Callable[[CaseResult], int]
-    more_is_better: bool = False
-
-
-METRICS: dict[str, Metric] = {
-    "broken_promises": Metric("", lambda c: c.broken_promises),
-    "findings": Metric("", lambda c: len((c.exploration or {}).get("findings", ()))),
-    "uncovered_acknowledgements": Metric("", lambda c: c.uncovered_acknowledgements.max),
-    "at_risk_max": Metric("bytes", lambda c: c.at_risk_bytes.max),
-    "at_risk_p50": Metric("bytes", lambda c: c.at_risk_bytes.p50),
-    "at_risk_p99": Metric("bytes", lambda c: c.at_risk_bytes.p99),
-    "recovery_point_max": Metric("ns", lambda c: c.recovery_point_ns.max),
-    "recovery_point_p50": Metric("ns", lambda c: c.recovery_point_ns.p50),
-    "recovery_point_p99": Metric("ns", lambda c: c.recovery_point_ns.p99),
-    "holes": Metric("", lambda c: c.holes),
-    "torn": Metric("", lambda c: c.torn),
-    "failed_syncs": Metric("", lambda c: c.failed_syncs),
-    "acknowledged": Metric("", lambda c: c.acknowledged, more_is_better=True),
-    "flushes": Metric("", lambda c: c.flushes),
-    "bytes_written": Metric("bytes", lambda c: c.bytes_written),
-    "guest_wait": Metric("ns", lambda c: c.guest_wait_ns),
-}
+from crashsim.results import METRICS, CaseResult, Results
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from rich.text import Text
 
 from crashsim.experiment.units import format_bytes
 from crashsim.printable import printable
-from crashsim.report.terminal import Speaker, console_for
+from crashsim.report.speaker import Speaker, console_for
 from crashsim.report.words import UNCOVERED, some, uncovered
 from crashsim.results import CaseResult, Results
 
@@ -102,6 +102,12 @@ def coverage(one: Document) -> str:
             "itself)"
         )
     return text
+
+
+def all_checked(one: Document) -> bool:
+    """Whether every image of every epoch was."""
+    epochs = one["epochs"]
+    return len(epochs) == one["all_epochs"] and all(_depth(epoch) == "all" for epoch in epochs)
 
 
 def _depth(epoch: Document) -> str:

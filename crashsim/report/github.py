@@ -42,7 +42,7 @@ def _unexpected(
     file: str, lines: Mapping[str, int], case: CaseResult, expectation: Expectation
 ) -> str:
     """With findings comes the first one's story; no findings are expected without a line, too."""
-    told = [expectation_line(expectation)]
+    told = [expectation_line(case, expectation)]
     line = lines.get(expectation.metric, 1)
     if expectation.metric == "findings":
         line = lines.get("findings", lines.get("explore", 1))

@@ -11,10 +11,10 @@ from collections.abc import Sequence
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from crashsim.experiment.units import format_bytes, format_duration
+from crashsim.experiment.units import exact_instant, format_bytes, format_duration
 from crashsim.printable import printable
-from crashsim.report import explored_page, words
-from crashsim.report.explored import verdict_lines
+from crashsim.report import explored_page, verdict, words
+from crashsim.report.columns import COLUMNS, notes
 from crashsim.report.plots import Plot
 from crashsim.report.schedule import moments
 from crashsim.report.vector import inlined
@@ -40,6 +40,7 @@ def html_report(results: Results, plots: Sequence[Plot], command: str) -> str:
     environment.filters |= {
         "bytes": format_bytes,
         "duration": format_duration,
+        "instant": exact_instant,
         "count": words.count,
         "printable": printable,
         "layer": words.layer_name,
@@ -51,11 +52,14 @@ def html_report(results: Results, plots: Sequence[Plot], command: str) -> str:
     return environment.get_template("report.html.j2").render(
         results=results,
         command=command,
-        passed=words.passed(results),
-        verdict=[*verdict_lines(results), *words.verdict(results)],
-        expectations=words.expectations_summary(results),
+        safe=verdict.all_safe(results),
+        headline=verdict.headline(results),
+        verdict=verdict.sentences(results),
+        as_expected=verdict.as_expected(results),
+        expectations=verdict.expectations_summary(results),
         groups=_groups(),
-        columns=words.COLUMNS,
+        columns=COLUMNS,
+        notes=notes(results),
         rows=[(number[case.name], case, _state(case)) for case in rows],
         detailed=ranked[:MOST_DETAILED],
         plots=[pair for pair in drawn if not explored_page.is_shown(pair[0].name)],
@@ -70,7 +74,7 @@ def html_report(results: Results, plots: Sequence[Plot], command: str) -> str:
 def _groups() -> list[tuple[str, int]]:
     """The heading above the headings: (title, columns that it spans)."""
     groups: list[tuple[str, int]] = []
-    for column in words.COLUMNS:
+    for column in COLUMNS:
         if groups and column.group and groups[-1][0] == column.group:
             groups[-1] = (column.group, groups[-1][1] + 1)
         else:

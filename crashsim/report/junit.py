@@ -1,6 +1,8 @@
 """A run as JUnit XML, the form that CI servers show.
 
-Contract: one test case for each expectation of each case, one for a case without expectations. A
+Contract: one test case for each expectation of each case, one for a case without expectations, and
+one for whether it is safe: that one is skipped, with the reason, where the case is not, as a test
+that is known to fail is: whether a loss was expected is said by the expectations. A
 failure carries the condition, the actual value and the command that reproduces it; one of findings
 their stories, and how each is replayed in the run's folder. A case that
 wrote nothing or was not explored as far as asked for, an interrupted run and a run without cases
@@ -14,6 +16,7 @@ from xml.etree import ElementTree
 
 from crashsim.printable import printable
 from crashsim.report.explored import story, told_findings
+from crashsim.report.verdict import standing
 from crashsim.report.words import UNCOVERED, expectation_line, quantity, uncovered
 from crashsim.results import CaseResult, Expectation, Results
 
@@ -30,7 +33,8 @@ def junit_xml(results: Results, command: str) -> bytes:
     if not results.cases:
         _error(suite, results, "something ran", "no case came to a result", command)
     failures, errors = len(suite.findall(".//failure")), len(suite.findall(".//error"))
-    counts = {"tests": len(suite), "failures": failures, "errors": errors, "skipped": 0}
+    skipped = len(suite.findall(".//skipped"))
+    counts = {"tests": len(suite), "failures": failures, "errors": errors, "skipped": skipped}
     root = ElementTree.Element("testsuites", name="crashsim")
     for key, number in counts.items():
         suite.set(key, str(number))
@@ -65,6 +69,11 @@ def _add_case(suite: ElementTree.Element, results: Results, case: CaseResult, co
     if uncovered(case):
         test = _test(suite, group, "the states were checked")
         ElementTree.SubElement(test, "error", message=UNCOVERED).text = _story(UNCOVERED, command)
+    safe = _test(suite, group, "safe")
+    found = standing(case)
+    if not found.safe:
+        said = "not safe" if found.safe is False else "not shown to be safe"
+        ElementTree.SubElement(safe, "skipped", message=f"{said}: {'; '.join(found.why)}")
     for expectation in case.expectations:
         test = _test(suite, group, f"{expectation.metric} {expectation.condition}")
         if not expectation.holds:
@@ -74,7 +83,7 @@ def _add_case(suite: ElementTree.Element, results: Results, case: CaseResult, co
 def _add_failure(
     test: ElementTree.Element, case: CaseResult, expectation: Expectation, command: str
 ) -> None:
-    message = expectation_line(expectation)
+    message = expectation_line(case, expectation)
     unit = f" {expectation.unit}" if expectation.unit else ""
     lines = [
         f"case: {printable(case.name)}",

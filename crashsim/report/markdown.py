@@ -6,10 +6,13 @@ open a tag or make a link.
 
 from __future__ import annotations
 
+import html
 import re
 from collections.abc import Iterable, Sequence
 
 from crashsim.printable import printable
+from crashsim.report import verdict
+from crashsim.report.columns import COLUMNS, notes
 from crashsim.report.compare import Change, Comparison
 from crashsim.report.explored import (
     coverage,
@@ -18,41 +21,33 @@ from crashsim.report.explored import (
     seen_in,
     title,
     told_findings,
-    verdict_lines,
 )
 from crashsim.report.explored import verdict as verdict_of
-from crashsim.report.words import (
-    COLUMNS,
-    expectation_line,
-    expectations_summary,
-    failed,
-    passed,
-    some,
-    told,
-    verdict,
-    worst_first,
-)
+from crashsim.report.words import expectation_line, failed, some, told, uncovered, worst_first
 from crashsim.results import CaseResult, Results
 
-_SPECIAL = re.compile(r"([\\`*_{}\[\]<>()#+!|~&@$-])")
+_SPECIAL = re.compile(r"([\\`*_{}\[\]()#+!|~@$-])")
+_OF_LOSS = {True: "🟢", False: "🔴", None: "🟡"}
+_OF_EXPECTATIONS = {True: "✅", False: "❌", None: "▫️"}
 _MOST_EXAMPLES = 10
 _MOST_FINDINGS = 10
 _MOST_ROWS = 100
 
 
 def escaped(text: str) -> str:
-    """Text that Markdown shows as it is."""
-    return _SPECIAL.sub(r"\\\1", printable(text))
+    """Text that Markdown shows as it is, and HTML too."""
+    return html.escape(_SPECIAL.sub(r"\\\1", printable(text)), quote=False)
 
 
 def summary(results: Results) -> str:
     """The whole of `summary.md`."""
-    sign = "✅" if passed(results) else "❌"
-    parts = [f"## {sign} crashsim: {escaped(results.experiment)}"]
+    parts = [f"## {_OF_LOSS[verdict.all_safe(results)]} crashsim: {escaped(results.experiment)}"]
     if results.description:
         parts.append(escaped(results.description))
-    lines = [*verdict_lines(results), *verdict(results)]
-    parts.append("\n".join(f"- {escaped(line)}" for line in lines))
+    parts.append(f"**{escaped(verdict.headline(results))}**")
+    sign = _OF_EXPECTATIONS[verdict.as_expected(results)]
+    parts.append(f"{sign} {verdict.expectations_summary(results)}")
+    parts.append("\n".join(f"- {escaped(line)}" for line in verdict.sentences(results)))
     parts.append(_cases(results))
     parts.append(_expectations(results))
     parts += _explored(results)
@@ -70,9 +65,19 @@ def _cases(results: Results) -> str:
     if len(shown) > _MOST_ROWS:
         shown = worst_first(shown)[:_MOST_ROWS]
         rest = f"\n\nThe worst {_MOST_ROWS} of {some(len(results.cases), 'case')}."
-    header = ["case", *(column.heading for column in COLUMNS)]
-    rows = [[escaped(case.name), *(column.cell(case) for column in COLUMNS)] for case in shown]
-    return _table(header, rows) + rest
+    header = ["case", "as expected", *(column.heading for column in COLUMNS)]
+    rows = [
+        [escaped(case.name), _sign(case), *(column.cell(case) for column in COLUMNS)]
+        for case in shown
+    ]
+    below = "".join(f"\n\n{escaped(line)}" for line in notes(results))
+    return _table(header, rows) + below + rest
+
+
+def _sign(case: CaseResult) -> str:
+    if case.writes == 0 or failed(case) or uncovered(case):
+        return "✗"
+    return "✓" if case.expectations else ""
 
 
 def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -82,12 +87,11 @@ def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def _expectations(results: Results) -> str:
-    lines = [expectations_summary(results)]
-    for case in results.cases:
-        for expectation in failed(case):
-            told = escaped(expectation_line(expectation))
-            lines.append(f"- ❌ {escaped(case.name)}: {told}")
-    return "\n".join(lines) if len(lines) == 1 else f"{lines[0]}\n\n" + "\n".join(lines[1:])
+    return "\n".join(
+        f"- ❌ {escaped(case.name)}: {escaped(expectation_line(case, wrong))}"
+        for case in results.cases
+        for wrong in failed(case)
+    )
 
 
 def _examples(results: Results) -> list[str]:
@@ -123,8 +127,8 @@ def _coverage(case: CaseResult) -> str:
 
 
 def _code(text: str) -> str:
-    """Text as code; what would end it goes."""
-    return f"`{printable(text).replace('`', '')}`"
+    marked = re.sub(r"([\\`*_\[\]|~])", r"\\\1", printable(text))
+    return f"<code>{html.escape(marked, quote=False)}</code>"
 
 
 def _notices(results: Results) -> list[str]:

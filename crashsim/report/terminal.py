@@ -1,51 +1,37 @@
 """A run or a comparison on standard output, and progress on standard error.
 
-Contract: a terminal gets a table that fits it, colour unless NO_COLOR is set; a pipe or a file gets
-plain aligned columns without boxes, colours or shortened names. A character that the stream cannot
-carry is replaced, never a traceback. Text from the user's files is never taken for markup or for a
-terminal's control sequences.
+Contract: what is said of the loss has the loss's colour, what is said of expectations theirs. Where
+there is no room for all columns of the table the least important go, and it says which.
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from typing import TextIO
 
-from rich import box
-from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
-from crashsim.experiment.units import format_duration
+from crashsim.experiment.units import exact_instant
 from crashsim.printable import printable
+from crashsim.report.columns import COLUMNS, Column, notes
 from crashsim.report.compare import Change, Comparison
 from crashsim.report.schedule import begin_ns, first_schedule, moments
-from crashsim.report.words import (
-    COLUMNS,
-    Column,
-    expectation_line,
+from crashsim.report.speaker import Speaker, console_for, width_of
+from crashsim.report.verdict import (
+    all_safe,
+    as_expected,
     expectations_summary,
-    failed,
-    passed,
-    some,
-    told,
-    uncovered,
-    verdict,
-    worst_first,
+    headline,
+    sentences,
 )
+from crashsim.report.words import expectation_line, failed, some, told, uncovered, worst_first
 from crashsim.results import CaseResult, Results
 
 _MOST_ROWS = 60
 _MOST_EXAMPLES = 3
 _MOST_FAILURES = 20
 _NARROWEST_NAME = 18
-
-
-def console_for(stream: TextIO | None = None) -> Console:
-    """A console on `stream` (standard output unless given) that leaves words as they are."""
-    stream = stream or sys.stdout
-    return Console(file=stream, highlight=False, markup=False, emoji=False, soft_wrap=False)
+_OF_LOSS = {True: "bold green", False: "bold red", None: "bold yellow"}
 
 
 def print_results(results: Results, stream: TextIO | None = None) -> None:
@@ -56,13 +42,16 @@ def print_results(results: Results, stream: TextIO | None = None) -> None:
     if console.is_terminal and len(shown) > _MOST_ROWS:
         shown = worst_first(shown)[:_MOST_ROWS]
     if shown:
-        say.table(*_table_of(shown, console))
+        say.table(*_table_of(shown, width_of(console), console.is_terminal))
+        for line in notes(results):
+            say(line, "dim")
     if len(shown) < len(results.cases):
         say(f"The worst {len(shown)} of {some(len(results.cases), 'case')}.", "dim")
     if shown:
         say("")
-    for line in verdict(results):
-        say(line, "bold" if not passed(results) else "")
+    say(headline(results), _OF_LOSS[all_safe(results)])
+    for line in sentences(results):
+        say(line)
     _print_examples(results, say)
     _print_schedule(results, say)
     for case in results.cases:
@@ -72,16 +61,16 @@ def print_results(results: Results, stream: TextIO | None = None) -> None:
 
 
 def _table_of(
-    cases: Sequence[CaseResult], console: Console
+    cases: Sequence[CaseResult], width: int | None, boxed: bool
 ) -> tuple[list[str], list[list[Text]], str]:
     """Headings, rows, and what was left out."""
     names = [Text(printable(case.name)) for case in cases]
     columns = list(COLUMNS)
-    if console.is_terminal:
-        room = (
-            console.width - max(_NARROWEST_NAME, min(max(map(len, names)), console.width // 3)) - 3
-        )
-        columns = _fitting(columns, cases, room)
+    if width is not None:
+        longest = max(map(len, names))
+        # In a box a name is folded; a plain one stands whole on its line.
+        name = max(_NARROWEST_NAME, min(longest, width // 4)) if boxed else longest
+        columns = _fitting(columns, cases, width - name - 3, boxed)
     headings = ["", "case", *(column.heading for column in columns)]
     rows = [
         [_sign(case), name, *(_cell(column, case) for column in columns)]
@@ -92,16 +81,21 @@ def _table_of(
     return headings, rows, note
 
 
-def _fitting(columns: list[Column], cases: Sequence[CaseResult], room: int) -> list[Column]:
+def _fitting(
+    columns: list[Column], cases: Sequence[CaseResult], room: int, boxed: bool
+) -> list[Column]:
     """As many columns as fit, the least important given up first."""
-    widths = {column: 2 + max(len(word) for word in _words(column, cases)) for column in columns}
+    widths = {
+        column: 2 + max(len(word) for word in _words(column, cases, boxed)) for column in columns
+    }
     while len(columns) > 1 and sum(widths[column] for column in columns) > room:
         columns.remove(min(columns, key=lambda column: column.weight))
     return columns
 
 
-def _words(column: Column, cases: Sequence[CaseResult]) -> list[str]:
-    return [*column.heading.split(), *(column.cell(case) for case in cases)]
+def _words(column: Column, cases: Sequence[CaseResult], boxed: bool) -> list[str]:
+    heading = column.heading.split() if boxed else [column.heading]
+    return [*heading, *(column.cell(case) for case in cases)]
 
 
 def _sign(case: CaseResult) -> Text:
@@ -112,67 +106,6 @@ def _sign(case: CaseResult) -> Text:
 
 def _cell(column: Column, case: CaseResult) -> Text:
     return Text(column.cell(case), "bold red" if column.bad(case) else "")
-
-
-class Speaker:
-    """Says lines and tables as the console's stream can carry them."""
-
-    def __init__(self, console: Console) -> None:
-        self._console = console
-        self._encoding = getattr(console.file, "encoding", None) or "utf-8"
-
-    def __call__(self, line: str, style: str = "") -> None:
-        text = Text(self._carried(printable(line)), style)
-        self._console.print(text, soft_wrap=not self._console.is_terminal)
-
-    def table(self, headings: list[str], rows: list[list[Text]], note: str = "") -> None:
-        rows = [[self._carried_text(cell) for cell in row] for row in rows]
-        if self._console.is_terminal:
-            self._boxed(headings, rows)
-        else:
-            self._plain(headings, rows)
-        if note:
-            self(note, "dim")
-
-    def _boxed(self, headings: list[str], rows: list[list[Text]]) -> None:
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), header_style="bold")
-        names = headings.index("case")
-        for index, heading in enumerate(headings):
-            if heading == "":
-                table.add_column("", no_wrap=True)
-            elif index <= names:
-                table.add_column(heading, overflow="fold", vertical="bottom")
-            else:
-                # One word a line: a heading is no wider than its figures.
-                words = heading.replace(" ", "\n")
-                table.add_column(words, justify="right", no_wrap=True, vertical="bottom")
-        for row in rows:
-            table.add_row(*row)
-        self._console.print(table)
-
-    def _plain(self, headings: list[str], rows: list[list[Text]]) -> None:
-        lines = [headings, *([cell.plain for cell in row] for row in rows)]
-        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-        names = headings.index("case")
-        for line in lines:
-            cells = [
-                cell.ljust(width) if index <= names else cell.rjust(width)
-                for index, (cell, width) in enumerate(zip(line, widths, strict=True))
-            ]
-            self("  ".join(cells).rstrip())
-
-    def _carried_text(self, text: Text) -> Text:
-        carried = self._carried(text.plain)
-        return text if carried == text.plain else Text(carried, text.style)
-
-    def _carried(self, text: str) -> str:
-        try:
-            text.encode(self._encoding)
-        except UnicodeEncodeError:
-            for character, plain in (("µ", "u"), ("✗", "x"), ("✓", "+"), ("…", "...")):
-                text = text.replace(character, plain)
-            return text.encode(self._encoding, "replace").decode(self._encoding)
-        return text
 
 
 def _print_examples(results: Results, say: Speaker) -> None:
@@ -194,7 +127,7 @@ def _print_schedule(results: Results, say: Speaker) -> None:
     width = max(len(moment.at) for moment in told)
     say("")
     say(
-        f"How a promise was broken: {case.name}, from {format_duration(begin_ns(schedule))} on",
+        f"How a promise was broken: {case.name}, from {exact_instant(begin_ns(schedule))} on",
         "bold",
     )
     for moment in told:
@@ -206,10 +139,11 @@ def _print_expectations(results: Results, say: Speaker) -> None:
     failures = [(case, wrong) for case in results.cases for wrong in failed(case)]
     say("")
     for case, wrong in failures[:_MOST_FAILURES]:
-        say(f"✗ {case.name}: {expectation_line(wrong)}", "red")
+        say(f"✗ {case.name}: {expectation_line(case, wrong)}", "red")
     if len(failures) > _MOST_FAILURES:
         say(f"  and {len(failures) - _MOST_FAILURES} more", "red")
-    say(expectations_summary(results), "green" if passed(results) else "bold red")
+    styles = {True: "green", False: "bold red", None: ""}
+    say(expectations_summary(results), styles[as_expected(results)])
 
 
 def print_comparison(comparison: Comparison, stream: TextIO | None = None) -> None:

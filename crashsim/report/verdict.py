@@ -1,0 +1,216 @@
+"""What a run came to: whether it is safe, whether it is as expected, and in words what is lost.
+
+Contract: pure functions of results; every report says these sentences and no others on the same.
+Safe and as expected are two questions. A case is *safe* when it is shown that no failure that its
+experiment asks about takes what was acknowledged, *not safe* when one does or the checker rejects a
+state, and otherwise that was not shown: a recording does not show what its guest still held in
+memory when it acknowledged, unless a checker has judged every image. Nothing is said of a case's
+acknowledgements that its exploration refutes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from crashsim.experiment.units import format_bytes, format_duration
+from crashsim.printable import printable
+from crashsim.report.explored import all_checked, verdict_lines
+from crashsim.report.words import UNCOVERED, count, failed, size, some, uncovered
+from crashsim.results import FAILURES, RECORDING, CaseResult, Results
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """`safe`: True, False, or None when neither was shown; `why`: clauses."""
+
+    safe: bool | None
+    why: tuple[str, ...]
+
+
+def standing(case: CaseResult) -> Standing:
+    """Whether a case is safe."""
+    if lost := tuple(_losses(case)):
+        return Standing(False, lost)
+    if unknown := _unknown(case):
+        return Standing(None, (unknown,))
+    if case.recorded or not case.acknowledged:
+        return Standing(True, ("the checker accepts every image that a cut may leave",))
+    asked = [FAILURES[domain] for domain in case.uncovered_by_domain if domain in FAILURES]
+    failures = " or ".join(asked or [FAILURES["power-cut"]])
+    return Standing(True, (f"nothing acknowledged is lost to {failures} at any instant",))
+
+
+def _losses(case: CaseResult) -> Iterator[str]:
+    if lost := case.uncovered_acknowledgements.max:
+        yield _uncovered(case, "power-cut", lost)
+    for domain, spread in case.uncovered_by_domain.items():
+        if spread.max and domain != "power-cut" and not case.recorded:
+            yield _uncovered(case, domain, spread.max)
+    if case.broken_promises:
+        flushes = some(case.broken_promises, "flush", "flushes")
+        yield f"{flushes} reported success before the data was safe from a power cut"
+    one = case.exploration
+    if one is not None and one["failing"]:
+        yield f"the checker rejects {one['failing']:,} of {one['checked']:,} states"
+
+
+def _uncovered(case: CaseResult, domain: str, lost: int) -> str:
+    of = some(case.acknowledged, "acknowledgement")
+    if case.recorded:
+        return f"of {of} up to {count(lost)} had no flush behind them"
+    return f"of {of} up to {count(lost)} would be lost to {FAILURES.get(domain, domain)}"
+
+
+def _unknown(case: CaseResult) -> str:
+    """Why it was not shown that a case is safe."""
+    if case.writes == 0:
+        return "nothing was written"
+    if uncovered(case):
+        return UNCOVERED
+    one = case.exploration
+    if one is not None and all_checked(one) and not case.devices:  # of several one is explored
+        return ""
+    if case.recorded and one is not None:
+        return (
+            f"none of the {some(one['checked'], 'state')} that were checked was rejected, and "
+            "there are others"
+        )
+    if case.recorded:
+        return RECORDING[0].lower() + RECORDING[1:]
+    return "" if case.acknowledged else "nothing was acknowledged"
+
+
+def all_safe(results: Results) -> bool | None:
+    """The worst of the cases."""
+    found = [standing(case).safe for case in results.cases]
+    if False in found:
+        return False
+    return None if results.interrupted or not found or None in found else True
+
+
+def headline(results: Results) -> str:
+    """Whether the run is safe, in a sentence."""
+    cases, safe = results.cases, all_safe(results)
+    alike = [case for case in cases if standing(case).safe is safe]
+    where = ""
+    if len(cases) > 1:
+        where = f" in all {len(cases):,} cases" if safe else f" in {len(alike):,} of {len(cases):,}"
+        where += "" if safe or not alike else " cases"
+    if safe is None:
+        if not alike:
+            return "Not shown to be safe: not every case ran."
+        return f"Not shown to be safe{where}: {standing(alike[0]).why[0]}."
+    if safe:
+        return f"Safe{where}: {standing(alike[0]).why[0]}."
+    worst = max(alike, key=lambda c: (c.uncovered_acknowledgements.max, c.broken_promises))
+    name = f" ({printable(worst.name)})" if len(cases) > 1 else ""
+    return f"Not safe{where}: {'; '.join(standing(worst).why)}{name}."
+
+
+def as_expected(results: Results) -> bool | None:
+    """Whether all cases ran, wrote something, were explored as far as they should be and are as
+    expected; None when nothing was expected."""
+    if not results.cases or results.interrupted or any(map(_fails, results.cases)):
+        return False
+    return True if any(case.expectations for case in results.cases) else None
+
+
+def _fails(case: CaseResult) -> bool:
+    return case.writes == 0 or uncovered(case) or bool(failed(case))
+
+
+def expectations_summary(results: Results) -> str:
+    """How many expectations hold; says so when there are none."""
+    judged = [e for case in results.cases for e in case.expectations]
+    wrong = sum(not e.holds for e in judged)
+    if not judged:
+        return "Nothing was expected of this run: it was measured, not judged."
+    every = some(len(judged), "expectation")
+    if wrong:
+        return f"Not as expected: {count(wrong)} of {every} did not come true."
+    held = "the one expectation holds" if len(judged) == 1 else f"all {every} hold"
+    if as_expected(results):
+        return f"As expected: {held}."
+    return f"{held[0].upper()}{held[1:]}, but the run is not complete."
+
+
+def sentences(results: Results) -> list[str]:
+    """The run in plain words, gravest first, without the headline."""
+    if not results.cases:
+        return ["Nothing was explored: no case came to a result."]
+    lines = [*_gravest(results), *verdict_lines(results)]
+    for recorded in (False, True):
+        of = [case for case in results.cases if case.recorded is recorded]
+        # A guest kernel's own journal commit flushes too, but that is not the program's sync.
+        if without := [case for case in of if not case.syncs]:
+            lines.append(_worst_of(without, "Without a sync"))
+        if synced := [case for case in of if case.syncs]:
+            lines.append(_worst_of(synced, "With syncs"))
+    return lines
+
+
+def _gravest(results: Results) -> Iterator[str]:
+    if results.interrupted:
+        done = some(len(results.cases), "case")
+        yield f"Interrupted: {done} had finished, the others did not run."
+    if empty := [printable(case.name) for case in results.cases if case.writes == 0]:
+        yield f"Nothing was written in {', '.join(empty)}: that shows nothing."
+    broken = [case for case in results.cases if case.broken_promises]
+    if broken:
+        worst = max(broken, key=lambda case: case.broken_promises)
+        yield (
+            f"Promises are broken in {some(len(broken), 'case')}: in {printable(worst.name)} "
+            f"{some(worst.broken_promises, 'flush', 'flushes')} "
+            "reported success before the data was safe from a power cut."
+        )
+
+
+def _worst_of(cases: list[CaseResult], how: str) -> str:
+    """The loss, the acknowledgements and the price of cases of one kind."""
+    worst = max(cases, key=lambda case: (case.at_risk_bytes.max, case.recovery_point_ns.max))
+    of_what = " of what had reached the device" if worst.recorded else ""
+    text = f"{how}, a power cut takes "
+    if worst.at_risk_bytes.max:
+        text += f"{format_bytes(worst.at_risk_bytes.max)}{of_what} at worst, and work up to "
+        text += f"{format_duration(worst.recovery_point_ns.max)} old ({printable(worst.name)})."
+    else:
+        text += f"nothing{of_what} at any instant."
+    text += _acknowledged(cases, worst)
+    if worst.guest_wait_ns:
+        text += f" The price: {_price(worst)}."
+    best = min(cases, key=lambda case: (case.at_risk_bytes.max, case.recovery_point_ns.max))
+    if best.guest_wait_ns and best.at_risk_bytes.max < worst.at_risk_bytes.max:
+        text += f" At best it takes {size(best.at_risk_bytes.max)}"
+        text += f" ({printable(best.name)}: {_price(best)})."
+    return text
+
+
+def _acknowledged(cases: list[CaseResult], worst: CaseResult) -> str:
+    """What is shown of what the cases acknowledged; nothing where something refutes it."""
+    forgotten = max(cases, key=lambda case: case.uncovered_acknowledgements.max)
+    if lost := forgotten.uncovered_acknowledgements.max:
+        text = f" Of the acknowledged records, up to {count(lost)} would be lost"
+        if forgotten.recorded:
+            text = f" Of the acknowledgements, up to {count(lost)} had no flush behind them"
+        other = lost > worst.uncovered_acknowledgements.max
+        return text + (f" ({printable(forgotten.name)})." if other else ".")
+    if not any(case.acknowledged for case in cases):
+        return ""
+    if worst.recorded:
+        return (
+            " Every acknowledgement had a flush behind it; what the guest still held in memory "
+            "then is not in a recording."
+        )
+    if any(standing(case).safe is False for case in cases):
+        return ""
+    return " No acknowledged record is lost at any instant."
+
+
+def _price(case: CaseResult) -> str:
+    price = f"{format_duration(case.guest_wait_ns)} of waiting"
+    if case.flushes:
+        price = f"{some(case.flushes, 'flush', 'flushes')}, {price}"
+    if case.acknowledged:
+        price += f", {some(case.acknowledged_per_second, 'record')} acknowledged a second"
+    return price
