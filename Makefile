@@ -4,7 +4,7 @@
 #   make test   run the tests
 #   make check  lint, format, types, style
 #   make bench  measure
-#   make truth  explore the SQLite recordings, and hold docs/sqlite.md against what comes of it
+#   make truth  explore the SQLite recordings, hold docs/sqlite.md and advise against what comes of it
 #   make docs   write docs/what-you-lose.md anew from the experiments
 #   make clean  remove .venv and what the tools left behind; runs/ stays
 
@@ -36,7 +36,8 @@ bench: .venv/installed-dev
 truth: .venv/installed-dev
 	@runs=$$(mktemp -d) && trap 'rm -rf "$$runs"' EXIT && \
 		$(BIN)/crashsim run experiments/sqlite-*.yaml --output "$$runs" && \
-		$(BIN)/python -m tests.sqlite_truth "$$runs"
+		$(BIN)/python -m tests.sqlite_truth "$$runs" && \
+		$(BIN)/python -m tests.advise_truth "$$runs"
 
 docs: .venv/installed
 	@$(BIN)/python -m crashsim.what_you_lose --write

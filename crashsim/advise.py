@@ -49,6 +49,7 @@ from crashsim.experiment.model import Experiment, Recording
 from crashsim.experiment.units import format_duration
 from crashsim.explore.bench import Subject
 from crashsim.explore.budget import Budget
+from crashsim.explore.findings import Finding
 from crashsim.explore.run import Exploration, explore
 from crashsim.explore.wiring import subject_of
 from crashsim.exploring import budget_of, named_checker
@@ -67,7 +68,7 @@ STATES_WITHOUT = 1000  # explored without syncs that give no acknowledgement
 @dataclass(frozen=True, slots=True)
 class Checked:
     """What the checker said of the states. `reasons`: of each finding its outcome, its states and
-    the last line of its story."""
+    what would have forbidden it."""
 
     checked: int
     images: str
@@ -324,9 +325,14 @@ class _Adviser:
 
 
 def _checked(found: Exploration) -> Checked:
-    reasons = [(one.outcome or one.kind, one.states, one.story[-1]) for one in found.findings]
+    reasons = [(one.outcome or one.kind, one.states, _why(one)) for one in found.findings]
     images = power_of_ten(found.images)
     return Checked(found.checked, images, found.rejected, found.reached, tuple(reasons))
+
+
+def _why(one: Finding) -> str:
+    """What the story says would have forbidden it."""
+    return next(line for line in reversed(one.story) if not line.startswith("Less may do"))
 
 
 def _words(one: _Candidate) -> str:

@@ -2,8 +2,8 @@
 
 Contract: all is done on a private copy, by `e2fsck` and `debugfs`, without any privilege. Two files
 are the same if they have the same inode and generation: a name that was deleted and made again is
-another file. Where there is no such file system, more than `MOST_FILES`, a name that is not plain,
-or no e2fsprogs, nothing is known (None).
+another file. What a repair puts into `lost+found` is left out. Where there is no such file system,
+more than `MOST_FILES`, a name that is not plain, or no e2fsprogs, nothing is known (None).
 """
 
 from __future__ import annotations
@@ -53,7 +53,9 @@ class Files:
         found: dict[str, File] = {}
 
         def ask(shop: Workshop) -> Verdict:
+            lost = shop.files / "lost+found"
             paths = [path for path in sorted(shop.files.rglob("*")) if path.is_file()]
+            paths = [path for path in paths if not path.is_relative_to(lost)]
             if len(paths) > MOST_FILES:
                 return verdict("broken")
             for path in paths:

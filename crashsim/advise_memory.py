@@ -52,6 +52,7 @@ class Arrival:
     length: int
     behind: str  # the last mark before it
     files: tuple[str, ...]
+    renamed: tuple[str, str] | None  # that, from and to, is all that it changed
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,13 +116,16 @@ def _why(
         return None, None
     mark, removed = late[number], None
     with Files() as files:
-        told, gone = _changes(bench, subject, files, at_mark[mark], write, look)
-        for path in gone:
+        seen = _seen(bench, subject, files, (at_mark[mark], write, write + 1)) if look else None
+        there, without, then = seen or ({}, {}, {})
+        renamed = _renamed(without, then)
+        for path in [] if renamed else _gone(there, then):
             removed = _removed(bench, subject, files, path, late[number:], at_mark)
             if removed is not None:
                 break
     said = _with(bench, subject, at_mark[mark], mark + 1)
-    return _arrival(subject, _mark(subject, mark, said), write, told), removed
+    told = _changed(without, then)
+    return _arrival(subject, _mark(subject, mark, said), write, told, renamed), removed
 
 
 def _spread(count: int, most: int) -> list[int]:
@@ -191,7 +195,13 @@ def _good(bench: Bench, subject: Subject, high: int, mark: int) -> bool:
     return _with(bench, subject, high, mark + 1).kind == "ok"
 
 
-def _arrival(subject: Subject, mark: Mark, write: int, told: tuple[str, ...]) -> Arrival:
+def _arrival(
+    subject: Subject,
+    mark: Mark,
+    write: int,
+    told: tuple[str, ...],
+    renamed: tuple[str, str] | None,
+) -> Arrival:
     history, device = subject.history, subject.device
     rows = np.flatnonzero(history.store_write == write)
     t_ns = int(history.store_t_ns[rows[0]])
@@ -205,42 +215,59 @@ def _arrival(subject: Subject, mark: Mark, write: int, told: tuple[str, ...]) ->
         int(history.store_length[rows].sum()),
         str(history.ack_label[before[-1]]) if before.size else "",
         told,
+        renamed,
     )
 
 
 # --- files ----------------------------------------------------------------------------------------
 
 
-def _changes(
-    bench: Bench, subject: Subject, files: Files, at_mark: int, write: int, look: bool
-) -> tuple[tuple[str, ...], list[str]]:
-    """What a write changes among the files, and those of the mark that are gone with it."""
-    if not look:
-        return (), []
-    there, without, then = (
-        files.of(bench.lay(_lay(bench, subject, high))) for high in (at_mark, write, write + 1)
-    )
-    if there is None or without is None or then is None:
-        return (), []
-    told = [
-        line for path in sorted({*without, *then}) if (line := _told(path, without, then)) != ""
-    ]
-    gone = [
+Tree = dict[str, File]
+
+
+def _seen(
+    bench: Bench, subject: Subject, files: Files, highs: tuple[int, int, int]
+) -> tuple[Tree, Tree, Tree] | None:
+    """The files with all writes before each of these; None where they cannot be told."""
+    first, second, third = (files.of(bench.lay(_lay(bench, subject, high))) for high in highs)
+    if first is None or second is None or third is None:
+        return None
+    return first, second, third
+
+
+def _gone(there: Tree, then: Tree) -> list[str]:
+    """Files that are not there any more, whatever has their names."""
+    return [
         path
         for path, file in sorted(there.items())
         if path not in then or then[path].identity != file.identity
     ]
-    return tuple(told), gone
 
 
-def _told(path: str, without: dict[str, File], then: dict[str, File]) -> str:
-    old, new = without.get(path), then.get(path)
+def _renamed(without: Tree, then: Tree) -> tuple[str, str] | None:
+    """From and to, if a file has another name and nothing else is changed."""
+    differ = [path for path in sorted({*without, *then}) if without.get(path) != then.get(path)]
+    sources = [path for path in differ if path in without and path not in then]
+    if len(sources) != 1:
+        return None
+    (source,) = sources
+    targets = [path for path in differ if path in then and then[path] == without[source]]
+    return (source, targets[0]) if {source, *targets} == {*differ} and len(targets) == 1 else None
+
+
+def _changed(without: Tree, then: Tree) -> tuple[str, ...]:
+    """What is another file, or another content, in words."""
+    told = (_told(path, without.get(path), then.get(path)) for path in sorted({*without, *then}))
+    return tuple(filter(None, told))
+
+
+def _told(path: str, old: File | None, new: File | None) -> str:
     if new is None:
         return f"{path} is gone"
     if old is None:
         return f"{path} is there"
     if old.identity != new.identity:
-        return f"{path} is gone, and a new file has its name"
+        return f"{path} is gone, and another file has its name"
     if old.size != new.size:
         return f"{path} has {new.size:,} bytes, not {old.size:,}"
     return "" if old.digest == new.digest else f"{path} has other content"

@@ -127,11 +127,16 @@ def _missing(arrival: Arrival | None, removed: Removed | None) -> Iterator[str]:
         yield "Missing: a sync in the guest, before the mark, of what the mark stands for."
         yield "  It never came to the device, so which file that is this recording cannot say."
         return
-    if removed is not None:
-        folder = removed.path.rpartition("/")[0] or "/"
+    if arrival.renamed is not None:
+        source, target = arrival.renamed
         yield (
-            f"Missing: a sync of the directory {folder} after {removed.path} is deleted, before "
-            "the mark."
+            f"Missing: a sync of the directory {_folder(target)} after {source} is renamed to "
+            f"{target}, before the mark."
+        )
+    elif removed is not None:
+        yield (
+            f"Missing: a sync of the directory {_folder(removed.path)} after {removed.path} is "
+            "deleted, before the mark."
         )
         yield (
             f"  With that file alone removed the checker accepts {removed.accepted} of "
@@ -140,6 +145,10 @@ def _missing(arrival: Arrival | None, removed: Removed | None) -> Iterator[str]:
     else:
         yield "Missing: a sync in the guest, before the mark, of what came too late."
     yield f"  {_arrival(arrival)}"
+
+
+def _folder(path: str) -> str:
+    return f"/{path.rpartition('/')[0]}"
 
 
 def _arrival(one: Arrival) -> str:

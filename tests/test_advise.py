@@ -232,7 +232,7 @@ def commands(found: Advised) -> list[list[str]]:
 
 
 @settings(
-    max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None
+    max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None
 )
 @given(
     st.sampled_from(
@@ -325,3 +325,9 @@ def test_a_loss_that_nothing_ends_is_exit_code_1(program: Program, tmp_path: Pat
     )
     answer = program("advise", file)
     assert answer.code == 1 and "Nothing that was tried ends it" in answer.out
+
+
+def test_where_nothing_is_stored_there_is_nothing_to_advise(program: Program) -> None:
+    text = NO_SYNC.replace("rate: 2000/s", "rate: 1/s") + "duration: 1ms\n"
+    file = program.write(text + "explore: {check: {rule: acknowledged}}\n")
+    assert program("advise", file).code == 5

@@ -5,17 +5,20 @@ from __future__ import annotations
 
 import re
 import shutil
+import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from crashsim.advise import Advised, advise
+from crashsim.advise import Advice, Advised, advise
 from crashsim.advise_changes import Typed
 from crashsim.advise_memory import MOST_MARKS, Removed
 from crashsim.advise_words import lines
 from crashsim.checkers.filesystem import SYSTEM_PATH
 from crashsim.checkers.python import FilesFunction
 from crashsim.experiment.loader import load
+from tests.advise_truth import faults
 from tests.checkers_support import after_requests, entries
 from tests.cli_support import EXPERIMENTS, Program
 from tests.log_writer import Entry, flush, mark, write, write_log
@@ -195,3 +198,105 @@ def test_in_wal_full_nothing_is_missing_and_the_order_of_flushes_is_needed() -> 
     assert found.ordering is not None
     assert found.ordering.worse == ("file system does not mount",)
     assert "the checker accepts all 430 states tried of 8629 images" in said
+
+
+@needs_e2fsprogs
+def test_what_is_advised_and_not_true_is_seen() -> None:
+    """Of `make truth`."""
+    name = "sqlite-wal-off"
+    found, _ = sqlite("wal-off", 20)
+    mine, late = found.explored, found.unsent
+    assert mine is not None and late is not None
+    run = {"checked": mine.checked, "failing": mine.failing, "findings": list(mine.reasons)}
+    assert list(faults(name, found, run)) == []
+    helps = Advice((), None, found.before, mine, "")
+    for wrong in (
+        replace(found, explored=replace(mine, checked=mine.checked - 1)),
+        replace(found, explored=replace(mine, reasons=())),
+        replace(found, unsent=None),
+        replace(found, unsent=replace(late, failing=100)),
+        replace(found, advice=(helps,)),
+    ):
+        assert list(faults(name, wrong, run)), wrong
+
+
+# --- ext4, made by e2fsprogs ----------------------------------------------------------------------
+
+
+FILES = """
+from crashsim.checkers import Verdict
+
+def check(folder, acks):
+    files = {path.name: path.read_text() for path in folder.iterdir() if path.is_file()}
+    if acks.count and (files.get("f") != "new" or "stop" in files):
+        return Verdict("finding", "old")
+"""
+
+
+def ext4_with(folder: Path, *commands: str) -> bytes:
+    """A file system with f, tmp and stop, changed by these commands of debugfs."""
+    tree, image = folder / "tree", folder / "image"
+    if not tree.exists():
+        tree.mkdir()
+        for name, text in (("f", "old"), ("tmp", "new"), ("stop", "")):
+            (tree / name).write_text(text)
+        run("mke2fs", "-q", "-F", "-t", "ext4", "-b", "4096", "-d", str(tree), str(image), "1024")
+    changed = folder / "changed"
+    shutil.copy(image, changed)
+    for command in commands:
+        run("debugfs", "-w", "-R", command, str(changed))
+    return changed.read_bytes()
+
+
+def run(name: str, *words: str) -> None:
+    path = shutil.which(name, path=SYSTEM_PATH)
+    assert path is not None
+    subprocess.run([path, *words], check=True, capture_output=True)
+
+
+def blocks(old: bytes, new: bytes) -> list[Entry]:
+    """What turns one image into the other."""
+    at = [n for n in range(0, len(old), 4096) if old[n : n + 4096] != new[n : n + 4096]]
+    return [write(n // 512, new[n : n + 4096]) for n in at]
+
+
+def in_files(program: Program, before: bytes, after: bytes) -> tuple[Advised, str]:
+    """A mark between two images, which both come to the device."""
+    folder = program.folder
+    (folder / "before.img").write_bytes(before)
+    (folder / "check.py").write_text(FILES)
+    again = write(0, before[:4096])
+    write_log(folder / "a.log", [again, flush(), mark("1"), *blocks(before, after), flush()])
+    text = EXPERIMENT.replace("64KiB", "4MiB").replace("a.log", "a.log, image: before.img")
+    return found_in(program.write(text.replace("function", "files_function") % "check"))
+
+
+RENAME = ("rm f", "ln tmp f", "unlink tmp")
+
+
+@needs_e2fsprogs
+@pytest.mark.parametrize(
+    ("before", "after", "missing"),
+    [
+        (("rm stop",), RENAME, "the directory / after tmp is renamed to f"),
+        (RENAME, ("rm stop",), "the directory / after stop is deleted"),
+    ],
+)
+def test_a_name_that_came_too_late_needs_a_sync_of_its_directory(
+    program: Program, before: tuple[str, ...], after: tuple[str, ...], missing: str
+) -> None:
+    folder = program.folder
+    found, said = in_files(program, ext4_with(folder, *before), ext4_with(folder, *before, *after))
+    assert found.unsent is not None and found.unsent.failing == 1
+    assert f"Missing: a sync of {missing}, before the mark." in said
+    assert found.exit_code == 1
+
+
+@needs_e2fsprogs
+def test_a_content_that_came_too_late_blames_no_directory(program: Program) -> None:
+    before = ext4_with(program.folder, *RENAME, "rm stop")
+    at = before.index(b"new" + bytes(100))
+    changed = before[:at] + b"old" + before[at + 3 :]
+    found, said = in_files(program, changed, before)
+    assert found.unsent is not None and found.unsent.removed is None
+    assert "directory" not in said and "With it f has other content." in said
