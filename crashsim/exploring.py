@@ -7,6 +7,7 @@ that file is removed. Findings are written to `findings/` in the run's folder.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -160,10 +161,12 @@ def image_of(path: Path, output: Path) -> int:
         raise OutputError(f"{output}: exists already; nothing was written")
     file = read_finding(path)
     subject = replace(open_finding(file).subject, make_checker=_Nobody)
-    working = output.with_name(f".{output.name}.unfinished")
+    working = output.with_name(f".{output.name}.unfinished-{os.getpid()}")
     try:
         write_image(file.saved, subject, working)
-        working.rename(output)
+        os.link(working, output)  # unlike a rename, never over a file that is there
+    except FileExistsError:
+        raise OutputError(f"{output}: exists already; nothing was written") from None
     except OSError as error:
         raise OutputError(f"{output}: cannot be written: {error.strerror or error}") from None
     finally:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -15,7 +17,9 @@ from crashsim.monitor.place import CommandLineError
 
 WORDS = """
 -object --object -device -m -M -machine -numa -set qemu-system-x86_64 cloud-hypervisor
---pmem --pmem= ndctl memory-backend-file memory-backend-ram memory-backend-memfd rng-random
+--pmem --pmem= crosvm run firecracker jailer --config-file --pmem-device --pmem-ext2 ro=true
+vma-size=1 path=a :size=1 {"pmem":[{"id":"a","path_on_host":"a"}]} {"pmem":[ ]} "read_only":true
+ndctl memory-backend-file memory-backend-ram memory-backend-memfd rng-random
 virtio-pmem-pci nvdimm id= id=a memdev=a memdev share noshare share=on size=4G size= size=4k
 mem-path=a align=3 readonly=on rom=on rom=off file=a discard_writes discard_writes=on driver=
 qom-type= maxmem=1G nvdimm=on , ,, = . { } {"id":"a"} {"qom-type":1} {"driver":"nvdimm"} ' " \\
@@ -26,7 +30,14 @@ object_add device_add device_del object_del (qemu) {"execute":"device_add","argu
 PIECES = st.sampled_from([*WORDS.split(), " ", ",", "\n", "\0", "\x1b", "é", "\udcff", "\\\n"])
 TEXTS = st.lists(st.one_of(PIECES, PIECES, st.text(max_size=5)), max_size=12).map("".join)
 SPACED = st.lists(st.one_of(PIECES, TEXTS), max_size=12).map(" ".join)
+MONITORS = st.sampled_from(["qemu", "cloud-hypervisor", "crosvm", "firecracker"])
+KEYS = st.sampled_from(["pmem", "id", "path_on_host", "read_only", "root_device", "x"])
+JSONS = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=4), KEYS)
 LOOKS = st.sampled_from([None, HostFile("missing"), HostFile("file", 5), HostFile("directory")])
+
+
+def nested(inner: st.SearchStrategy[object]) -> st.SearchStrategy[object]:
+    return st.one_of(st.lists(inner, max_size=3), st.dictionaries(KEYS, inner, max_size=4))
 
 
 def shown(error: CommandLineError) -> None:
@@ -35,10 +46,22 @@ def shown(error: CommandLineError) -> None:
 
 
 @settings(max_examples=150, deadline=None)
-@given(st.one_of(TEXTS, SPACED), LOOKS)
-def test_a_pasted_text_gives_a_machine_or_its_mistakes(text: str, file: HostFile | None) -> None:
+@given(st.one_of(TEXTS, SPACED), LOOKS, MONITORS)
+def test_a_pasted_text_gives_a_machine_or_its_mistakes(
+    text: str, file: HostFile | None, monitor: str
+) -> None:
     try:
-        judge(read_text(text, lambda path: file), lambda path: file)
+        judge(read_text(text, lambda path: file, monitor), lambda path: file)
+    except CommandLineError as error:
+        shown(error)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.one_of(TEXTS, SPACED, st.recursive(JSONS, nested, max_leaves=9).map(json.dumps)), LOOKS)
+def test_a_configuration_gives_a_machine_or_its_mistakes(text: str, file: HostFile | None) -> None:
+    try:
+        machine = read_command(["firecracker", "--config-file", "a"], read=lambda path: text)
+        judge(machine, lambda path: file)
     except CommandLineError as error:
         shown(error)
 

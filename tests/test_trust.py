@@ -229,3 +229,23 @@ def test_in_a_terminal_it_asks_and_an_agreement_is_kept(
     assert "names a checker" in said and "Run it, now and again? [y/N]" in said
     assert ran(finder) == (answer == "y")
     assert finder("replay", finding).code == code
+
+
+def test_a_finding_that_is_no_file_is_not_waited_for(finder: Program, tmp_path: Path) -> None:
+    folder = tmp_path / "findings"
+    folder.mkdir()
+    (folder / "zero.crashsim-finding").symlink_to("/dev/zero")
+    os.mkfifo(folder / "pipe.crashsim-finding")
+    with (folder / "large.crashsim-finding").open("wb") as file:
+        file.truncate((64 << 20) + 1)
+    for path in folder.iterdir():
+        answer = finder("replay", path, "--trust")
+        assert answer.code == 2 and "not a saved finding: " in answer.err
+
+
+def test_an_image_is_never_written_over_a_file(finder: Program, finding: Path) -> None:
+    others = finder.folder / ".out.img.unfinished"
+    others.write_text("somebody's")
+    assert finder("replay", finding, "--image", finder.folder / "out.img").code == 0
+    assert others.read_text() == "somebody's"
+    assert [path.name for path in finder.folder.glob(".out.img*")] == [others.name]

@@ -33,6 +33,7 @@ from crashsim.states import Atom, Choices, Epoch, Rules, Space
 SUFFIX = ".crashsim-finding"
 FORMAT = 1
 _DIGEST_DIGITS = 32
+_LARGEST_BYTES = 64 << 20
 _SHOWN_BYTES = 64  # the bytes themselves are given up to this length
 _STRICT = ConfigDict(extra="forbid", frozen=True, strict=True)
 Hex = Annotated[str, Field(pattern="^[0-9a-f]*$")]
@@ -152,9 +153,16 @@ def write_saved(one: Saved, path: Path) -> None:
 
 
 def read_saved(path: Path) -> Saved:
-    """UsageError when it is no saved finding."""
+    """UsageError when it is no saved finding. It may come from anybody: a pipe or a device is not
+    waited for, and no more is read than a finding can be."""
     try:
-        return Saved.model_validate_json(path.read_bytes())
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise UsageError(f"{path}: not a saved finding: not a file")
+        with path.open("rb") as file:
+            text = file.read(_LARGEST_BYTES + 1)
+        if len(text) > _LARGEST_BYTES:
+            raise UsageError(f"{path}: not a saved finding: larger than 64 MiB")
+        return Saved.model_validate_json(text)
     except OSError as error:
         raise UsageError(f"{path}: cannot be read: {error.strerror or error}") from None
     except ValidationError as error:

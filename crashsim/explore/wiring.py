@@ -44,7 +44,7 @@ class CheckerSpec(BaseModel):
     function: str | None = None
     files_function: str | None = None
     rule: RuleName | None = None
-    time_limit_s: float = Field(default=TIME_LIMIT_S, gt=0)
+    time_limit_s: float = Field(default=TIME_LIMIT_S, gt=0, allow_inf_nan=False)
     memory_bytes: int = Field(default=MEMORY_BYTES, gt=0)
     how: How = "auto"
     folder: str = "."

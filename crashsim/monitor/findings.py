@@ -192,7 +192,7 @@ def _on_host(device: PmemDevice, file: HostFile) -> Iterator[Finding]:
     size_bytes = backend.size_bytes or file.size_bytes
     if device.monitor == "qemu" and file.large_folios and size_bytes >= _HUGE_BYTES:
         option = f"{backend.kind}, shared"
-        yield _finding(device, "H2", COSTS, "qom-type", option, _huge(file), "")
+        yield _finding(device, "H2", COSTS, "qom-type", option, _huge(file), _HUGE_MEND)
     yield from _holes(device, file, backend.offset_bytes + size_bytes)
     beyond = -file.size_bytes % _PADDED_TO_BYTES
     if device.monitor in _PADDED and beyond:
@@ -204,8 +204,11 @@ def _on_host(device: PmemDevice, file: HostFile) -> Iterator[Finding]:
         yield _finding(device, "V4", LOSES, "mem-path", path, why, mend)
 
 
+_HUGE_MEND = "no option of QEMU's ends it; docs/huge-pages.md says what helps"
+
+
 def _huge(file: HostFile) -> str:
-    spared = ", unless it is mounted with data=journal," if file.filesystem == "ext4" else ""
+    spared = ", but for data=journal or -O verity," if file.filesystem == "ext4" else ""
     return (
         f"QEMU advises huge pages for its memory, and {file.filesystem} of this kernel{spared} "
         "can keep the file in folios of 2 MiB then: a stored word dirties one, and the next flush "

@@ -40,7 +40,7 @@ def read_words(words: Sequence[str], look: Look | None = None, read: Read | None
     found = _config_file(words)
     if found is None:
         _give_up(
-            place(words, max(0, before - 1)),
+            place(words, max(0, before - 1)) if words else Place("command line", ""),
             "without --config-file the devices come over the API socket",
         )
     where, path = found
