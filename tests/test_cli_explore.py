@@ -86,7 +86,7 @@ def test_nothing_found_is_exit_code_0_and_says_how_much_was_checked(crashsim: Pr
     assert "all were accepted" in answer.out and "every image of every epoch was checked" in (
         answer.out
     )
-    assert "The one expectation holds." in answer.out
+    assert "As expected: the one expectation holds." in answer.out
     folder = crashsim.latest()
     assert not (folder / "findings").exists()
     assert {"states.svg", "outcomes.png"} <= {path.name for path in (folder / "plots").iterdir()}
