@@ -56,6 +56,7 @@ from crashsim.exploring import budget_of, named_checker
 from crashsim.inputs import Inputs, make_inputs
 from crashsim.power.losses import Losses
 from crashsim.power.safety import Stage
+from crashsim.report.explored import states_text
 from crashsim.report.progress import progress
 from crashsim.states import Rules, power_of_ten
 
@@ -71,7 +72,8 @@ class Checked:
     what would have forbidden it."""
 
     checked: int
-    images: str
+    images: str  # how many there are, in words
+    every: bool  # whether all of them were checked
     rejected: dict[str, int]
     reached: bool
     reasons: tuple[tuple[str, int, str], ...] = ()
@@ -326,8 +328,15 @@ class _Adviser:
 
 def _checked(found: Exploration) -> Checked:
     reasons = [(one.outcome or one.kind, one.states, _why(one)) for one in found.findings]
-    images = power_of_ten(found.images)
-    return Checked(found.checked, images, found.rejected, found.reached, tuple(reasons))
+    counted = {"images": found.images, "images_text": power_of_ten(found.images)}
+    return Checked(
+        found.checked,
+        states_text(counted, "images"),
+        found.checked == found.images and found.reached,
+        found.rejected,
+        found.reached,
+        tuple(reasons),
+    )
 
 
 def _why(one: Finding) -> str:

@@ -174,10 +174,11 @@ class Typed:
         """The command that runs a case with the changes and expects this; '' when there is none,
         as for a device that a monitor's command line describes."""
         wanted = changed(case.experiment, changes)
-        own = [one for one in self.overrides if one.partition("=")[0].strip() not in ("expect",)]
+        own = list(self.overrides)
         if case.parameters:
             own += ["sweep=null", *(f"{key}={_swept(case, key)}" for key in case.parameters)]
-        own = [one for one in own if not any(_within(one, change.key) for change in changes)]
+        anew = ["cases", "expect", *(change.key for change in changes)]
+        own = [one for one in own if not any(_within(one, key) for key in anew)]
         more = [*own, *(change.text for change in changes), "cases={}", f"expect={expect}"]
         try:
             plan = load(self.file, more)

@@ -79,6 +79,8 @@ def _about(found: Advised) -> Iterator[str]:
         yield from _reasons(explored)
         if not explored.reached:
             yield "Not established: the budget ended before the states that were planned."
+        elif not explored.every and not explored.failing:
+            yield "Not established: what the checker says of the images that were not tried."
     elif found.recorded:
         yield (
             "Not established: whether what was acknowledged had come to the device at all. The "
@@ -230,7 +232,7 @@ def _rejected(explored: Checked) -> str:
 
 
 def _nothing(explored: Checked) -> str:
-    return f"the checker accepts all {explored.checked:,} states tried of {explored.images} images"
+    return f"the checker accepts all {explored.checked:,} states tried of {explored.images}"
 
 
 def _price(before: Figures, after: Figures) -> str:
