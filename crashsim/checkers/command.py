@@ -23,12 +23,11 @@ import os
 import re
 import shlex
 import shutil
-import signal
 import sys
 from pathlib import Path
 
 from crashsim.checkers.filesystem import SYSTEM_PATH, How
-from crashsim.checkers.spawn import Ended, Environment
+from crashsim.checkers.spawn import Ended, Environment, signal_name
 from crashsim.checkers.station import DEVICE, MEMORY_BYTES, TIME_LIMIT_S, Station
 from crashsim.checkers.verdict import OK, Acks, Ranges, Verdict, verdict
 from crashsim.checkers.workshop import Workshop
@@ -73,6 +72,10 @@ class Command:
     def check(self, image: memoryview, acks: Acks, changed: Ranges | None = None) -> Verdict:
         return self._station.check(image, acks, changed, self._ask)
 
+    def again(self, image: memoryview, acks: Acks, patience: int) -> Verdict:
+        self._station.close()
+        return self._station.check(image, acks, None, self._ask, patience)
+
     def close(self) -> None:
         self._station.close()
         self._filled = None
@@ -81,7 +84,7 @@ class Command:
         if self._filled is None or self._filled[0] is not shop:
             self._filled = shop, *self._fill(shop)
         _, words, environment = self._filled
-        return self._judge(shop.run(words, environment))
+        return self._judge(shop.run(words, environment), self._time_limit_s * shop.patience)
 
     def _fill(self, shop: Workshop) -> tuple[list[str], Environment]:
         paths = {
@@ -96,7 +99,7 @@ class Command:
         environment |= {"PATH": _PATH, "HOME": work, "TMPDIR": work}
         return words, {os.fsencode(k): os.fsencode(v) for k, v in environment.items()}
 
-    def _judge(self, ended: Ended) -> Verdict:
+    def _judge(self, ended: Ended, time_s: float) -> Verdict:
         if ended.status == 0 and not ended.timed_out and not ended.output:
             return OK
         text = ended.output.decode("utf-8", "replace")
@@ -105,12 +108,14 @@ class Command:
         if ended.status is None:
             return verdict("broken", message=f"{self._words[0]} cannot be started: {ended.error}")
         if ended.timed_out:
-            told = f"not ended after {self._time_limit_s:g} s"
-            return verdict("hang", outcome, f"{told}\n{text}")
+            late = "stopped" if ended.stopped else "timed out"
+            told = "it was stopped" if ended.stopped else f"not ended after {time_s:g} s"
+            return verdict("hang", outcome or late, f"{told}\n{text}")
         if ended.status == 0:
             return verdict("ok", outcome, text)
         if ended.status < 0:
-            return verdict("crash", outcome, f"killed by {_signal(-ended.status)}\n{text}")
+            name = signal_name(-ended.status)
+            return verdict("crash", outcome or f"died: {name}", f"killed by {name}\n{text}")
         told = f"exit code {ended.status}\n{text}"
         return verdict("broken" if ended.status in _CANNOT_RUN else "finding", outcome, told)
 
@@ -128,8 +133,3 @@ def _words(template: str, folder: Path) -> list[str]:
     if os.sep not in words[0]:
         words[0] = shutil.which(words[0], path=_PATH) or words[0]
     return [str(folder / word) if os.path.isfile(folder / word) else word for word in words]
-
-
-def _signal(number: int) -> str:
-    known = [name.name for name in signal.Signals if name.value == number]
-    return known[0] if known else f"signal {number}"

@@ -23,9 +23,9 @@ from dataclasses import dataclass
 
 from crashsim.checkers.watch import called, libc
 
-_PR_SET_CHILD_SUBREAPER = 36
+PR_SET_CHILD_SUBREAPER = 36
 _MOST_OUTPUT_BYTES = 1 << 16
-_PIPE_BYTES = 1 << 16
+PIPE_BYTES = 1 << 16
 _DEFAULT_SIGNALS = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 Environment = Mapping[bytes, bytes]  # encoded once, not for every image
@@ -43,12 +43,14 @@ class Limits:
 @dataclass(frozen=True, slots=True)
 class Ended:
     """`status`: its exit code, or minus the signal that killed it, None if it was never started;
-    `error` says then why. `timed_out`: it was killed because its time was up."""
+    `error` says then why. `timed_out`: it was killed because its time was up; `stopped`: and it was
+    not running then (SIGSTOP)."""
 
     status: int | None
     timed_out: bool
     output: bytes
     error: str = ""
+    stopped: bool = False
 
 
 class Launcher:
@@ -56,16 +58,17 @@ class Launcher:
 
     def __init__(self, limits: Limits) -> None:
         self._time_s = limits.time_s
+        self._processors = os.cpu_count() or 1
+        self._most_cpu_s = resource.getrlimit(resource.RLIMIT_CPU)[1]
         wanted = (
             (resource.RLIMIT_AS, limits.memory_bytes),
             (resource.RLIMIT_FSIZE, limits.file_bytes),
-            (resource.RLIMIT_CPU, int(limits.time_s) + 2),  # for when we are killed ourselves
             (resource.RLIMIT_CORE, 0),
         )
         self._limits = [
-            (kind, (_at_most(value, resource.getrlimit(kind)[1]),) * 2) for kind, value in wanted
+            (kind, (at_most(value, resource.getrlimit(kind)[1]),) * 2) for kind, value in wanted
         ]
-        called(libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0))
+        called(libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0))
         self._null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
         self._read, self._write = os.pipe2(os.O_CLOEXEC)
         os.set_blocking(self._read, False)
@@ -78,29 +81,37 @@ class Launcher:
         self._poll = select.poll()
         self._poll.register(self._read, select.POLLIN)
 
-    def run(self, words: list[str], environment: Environment, folder_fd: int) -> Ended:
-        """Run it in the folder; `words[0]` is the program's path."""
-        mine_before = _children()
+    def run(
+        self, words: list[str], environment: Environment, folder_fd: int, patience: int = 1
+    ) -> Ended:
+        """Run it in the folder; `words[0]` is the program's path. `patience`: so many times the
+        time of the limits."""
+        time_s = self._time_s * patience
+        mine_before = children()
         output = bytearray()
         try:
-            process = self._start(words, environment, folder_fd)
+            process = self._start(words, environment, folder_fd, time_s)
         except OSError as error:
             return Ended(None, False, b"", error.strerror or str(error))
+        stopped = False
         try:
-            timed_out = not self._wait(process, output)
+            timed_out = not self._wait(process, output, time_s)
+            stopped = timed_out and is_stopped(process)
         finally:
             # Not reaped yet, so its number cannot be another's.
             os.killpg(process, signal.SIGKILL)
             status = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
-            _reap_strays(mine_before)
+            reap_strays(mine_before)
             self._drain(output)
-        return Ended(status, timed_out, bytes(output))
+        return Ended(status, timed_out, bytes(output), stopped=stopped)
 
     def close(self) -> None:
         for descriptor in (self._null, self._read, self._write):
             os.close(descriptor)
 
-    def _start(self, words: list[str], environment: Environment, folder_fd: int) -> int:
+    def _start(
+        self, words: list[str], environment: Environment, folder_fd: int, time_s: float
+    ) -> int:
         here = os.open(".", os.O_PATH | os.O_CLOEXEC)
         os.fchdir(folder_fd)  # posix_spawn knows no folder
         try:
@@ -119,13 +130,16 @@ class Launcher:
         try:
             for kind, both in self._limits:
                 resource.prlimit(process, kind, both)
+            # For when we are killed ourselves: more than all processors can give it in its time.
+            cpu_s = at_most(int(time_s * self._processors) + 2, self._most_cpu_s)
+            resource.prlimit(process, resource.RLIMIT_CPU, (cpu_s, cpu_s))
         except (ProcessLookupError, PermissionError):  # it ended; it is another user's
             pass
         return process
 
-    def _wait(self, process: int, output: bytearray) -> bool:
+    def _wait(self, process: int, output: bytearray, time_s: float) -> bool:
         """Until it ends; False when its time is up."""
-        end = time.monotonic() + self._time_s
+        end = time.monotonic() + time_s
         ended = os.pidfd_open(process)
         self._poll.register(ended, select.POLLIN)
         try:
@@ -143,11 +157,31 @@ class Launcher:
     def _drain(self, output: bytearray) -> None:
         """Take what has been printed, as much as the pipe holds: more may come without end."""
         try:
-            output += os.read(self._read, _PIPE_BYTES)
+            output += os.read(self._read, PIPE_BYTES)
         except BlockingIOError:
             return
-        if len(output) > _MOST_OUTPUT_BYTES:
-            del output[_MOST_OUTPUT_BYTES // 2 : -_MOST_OUTPUT_BYTES // 2]
+        shorten(output)
+
+
+def shorten(output: bytearray) -> None:
+    """Keep the first and the last bytes."""
+    if len(output) > _MOST_OUTPUT_BYTES:
+        del output[_MOST_OUTPUT_BYTES // 2 : -_MOST_OUTPUT_BYTES // 2]
+
+
+def signal_name(number: int) -> str:
+    """`SIGSEGV`."""
+    known = [name.name for name in signal.Signals if name.value == number]
+    return known[0] if known else f"signal {number}"
+
+
+def is_stopped(process: int) -> bool:
+    """It was stopped (SIGSTOP), and waits to be told to go on."""
+    try:
+        with open(f"/proc/{process}/stat", "rb") as file:
+            return file.read().rpartition(b")")[2].split()[0] in (b"T", b"t")
+    except FileNotFoundError:
+        return False
 
 
 def _inherited() -> list[int]:
@@ -160,11 +194,12 @@ def _inherited() -> list[int]:
     return found
 
 
-def _at_most(value: int, hard: int) -> int:
+def at_most(value: int, hard: int) -> int:
+    """A limit that may be set where `hard` is the most."""
     return value if hard == resource.RLIM_INFINITY else min(value, hard)
 
 
-def _children() -> frozenset[int]:
+def children() -> frozenset[int]:
     """Processes that are ours, also those that became so when their parents ended."""
     try:
         os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
@@ -177,9 +212,9 @@ def _children() -> frozenset[int]:
     return frozenset(found)
 
 
-def _reap_strays(known: frozenset[int]) -> None:
+def reap_strays(known: frozenset[int]) -> None:
     """Kill what left the group. Whose parent dies becomes our child, so go on until none is new."""
-    while strays := _children() - known:
+    while strays := children() - known:
         for process in sorted(strays):
             with suppress(ProcessLookupError):
                 os.kill(process, signal.SIGKILL)

@@ -46,9 +46,12 @@ class Station:
         acks: Acks,
         changed: Ranges | None,
         ask: Callable[[Workshop], Verdict],
+        patience: int = 1,
     ) -> Verdict:
-        """What `ask` says of the image, once all is laid out."""
+        """What `ask` says of the image, once all is laid out; `patience`: programs have so many
+        times their time."""
         shop = self._shown(image, acks, changed)
+        shop.patience = patience
         if self._how is None:
             return ask(shop)
         if self._way is None:

@@ -6,8 +6,10 @@ the image it was given nor what it answers next. Offsets are those of the device
 
 - `ok`: recovery leaves what was promised.
 - `finding`: it does not.
-- `crash`: what recovers died of the state: a signal, an exception that is no assertion.
-- `hang`: it did not end in its time.
+- `crash`: what recovers died of the state: a signal, an exception that is no assertion, an end
+  without an answer.
+- `hang`: it did not end in its time, so the state was not judged.
+- `unstable`: asked again, it answered differently, so the state was not judged either (`again.py`).
 - `broken`: nothing was checked, because the checker could not be run.
 """
 
@@ -16,14 +18,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, get_args
 
 from crashsim.printable import LINES, printable
 
 if TYPE_CHECKING:  # checkers that run as commands begin without numpy
     from crashsim.engine.history import History
 
-Kind = Literal["ok", "finding", "crash", "hang", "broken"]
+Kind = Literal["ok", "finding", "crash", "hang", "unstable", "broken"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+UNJUDGED: tuple[Kind, ...] = ("hang", "unstable")  # they say nothing of the state
 Ranges = Sequence[tuple[int, int]]
 
 LONGEST_OUTCOME = 120  # characters

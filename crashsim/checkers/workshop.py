@@ -43,6 +43,7 @@ class Workshop:
         for path in (at, self.device.parent, self.acks, *(() if files else (self.files,))):
             self._watch.add(path)
         self._emptied = True  # by us: what the watch says next is not a checker's doing
+        self.patience = 1  # programs have so many times their time
         self.touched = False  # set it after writing to the image in a way that nobody watches
 
     def usable(self, image_bytes: int) -> bool:
@@ -73,7 +74,7 @@ class Workshop:
 
     def run(self, words: list[str], environment: Environment) -> Ended:
         """Run a program here."""
-        return self._launcher.run(words, environment, self._folder.work_fd)
+        return self._launcher.run(words, environment, self._folder.work_fd, self.patience)
 
     def close(self) -> None:
         """Remove it; in a process that inherited it, only let go of it."""

@@ -36,6 +36,8 @@ def to_json(found: Exploration, subject: Subject) -> dict[str, Any]:
         "planned": found.planned,
         "checked": found.checked,
         "failing": found.failing,
+        "timed_out": found.timed_out,
+        "unstable": found.unstable,
         "ungrouped": found.ungrouped,
         "outcomes": found.outcomes,
         "reached": found.reached,

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from crashsim.checkers.verdict import UNJUDGED
 from crashsim.engine.pages import unique_sorted
 from crashsim.engine.streams import I64
 from crashsim.errors import NothingExplored
@@ -94,8 +95,18 @@ class Exploration:
 
     @property
     def failing(self) -> int:
-        """States whose verdict is not ok."""
-        return self.checked - sum(epoch.verdicts.get("ok", 0) for epoch in self.epochs)
+        """States that the checker rejects."""
+        return self._with("finding") + self._with("crash")
+
+    @property
+    def timed_out(self) -> int:
+        """States that were not judged: the checker did not end in its time, twice."""
+        return self._with("hang")
+
+    @property
+    def unstable(self) -> int:
+        """States that were not judged: the checker gave different answers."""
+        return self._with("unstable")
 
     @property
     def outcomes(self) -> dict[str, int]:
@@ -109,18 +120,23 @@ class Exploration:
 
     @property
     def reached(self) -> bool:
-        """All planned states were checked, and every epoch has at least its two ends."""
+        """All planned states were checked and judged, and every epoch has at least its ends."""
         whole = len(self.epochs) == self.all_epochs and self.checked == self.planned
-        return whole and all(epoch.checked >= min(2, epoch.images) for epoch in self.epochs)
+        judged = not (self.timed_out or self.unstable)
+        return whole and judged and all(epoch.checked >= min(2, epoch.images) for epoch in self.epochs)
 
     @property
     def exit_code(self) -> int:
-        """130 interrupted, 1 something was found, 4 the budget ended before the coverage, 0."""
+        """130 interrupted, 1 something was found, 4 the budget ended before the coverage or states
+        were not judged, 0."""
         if self.interrupted:
             return 130
         if self.failing:
             return 1
         return 0 if self.reached else 4
+
+    def _with(self, kind: str) -> int:
+        return sum(epoch.verdicts.get(kind, 0) for epoch in self.epochs)
 
 
 def _ranked(counts: Iterable[dict[str, int]]) -> dict[str, int]:
@@ -165,11 +181,11 @@ def explore(
         except KeyboardInterrupt:
             interrupted = True
     grouping = Grouping(subject)
+    rejected = sorted(one for one in bad if one.kind not in UNJUDGED)
     if not causes:
-        grouping.ungrouped = len(bad)
+        grouping.ungrouped = len(rejected)
     elif not interrupted:
-        bad.sort()
-        grouping.take(bad, lambda epoch: work.plan(epoch, shares[epoch.number].states))
+        grouping.take(rejected, lambda epoch: work.plan(epoch, shares[epoch.number].states))
     span = subject.history.devices[subject.device]
     rules = subject.space.rules
     return Exploration(

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from crashsim import __version__
 from crashsim.checkers import Checker
+from crashsim.checkers.again import Confirmed
 from crashsim.checkers.builtin import RuleName, built_in
 from crashsim.checkers.command import Command
 from crashsim.checkers.filesystem import How
@@ -178,7 +179,7 @@ def _maker(
 
     def make() -> Checker:
         if spec.command is not None:
-            return Command(
+            command = Command(
                 spec.command,
                 time_limit_s=spec.time_limit_s,
                 memory_bytes=spec.memory_bytes,
@@ -187,12 +188,25 @@ def _maker(
                 how=spec.how,
                 paranoid=paranoid,
             )
+            return Confirmed(command)
         if spec.function is not None:
-            return Function(spec.function, folder=folder)
-        if spec.files_function is not None:
-            return FilesFunction(
-                spec.files_function, folder=folder, how=spec.how, paranoid=paranoid
+            function = Function(
+                spec.function,
+                time_limit_s=spec.time_limit_s,
+                memory_bytes=spec.memory_bytes,
+                folder=folder,
             )
+            return Confirmed(function)
+        if spec.files_function is not None:
+            of_files = FilesFunction(
+                spec.files_function,
+                time_limit_s=spec.time_limit_s,
+                memory_bytes=spec.memory_bytes,
+                folder=folder,
+                how=spec.how,
+                paranoid=paranoid,
+            )
+            return Confirmed(of_files)
         if spec.rule is None:
             raise UsageError("no checker was named")
         kind = experiment.resolved_devices()[device][1].kind

@@ -9,9 +9,9 @@ before the run, so equal images have equal digests in all epochs and in all proc
 from __future__ import annotations
 
 import math
-import mmap
 from collections.abc import Iterable, Iterator
 
+from crashsim.engine.shared import SharedImage
 from crashsim.states.atoms import Atom
 from crashsim.states.digest import PRIME, digest
 from crashsim.states.numbers import gray
@@ -22,11 +22,11 @@ Range = tuple[int, int]  # bytes [start, end)
 
 
 class Walker:
-    """Of `space.size_bytes` bytes, in memory that forked processes share. Enter an epoch first."""
+    """Of `space.size_bytes` bytes, in memory that can be shared. Enter an epoch first."""
 
     def __init__(self, space: Space) -> None:
         self._space = space
-        self._image = memoryview(mmap.mmap(-1, space.size_bytes))
+        self._image = memoryview(SharedImage(space.size_bytes))
         self._written: set[Range] = set()
         self._base = -1  # the epoch whose guaranteed content lies below; -1: before the run
         self._base_digest = 0

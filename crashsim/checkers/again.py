@@ -1,0 +1,71 @@
+"""Asking again before a state counts as failing.
+
+Contract: what is not ok is checked a second time, by a new process on a new copy, and counts only
+if the answer is the same. Different answers are `unstable`: they are about the checker, not about
+the state. When a time limit ended a check it is tried again with more time, because a machine that
+is busy is no answer either; only what is late then, too, is `hang`.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from crashsim.checkers.verdict import Acks, Checker, Ranges, Verdict, verdict
+
+PATIENCE = 4  # times the limit, for who was late
+
+
+class Askable(Checker, Protocol):
+    """A checker that can begin anew."""
+
+    def again(self, image: memoryview, acks: Acks, patience: int) -> Verdict:
+        """Check with nothing left of earlier checks, with `patience` times the time."""
+
+
+class Confirmed:
+    """A checker whose answers count."""
+
+    def __init__(self, checker: Askable) -> None:
+        self._checker = checker
+
+    def check(self, image: memoryview, acks: Acks, changed: Ranges | None = None) -> Verdict:
+        found = self._checker.check(image, acks, changed)
+        if found.kind == "ok":
+            return found
+        late: list[Verdict] = []
+        judged: list[Verdict] = []
+        while found.kind != "broken":
+            (late if found.kind == "hang" else judged).append(found)
+            enough = len(late) == 2 or len(judged) == 2
+            if enough or (judged and judged[0].kind == "ok"):
+                return _settled(judged, late)
+            found = self._checker.again(image, acks, PATIENCE if late else 1)
+        return found
+
+    def close(self) -> None:
+        self._checker.close()
+
+
+def _settled(judged: list[Verdict], late: list[Verdict]) -> Verdict:
+    """Two answers, or one and two that did not come, or one ok after one that was late."""
+    if not judged:
+        return late[-1]
+    first, then = judged[0], (judged[1:] or late)[-1:]
+    if first.kind == "ok" or _same(first, then[0]):
+        return first
+    return _unstable(first, then[0])
+
+
+def _same(one: Verdict, other: Verdict) -> bool:
+    return (one.kind, one.outcome) == (other.kind, other.outcome)
+
+
+def _unstable(first: Verdict, then: Verdict) -> Verdict:
+    parts = f"unstable: first {_named(first)}, then {_named(then)}"
+    told = [f"first: {first.kind} {first.outcome}", first.message]
+    told += [f"then: {then.kind} {then.outcome}", then.message]
+    return verdict("unstable", parts, "\n".join(line.strip() for line in told if line.strip()))
+
+
+def _named(one: Verdict) -> str:
+    return one.outcome or one.kind

@@ -1,0 +1,232 @@
+"""Our end of a keeper and its child (`keeper.py`): start, ask, listen, kill.
+
+Contract: the keeper is a program that is started here, so nothing is forked and nobody else's
+children are waited for. What either prints is read as it comes, so that it never has to wait; the
+first and the last bytes of it are kept.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import socket
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from crashsim.checkers.keeper import LONGEST_WORD
+from crashsim.checkers.spawn import PIPE_BYTES, shorten, signal_name
+from crashsim.checkers.verdict import NO_ACKS, Acks
+from crashsim.engine.shared import SharedImage
+from crashsim.errors import UsageError
+
+_BEGIN = (
+    "import json, sys; sys.path[:] = json.loads(sys.argv[1])['path'];"
+    "from crashsim.checkers.keeper import main; main()"
+)
+_IMPORT_S = 60.0  # a module that takes longer to import is given up
+_KEEPER_S = 10.0  # it only has to kill and to reap
+
+
+class Child:
+    """Who answers, and what it knows."""
+
+    def __init__(self, process: int, talk: socket.socket) -> None:
+        self.process = process
+        self.talk = talk
+        self._image: SharedImage | None = None
+        self._known = self._acks = NO_ACKS
+
+    def ask(self, word: bytes, image: SharedImage | None, acks: Acks) -> None:
+        """A question, and what it does not know yet. ConnectionError when it is gone."""
+        if image is not None and image is not self._image:
+            self._give(b"i", image.reading())
+            self._image = image
+        if acks is not self._acks:
+            self._give_acks(acks)
+        self.talk.send(word)
+
+    def _give_acks(self, acks: Acks) -> None:
+        known = self._known
+        common = min(known.count, acks.count)
+        if _parts(known.first(common)) != _parts(acks.first(common)):
+            common = 0
+        elif acks.count <= known.count:
+            common = known.count
+        rest = [common, acks.count, acks.labels[common:], list(acks.records[common:])]
+        fd = os.memfd_create("crashsim-acks", os.MFD_CLOEXEC)
+        with open(fd, "w", encoding="utf-8", closefd=False) as file:
+            json.dump(rest, file)
+        os.lseek(fd, 0, os.SEEK_SET)
+        self._give(b"a", fd)
+        self._acks = acks
+        if common < acks.count:
+            self._known = acks
+
+    def _give(self, word: bytes, fd: int) -> None:
+        try:
+            self.talk.send(word)
+            socket.send_fds(self.talk, [b"."], [fd])
+        finally:
+            os.close(fd)
+
+
+def _parts(acks: Acks) -> tuple[object, object]:
+    return acks.labels, tuple(acks.records)
+
+
+class Keeper:
+    """Of one function, in the process that made it."""
+
+    def __init__(self, name: str, folder: Path, memory_bytes: int) -> None:
+        self.child: Child | None = None
+        self._name = name
+        self._owner = os.getpid()
+        self._said = bytearray()
+        self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._out, out = os.pipe2(os.O_CLOEXEC)
+        os.set_blocking(self._out, False)
+        wanted = {
+            "name": name,
+            "folder": str(folder),
+            "memory_bytes": memory_bytes,
+            "owner": self._owner,
+            "control": theirs.fileno(),
+            "path": sys.path,
+        }
+        self._program = subprocess.Popen(
+            [sys.executable, "-c", _BEGIN, json.dumps(wanted)],
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=out,
+            pass_fds=[theirs.fileno()],
+            process_group=0,
+        )
+        theirs.close()
+        os.close(out)
+        self._poll = select.poll()
+        self._poll.register(self._control, select.POLLIN)
+        self._poll.register(self._out, select.POLLIN)
+
+    @property
+    def is_ours(self) -> bool:
+        """And not inherited."""
+        return self._owner == os.getpid()
+
+    @property
+    def is_usable(self) -> bool:
+        """Ours, and there."""
+        return self.is_ours and self._program.poll() is None
+
+    def start_child(self) -> None:
+        """UsageError when there is no such function."""
+        with suppress(ConnectionError):  # it has ended; it may have said why
+            self._control.send(b"f")
+        if not self._heard(time.monotonic() + _IMPORT_S):
+            raise UsageError(f"{self._name}: not imported after {_IMPORT_S:g} s")
+        try:
+            word, fds, _, _ = socket.recv_fds(self._control, LONGEST_WORD, 1)
+        except ConnectionError:
+            word, fds = b"", []
+        if word[:1] == b"u":
+            raise UsageError(word[1:].decode("utf-8", "replace"))
+        if not fds:
+            code = self._program.wait(_KEEPER_S)
+            how = f"killed by {signal_name(-code)}" if code < 0 else f"exit code {code}"
+            told = f"{self._name}: importing it ended the process ({how})"
+            raise UsageError("\n".join([told, self.output()]).strip())
+        talk = socket.socket(fileno=fds[0])
+        talk.set_inheritable(False)
+        self._poll.register(talk, select.POLLIN)
+        self.child = Child(int(word[1:]), talk)
+
+    def answer(self, end: float) -> bytes | None:
+        """What the child says until then: nothing if it has ended, None if its time is up."""
+        assert self.child is not None, "there is a child"
+        talk = self.child.talk.fileno()
+        while True:
+            ready = self._ready(end)
+            if talk in ready:
+                with suppress(ConnectionError):
+                    return os.read(talk, LONGEST_WORD)
+                return b""
+            if self._control.fileno() in ready:
+                return b""
+            if not ready:
+                return None
+
+    def kill_child(self) -> int | None:
+        """How it ended, as in `ended_child`."""
+        with suppress(ConnectionError):
+            self._control.send(b"k")
+        return self.ended_child()
+
+    def ended_child(self) -> int | None:
+        """Its exit code or minus the signal that killed it, once nothing of it is left; None if
+        it took the keeper with it."""
+        assert self.child is not None, "there is a child"
+        self._forget_child()
+        if self._heard(time.monotonic() + _KEEPER_S):
+            with suppress(ConnectionError):
+                word = self._control.recv(LONGEST_WORD)
+                if word[:1] == b"d":
+                    return int(word[1:])
+        self._program.kill()  # its child ends with it
+        self._program.wait()
+        return None
+
+    def forget_output(self) -> None:
+        self._said.clear()
+
+    def output(self) -> str:
+        """What was printed since it was forgotten."""
+        self._drain()
+        return self._said.decode("utf-8", "replace").strip()
+
+    def close(self) -> None:
+        """In a process that inherited it, only let go of it."""
+        if self.child is not None:
+            self._forget_child()
+        self._control.close()
+        os.close(self._out)
+        if self.is_ours:
+            try:
+                self._program.wait(_KEEPER_S)
+            except subprocess.TimeoutExpired:
+                self._program.kill()
+                self._program.wait()
+        else:
+            self._program.returncode = 0  # it is not ours to wait for
+
+    def _forget_child(self) -> None:
+        assert self.child is not None, "there is a child"
+        self._poll.unregister(self.child.talk)
+        self.child.talk.close()
+        self.child = None
+
+    def _heard(self, end: float) -> bool:
+        """Wait for a word of the keeper."""
+        while ready := self._ready(end):
+            if self._control.fileno() in ready:
+                return True
+        return False
+
+    def _ready(self, end: float) -> list[int]:
+        """What can be read; nothing when the time is up. What was printed is taken."""
+        left_ms = (end - time.monotonic()) * 1000
+        ready = [descriptor for descriptor, _ in self._poll.poll(max(left_ms, 0))]
+        if self._out in ready and not self._drain():
+            self._poll.unregister(self._out)  # the child and all that it started have closed it
+        return ready
+
+    def _drain(self) -> bool:
+        """Whether there may be more some time."""
+        with suppress(BlockingIOError):
+            new = os.read(self._out, PIPE_BYTES)
+            self._said += new
+            shorten(self._said)
+            return bool(new)
+        return True
