@@ -43,9 +43,9 @@ class Check(Part):
         description="The same, called with a folder of the image's files.",
     )
     time_limit: PositiveDuration = Field(
-        default=10_000_000_000, description="A program that takes longer hangs."
+        default=10_000_000_000, description="A check that takes longer is timed out."
     )
-    memory: Size = Field(default=1 << 30, description="What a program may use.")
+    memory: Size = Field(default=1 << 30, description="What a checker may use.")
 
     def contradictions(self) -> Iterator[Contradiction]:
         given = [self.rule, self.command, self.function, self.files_function]

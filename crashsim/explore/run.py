@@ -122,8 +122,9 @@ class Exploration:
     def reached(self) -> bool:
         """All planned states were checked and judged, and every epoch has at least its ends."""
         whole = len(self.epochs) == self.all_epochs and self.checked == self.planned
-        judged = not (self.timed_out or self.unstable)
-        return whole and judged and all(epoch.checked >= min(2, epoch.images) for epoch in self.epochs)
+        if not whole or self.timed_out or self.unstable:
+            return False
+        return all(epoch.checked >= min(2, epoch.images) for epoch in self.epochs)
 
     @property
     def exit_code(self) -> int:

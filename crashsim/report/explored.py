@@ -126,11 +126,24 @@ def verdict(one: Document) -> str:
     if not one["checked"]:
         return "no state was checked"
     if not one["failing"]:
-        return "all were accepted" + (f" ({outcomes})" if len(found) > 1 else "")
-    text = _rejected_text(one)
+        accepted = f"none was rejected, {told}" if (told := unjudged(one)) else "all were accepted"
+        return accepted + (f" ({outcomes})" if len(found) > 1 else "")
+    text = ", ".join(part for part in (_rejected_text(one), unjudged(one)) if part)
     if one["ungrouped"]:
         text += f" ({some(one['ungrouped'], 'state')} in none of them)"
     return f"{text}; outcomes: {outcomes}"
+
+
+def unjudged(one: Document) -> str:
+    """States that were checked and say nothing, and why; '' without any."""
+    late, unstable = one.get("timed_out", 0), one.get("unstable", 0)
+    why = []
+    if late:
+        why.append(f"in {late:,} the checker was not done in its time, nor in four times as much")
+    if unstable:
+        why.append(f"in {unstable:,} it answered differently when it was asked again")
+    were = "was" if late + unstable == 1 else "were"
+    return f"{late + unstable:,} {were} not judged: {' and '.join(why)}" if why else ""
 
 
 def _rejected_text(one: Document) -> str:
@@ -154,7 +167,8 @@ def verdict_lines(results: Results) -> list[str]:
     if short := [case for case in results.cases if uncovered(case)]:
         where = f"{some(len(short), 'case')}: {printable(short[0].name)}"
         lines.append(f"Not enough was explored ({where}): {UNCOVERED}.")
-    if fine := [one for _, one in found if one["checked"] and not one["failing"]]:
+    accepted = (one for _, one in found if one["checked"] and not one["failing"])
+    if fine := [one for one in accepted if not unjudged(one)]:
         checked = sum(one["checked"] for one in fine)
         where = f" in {some(len(fine), 'case')}" if len(results.cases) > 1 else ""
         lines.append(

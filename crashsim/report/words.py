@@ -81,7 +81,7 @@ def _value(part: str) -> str:
     return _KEYS.sub("", part.strip())
 
 
-UNCOVERED = "the budget ended before all the states that it was for were checked"
+UNCOVERED = "not every state that the budget was for was checked and judged"
 
 
 def uncovered(case: CaseResult) -> bool:
