@@ -37,8 +37,9 @@ SOME_REQUESTS = 400
 def loops_work() -> bool:
     """Tried in a process of its own: it changes its mounts."""
     code = (
-        "import pathlib, tempfile; from crashsim.checkers.loop import attach_loop, own_mounts;"
-        "own_mounts(); file = tempfile.NamedTemporaryFile(); file.truncate(1 << 20);"
+        "import pathlib, tempfile; from crashsim.checkers.loop import attach_loop;"
+        "from crashsim.checkers.mounts import own_mounts;"
+        "own_mounts([]); file = tempfile.NamedTemporaryFile(); file.truncate(1 << 20);"
         "attach_loop(pathlib.Path(file.name))"
     )
     return subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
@@ -213,7 +214,7 @@ def test_a_killed_process_leaves_no_mount_and_no_loop_device(prefix: str) -> Non
         "import sys, crashsim.checkers.folder as folder; folder._PREFIX = sys.argv[1]\n"
         "from crashsim.checkers.python import FilesFunction\n"
         "from tests.checkers_support import ACKS, after_requests\n"
-        "checker = FilesFunction('tests.test_checkers_files:kills_its_process', how='loop')\n"
+        "checker = FilesFunction('tests.test_checkers_files:kills_its_user', how='loop')\n"
         "checker.check(after_requests('sqlite-wal-full', 400)[0], ACKS)\n"
     )
     root = Path(__file__).parents[1]
@@ -228,10 +229,11 @@ def test_a_killed_process_leaves_no_mount_and_no_loop_device(prefix: str) -> Non
     sweep()
 
 
-def kills_its_process(folder: Path, acks: object) -> None:
-    """Dies in the middle of a check, with everything mounted."""
+def kills_its_user(folder: Path, acks: object) -> None:
+    """Who asks dies in the middle of a check, with everything mounted."""
     assert (folder / "app.db").exists()
-    os.kill(os.getpid(), 9)
+    keeper = Path(f"/proc/{os.getppid()}/stat").read_text()
+    os.kill(int(keeper.rpartition(")")[2].split()[1]), 9)
 
 
 def test_where_there_is_no_way_to_the_files_the_user_is_told(
@@ -246,7 +248,7 @@ def test_where_there_is_no_way_to_the_files_the_user_is_told(
 
 @has_e2fsprogs
 def test_without_privileges_files_are_unpacked(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refused() -> None:
+    def refused(needs: object) -> None:
         raise PermissionError(1, "Operation not permitted")
 
     monkeypatch.setattr("crashsim.checkers.filesystem.own_mounts", refused)

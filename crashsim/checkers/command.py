@@ -56,11 +56,13 @@ class Command:
         """`device`: the guest's name of the device, for `{device}`. `folder`: where files that the
         command names are looked for; by default where we are. UsageError for a command that is
         none."""
-        self._words = _words(template, (folder or Path.cwd()).absolute())
+        where = (folder or Path.cwd()).absolute()
+        self._words = _words(template, where)
         self._time_limit_s = time_limit_s
         wants_files = any("mnt" in named(word) for word in self._words)
+        needs = [where, *(Path(word) for word in self._words if word.startswith(os.sep))]
         self._station = Station(
-            time_limit_s, memory_bytes, device, how if wants_files else None, paranoid
+            time_limit_s, memory_bytes, device, how if wants_files else None, paranoid, needs
         )
         self._filled: tuple[Workshop, list[str], Environment] | None = None
 

@@ -18,8 +18,10 @@ import errno
 import os
 import shutil
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import Literal, Protocol
 
 from crashsim.checkers.folder import empty
@@ -27,10 +29,10 @@ from crashsim.checkers.loop import (
     attach_loop,
     forget_cached,
     mount,
-    own_mounts,
     unmount,
     unmount_lazily,
 )
+from crashsim.checkers.mounts import own_mounts
 from crashsim.checkers.spawn import Ended
 from crashsim.checkers.verdict import Verdict, verdict
 from crashsim.checkers.workshop import Workshop
@@ -60,12 +62,13 @@ class Way(Protocol):
     def close(self) -> None: ...
 
 
-def choose(how: How, shop: Workshop) -> Way:
-    """A way that works here for the image that is laid out. UsageError when there is none."""
+def choose(how: How, shop: Workshop, needs: Sequence[Path]) -> Way:
+    """A way that works here for the image that is laid out; `needs`: files and folders that the
+    checker must be able to see. UsageError when there is none."""
     if how == "debugfs":
         return Unpacked()
     try:
-        return LoopMount(shop)
+        return LoopMount(shop, needs)
     except OSError as error:
         reason = f"loop devices cannot be mounted here ({error.strerror})"
     if how == "loop":
@@ -81,9 +84,9 @@ class LoopMount:
 
     name = "loop"
 
-    def __init__(self, shop: Workshop) -> None:
+    def __init__(self, shop: Workshop, needs: Sequence[Path]) -> None:
         """OSError where it is not allowed."""
-        own_mounts()
+        own_mounts([*needs, shop.files])
         self._kind = _kind_of(shop)
         self._loop, self._device = attach_loop(shop.image.path)
 

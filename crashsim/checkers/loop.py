@@ -1,8 +1,7 @@
 """Loop devices and mounts, by system calls: a program for each would cost more than the mount.
 
-Contract: what is mounted here is seen by this process and its children only (`own_mounts`), and a
-loop device is let go by the kernel when its last user closes it. So nothing outlives the process.
-Every function raises OSError.
+Contract: a loop device is let go by the kernel when its last user closes it. So nothing outlives a
+process that has mounts of its own (`mounts.py`). Every function raises OSError.
 """
 
 from __future__ import annotations
@@ -15,20 +14,13 @@ from pathlib import Path
 
 from crashsim.checkers.watch import called, libc
 
-_CLONE_NEWNS = 0x20000
-_MS_NOSUID, _MS_NODEV, _MS_NOATIME, _MS_REC, _MS_PRIVATE = 0x2, 0x4, 0x400, 0x4000, 0x40000
+_MS_NOSUID, _MS_NODEV, _MS_NOATIME = 0x2, 0x4, 0x400
 _MNT_DETACH = 2
 _LOOP_CTL_GET_FREE, _LOOP_CONFIGURE, _BLKFLSBUF = 0x4C82, 0x4C0A, 0x1261
 _LO_FLAGS_AUTOCLEAR = 4
 # struct loop_config: fd, block size, struct loop_info64 (its flags are at byte 52), reserved.
 _CONFIG = struct.Struct("<II52xI176x64x")
 _ATTEMPTS = 100
-
-
-def own_mounts() -> None:
-    """Give this process mounts of its own, once; what others mount later stays theirs."""
-    called(libc.unshare(_CLONE_NEWNS))
-    called(libc.mount(None, b"/", None, _MS_REC | _MS_PRIVATE, None))
 
 
 def attach_loop(path: Path) -> tuple[int, Path]:

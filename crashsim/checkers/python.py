@@ -56,8 +56,9 @@ class FilesFunction:
         paranoid: bool = False,
     ) -> None:
         """As for `Function`."""
-        self._contained = Contained(name, folder or Path.cwd(), time_limit_s, memory_bytes)
-        self._station = Station(time_limit_s, memory_bytes, DEVICE, how, paranoid)
+        where = folder or Path.cwd()
+        self._contained = Contained(name, where, time_limit_s, memory_bytes)
+        self._station = Station(time_limit_s, memory_bytes, DEVICE, how, paranoid, [where])
         self._shop: Workshop | None = None
 
     @property

@@ -6,7 +6,7 @@ the workshop anew.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from crashsim.checkers.filesystem import How, Way, choose, close_quietly
@@ -24,14 +24,22 @@ class Station:
     """Lays out one image after another; `how` is None for a checker that wants no files."""
 
     def __init__(
-        self, time_s: float, memory_bytes: int, device: str, how: How | None, paranoid: bool = False
+        self,
+        time_s: float,
+        memory_bytes: int,
+        device: str,
+        how: How | None,
+        paranoid: bool = False,
+        needs: Sequence[Path] = (),
     ) -> None:
-        """`paranoid`: before each question all of the image's copy is compared with it."""
+        """`paranoid`: before each question all of the image's copy is compared with it. `needs`:
+        files and folders that the checker must be able to see."""
         self._time_s = time_s
         self._memory_bytes = memory_bytes
         self._device = Path(device).name or DEVICE
         self._how = how
         self._paranoid = paranoid
+        self._needs = needs
         self._shop: Workshop | None = None
         self._way: Way | None = None
 
@@ -55,7 +63,7 @@ class Station:
         if self._how is None:
             return ask(shop)
         if self._way is None:
-            self._way = choose(self._how, shop)
+            self._way = choose(self._how, shop, self._needs)
         way = self._way
         try:
             told = way.lay_out(shop)
