@@ -95,7 +95,7 @@ class Contained:
         if keeper.child is None:
             try:
                 keeper.start_child()
-            except BaseException:
+            except BaseException:  # also an interrupt: no half-made keeper stays
                 self.close()
                 raise
         return keeper

@@ -23,7 +23,7 @@ class SharedImage(mmap.mmap):
             os.ftruncate(fd, size_bytes)
             fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
             image = super().__new__(cls, fd, size_bytes)
-        except BaseException:
+        except BaseException:  # whatever it is, the descriptor does not stay open
             os.close(fd)
             raise
         image._fd = fd
