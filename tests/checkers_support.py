@@ -87,7 +87,8 @@ def loops(prefix: str) -> list[str]:
 
 def own_prefix(monkeypatch: pytest.MonkeyPatch) -> str:
     """Of the private folders of this test alone: other tests may run at the same time."""
-    unique = f"crashsim-checker-{uuid.uuid4().hex}-"
+    # Not one that begins with what is usual: others would remove what a killed process left.
+    unique = f"crashsim-of-a-test-{uuid.uuid4().hex}-"
     monkeypatch.setattr("crashsim.checkers.folder._PREFIX", unique)
     return unique
 
