@@ -4,6 +4,7 @@ ends."""
 from __future__ import annotations
 
 import re
+import shlex
 import shutil
 import subprocess
 from dataclasses import replace
@@ -92,6 +93,10 @@ def test_a_flush_is_never_offered_for_what_had_not_left_the_guest(program: Progr
     assert "What it promises was still in the guest's memory" in said
     assert "No flush of the device, and no disk, can replace the sync" in said
     assert "ends it: " not in said
+    words = [*shlex.split(found.command)[1:], "--output", str(program.runs), "--workers", "1"]
+    assert program(*words).code == 1
+    (finding,) = program.results()["cases"][0]["exploration"]["findings"]
+    assert finding["outcome"] == "lost"
 
 
 def test_what_never_came_is_told_as_that(program: Program) -> None:
