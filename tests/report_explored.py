@@ -74,7 +74,7 @@ def finding(**changed: Any) -> dict[str, Any]:
     plain = {
         "kind": "finding",
         "outcome": "hole",
-        "message": "record 1 is not there, record 2 is",
+        "message": "exit code 1\nrecord 1 is not there, record 2 is",
         "states": 30,
         "epochs": 1,
         "story": STORY,
@@ -83,11 +83,17 @@ def finding(**changed: Any) -> dict[str, Any]:
         "cut_ns": 2 * MILLISECOND,
         "acks": 1,
         "acknowledgement": 0,
-        "end": "newest",
         "changes": [[4, 0]],
         "minimal": True,
         "kept": [],
         "lost": [],
+        "remedy": {
+            "why": "flush-before-write",
+            "after": 1,
+            "before": 2,
+            "first_ns": 2200,
+            "last_ns": 3000,
+        },
         "digest": "ab12",
         "original": {"epoch": 0, "place": 3, "kind": "pair", "kept_atoms": 6, "atoms": 9},
         "picture": picture(),
@@ -130,7 +136,7 @@ def exploration(*epochs: dict[str, Any], **changed: Any) -> dict[str, Any]:
     images = sum(one["images"] or 10**400 for one in epochs)
     large = epoch(0, images, 1)
     plain = {
-        "schema": 1,
+        "schema": 2,
         "device": "pmem0",
         "host": "any-host",
         "atom_bytes": 512,

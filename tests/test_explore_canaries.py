@@ -5,19 +5,21 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 import pytest
 
-from crashsim.checkers import Acks, Verdict
+from crashsim.checkers import Acks
+from crashsim.experiment.model import Experiment
 from crashsim.explore import findings
 from crashsim.explore.bench import Subject
 from crashsim.explore.budget import Budget
 from crashsim.explore.findings import Finding
+from crashsim.explore.picture import picture
 from crashsim.explore.plan import Step
 from crashsim.explore.run import Exploration, explore
-from crashsim.explore.story import Involved, tell
-from crashsim.states import Epoch, Rules
+from crashsim.explore.saved import saved
+from crashsim.explore.wiring import CheckerSpec, open_subject
+from crashsim.states import Rules
 from tests.explore_support import Flush, Item, Judge, Judged, Mark, Write, subject
 from tests.states_support import Flush as Flushed
 from tests.states_support import run_of, space_of
@@ -89,7 +91,7 @@ def test_a_log_that_forgets_to_sync_its_checksum_loses_the_record_it_acknowledge
     assert finding.outcome == "lost acknowledged record"
     assert [one.lost_write for one in finding.lost] == [1] and not finding.kept
     assert finding.ack == 0
-    assert "acknowledgement 'record 0'" in finding.story[2]
+    assert "acknowledgement 'record 0'" in finding.story[-2]
     assert "after write 1 and completed before that acknowledgement" in finding.story[-1]
 
 
@@ -195,32 +197,64 @@ def test_what_never_reached_the_disk_is_not_laid_to_a_write_that_was_lost() -> N
     first, second = found.findings
     assert (first.kept, first.lost) == ((), ()) and first.states == 2 and first.epochs == 1
     assert "still in the guest's memory" in first.story[-1]
+    one = subject([Write(0, b"1"), Flush(), Mark("one"), *late], judge_two)
+    assert first.story[1].startswith("All that had reached the disk by then survived")
+    assert {row["kept"] for row in picture(first, one)["rows"]} == {1}  # and none is drawn as lost
     assert [one.lost_write for one in second.lost] == [2] and second.epochs == 1
 
 
+def test_a_storys_writes_its_acknowledgement_and_its_message_are_those_of_one_state() -> None:
+    """Everything fails that is not whole: the state is the one that lost least."""
+    experiment = Experiment.model_validate(
+        {
+            "name": "log",
+            "device": {"size": "4MiB"},
+            "guest": {"file_system": "none"},
+            "workload": {
+                "kind": "write-ahead-log",
+                "table_size": "64KiB",
+                "records": 100,
+                "acknowledge": "before-sync",
+            },
+            "sync": {"call": "fsync", "every": "100 records"},
+        }
+    )
+    opened = open_subject(experiment, CheckerSpec(rule="acknowledged"), ANY_HOST)
+    (finding,) = explore(opened.subject, Budget(300), seed=1).findings
+    (lost,) = [one.write for one in finding.account if one.fate == "lost"]
+    assert finding.message.startswith(f"1 lost, the first: write {lost},")
+    assert f"Write {lost} (256 B" in finding.story[1]
+    assert f"acknowledgement of write {lost}," in finding.story[-2]
+    assert f"A flush of the device after write {lost} " in finding.story[-1]
+    assert [choice.write for choice in saved(finding, opened.subject, {}, {}, {}).choices]
+
+
 def test_a_flush_that_was_not_waited_for_is_named() -> None:
-    history = subject([Write(0, b"1"), Flush(), Write(4096, b"2"), Mark("one")], judge_two).history
-    late = replace(history, flush_ack_ns=history.store_t_ns[1:] + 500)
-    words = tell(late, 0, EPOCH, Verdict("finding", "lost"), (kept(1),), (lost(0),), -1, 1)
-    assert "completed before write 1 would have forbidden it; the one submitted at" in words[-1]
-    assert words[-1].endswith("too late.")
-
-
-EPOCH = Epoch(0, 0, 10**9, 0, (), 1, 1)
-
-
-def kept(row: int) -> Involved:
-    return Involved(4096 * row, 4096 * row, b"x", row, row, -1, -1)
-
-
-def lost(row: int) -> Involved:
-    return Involved(4096 * row, 4096 * row, b"x", -1, -1, row, row)
+    history = run_of([(10, 0, 512), (200, 4096, 512)], [Flushed(100, 300)], end_ns=1000)
+    bad: Judge = lambda image, acks: "lost" if image[4096] and not image[0] else ""  # noqa: E731
+    one = Subject(history, 0, space_of(history), lambda: Judged(bad))
+    (finding,) = explore(one, BUDGET, seed=1).findings
+    words = finding.story[-1]
+    assert "completed before write 1 would have forbidden it; the one submitted at 100 ns" in words
+    assert words.endswith("was acknowledged at 300 ns, too late.")
 
 
 def test_an_order_that_only_recovery_can_mend_is_told_as_such() -> None:
-    history = subject([Write(0, b"1"), Write(4096, b"2"), Mark("one")], judge_two).history
-    words = tell(history, 0, EPOCH, Verdict("finding", "lost"), (kept(0),), (lost(1),), -1, 1)
-    assert words[-1].startswith("No flush forbids it")
+    judge: Judge = lambda image, acks: "bad" if image[0] and not image[4096] else ""  # noqa: E731
+    finding = the_finding(run([Write(0, b"1"), Write(4096, b"2"), Mark("one")], judge))
+    assert finding.story[-1].startswith(
+        "No flush forbids it: with all kept that was made before write 1 and nothing after"
+    )
+
+
+def test_what_goes_wrong_only_after_a_loss_is_not_said_to_be_any_disks() -> None:
+    """Without write 0 all is well as long as nothing else is there; no single write is to blame."""
+    items = [Write(4096 * n, b"1") for n in range(3)]
+    odd: Judge = lambda image, acks: (  # noqa: E731
+        "bad" if not image[0] and (image[4096] + image[8192] != 49) else ""
+    )
+    stories = [finding.story[-1] for finding in run([*items], odd).findings]
+    assert stories and not any("No flush" in words for words in stories[1:])
 
 
 # Three fields and a flag in one line, the flag first (PMDK's pmreorder_simple).
@@ -257,20 +291,19 @@ def last_words(items: Sequence[Item], bad: Callable[[memoryview], bool]) -> str:
 def test_a_part_of_an_old_version_is_told_as_torn_whatever_else_is_kept() -> None:
     items = [Write(0, b"1" * 1024), Write(0, b"2" * 1024)]
     told = last_words(items, lambda image: image[0] == 49 and image[512] != 49)
-    assert "Write 0 is torn" in told
-    assert told.endswith("It fails whatever else is kept or lost.")
+    assert "Write 1 is torn" in told
 
 
 def test_an_old_version_that_must_not_survive_is_no_matter_of_flushes() -> None:
     items = [Write(0, b"1" * 512), Write(0, b"2" * 512)]
     told = last_words(items, lambda image: image[0] == 49)
-    assert "write 0 must not survive without the later one" in told
+    assert "with all kept that was made before write 1 and nothing after, it fails, too" in told
 
 
 def test_a_version_whose_bytes_were_stored_again_is_the_newest_one() -> None:
     items: list[Item] = [Write(0, bytes([letter]) * 512) for letter in b"121"]
     told = last_words([*items, Flush(), Write(0, b"3")], lambda image: image[0] == 49)
-    assert "fails even with all that had reached the disk by then" in told
+    assert told.startswith("Either recovery is wrong, or it needs what was still in the guest's")
 
 
 @pytest.mark.parametrize("lost", [True, False])
@@ -292,17 +325,18 @@ def test_a_story_tells_of_writes_that_were_made_before_its_cut_and_of_what_fails
     grouping.take([findings.Bad(1, 1, "finding", "bad")], lambda _: iter(states))
     (found,) = grouping.findings()
     assert found.epoch == 1 and [one.kept_write for one in found.kept] == [1]
-    assert [one.lost_write for one in found.lost] == ([4] if lost else [])
+    assert [one.lost_write for one in found.lost] == ([3, 4] if lost else [3])
 
 
 def test_what_fails_with_everything_kept_is_told_so() -> None:
     items: list[Item] = [Write(0, b"1" * 512), Flush(), Write(0, b"2" * 512)]
     told = last_words(items, lambda image: image[0] == 49)
-    assert "fails even with all that had reached the disk by then" in told
-    history = subject(items, judge_two).history
-    history.facts["recorded"] = False  # a workload's stores reach the device at once
-    words = tell(history, 0, EPOCH, Verdict("finding", "bad"), (), (), -1, 1)
-    assert "fails even with everything kept that was stored" in words[-1]
+    assert told.startswith("Either recovery is wrong, or it needs what was still in the guest's")
+    bad: Judge = lambda image, acks: "bad" if image[0] == 49 else ""  # noqa: E731
+    one = subject(items, bad)
+    one.history.facts["recorded"] = False  # a workload's stores reach the device at once
+    finding = explore(one, BUDGET, seed=1).findings[0]
+    assert "fails even with everything kept that was stored" in finding.story[-1]
 
 
 def test_a_finding_that_was_not_shrunk_to_the_end_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

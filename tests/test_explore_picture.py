@@ -68,7 +68,7 @@ def test_a_torn_write_is_told_in_runs_of_its_parts() -> None:
     row = found["rows"][0]
     assert (row["kept"], row["lost"], row["torn"]) == (0, 0, 1)
     assert row["length"] == 4 * SECTOR
-    assert row["runs"] == [[0, SECTOR, SECTOR], [SECTOR, 3 * SECTOR, 0]]
+    assert row["runs"] == [[0, 3 * SECTOR, 3 * SECTOR], [3 * SECTOR, SECTOR, 0]]
 
 
 def test_a_write_in_many_pieces_is_told_in_a_bounded_number_of_runs() -> None:

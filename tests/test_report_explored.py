@@ -186,7 +186,8 @@ def test_the_page_has_coverage_outcomes_stories_and_pictures() -> None:
     assert "Finding 1: hole (30 states in 1 epoch)" in said
     for line in explorations.STORY:
         assert line in said.replace("&#39;", "'")
-    assert "The checker: record 1 is not there, record 2 is" in said
+    assert "The checker: exit code 1 record 1 is not there, record 2 is" in said
+    assert "exit code 1<br>record 1" in text  # never a literal \\n
     assert f"Again, in this folder: crashsim replay {explorations.FILE}" in said
     assert "1 0 ns 1 ms 0 9 512 100 19.5 % 30 none 1, all 1, random 98" in said
     assert "2 1 ms 2 ms 1 2 4 4 100 % 0 none none 1, all 1, random 2" in said

@@ -1,10 +1,12 @@
 """From thousands of failing states to the few causes behind them.
 
-Contract: states are taken in order. One that shows the pattern of a finding with the same verdict
-and outcome counts for it; where the pattern is empty, one whose epoch fails alike at both ends. Any
-other is shrunk; its cause is a finding of its own unless one of the same pattern is known. For each
-outcome only so many states are shrunk; what fits nowhere after that is counted as ungrouped. A
-finding is moved to the earliest epoch in which the same choice fails in the same way.
+Contract: states are taken in order. One that shows the pattern of a finding with the same kind of
+outcome counts for it; where the pattern is empty, one whose epoch fails alike at both ends. Any
+other is shrunk; its cause is a finding of its own unless it is one of a known one: the same flush
+would forbid both, or nothing would for the same reason. For each outcome only so many states are
+shrunk; what fits nowhere after that is counted as ungrouped. A finding is moved to the earliest
+epoch in which the same choice fails in the same way, and shrunk once more there. All that is said
+of it is of the state that it then has.
 """
 
 from __future__ import annotations
@@ -19,11 +21,13 @@ from typing import NamedTuple
 import numpy as np
 
 from crashsim.checkers import Verdict
+from crashsim.explore.account import Ledger, Told
 from crashsim.explore.bench import Bench, Subject
-from crashsim.explore.plan import Step, as_choices, as_versions, newest
+from crashsim.explore.outcomes import normal, outcome_of
+from crashsim.explore.plan import Step, Versions, as_choices, as_versions, newest
 from crashsim.explore.roles import Fates, Mask, Pattern, Roles
-from crashsim.explore.shrink import Cause, Shrunken, find_cause
-from crashsim.explore.story import Involved, involved, tell
+from crashsim.explore.shrink import Cause, find_cause
+from crashsim.explore.story import Involved, Remedy, Scene, Teller, kept_atom, lost_atom
 from crashsim.states import Choices, Epoch
 
 CHECKS_EACH = 400  # to shrink one state
@@ -57,9 +61,10 @@ class Original:
 class Finding:
     """One cause. Times ns, offsets those of the device.
 
-    `choices` are those of the shrunken state, which all in all holds `end` but for `changes` atoms;
-    `kept` and `lost` are what it takes; `ack`: the number of the acknowledgement without which the
-    state would be fine, -1 if it never is; `digest`: of the image."""
+    `choices` are those of its state, in which all is newest but for the atoms `changes`, told in
+    `lost`; `kept`: what survived of it, and is enough for it to fail; `account`: what became of
+    each write; `ack`: the number of the acknowledgement without which the state would be fine, -1
+    if it never is; `digest`: of the image; `message`: what the checker said of that image."""
 
     kind: str
     outcome: str
@@ -68,13 +73,14 @@ class Finding:
     first_ns: int
     cut_ns: int
     acks: int
-    end: str
     changes: Choices
     choices: Choices
     minimal: bool
     kept: tuple[Involved, ...]
     lost: tuple[Involved, ...]
+    account: tuple[Told, ...]
     ack: int
+    remedy: Remedy
     digest: int
     original: Original
     story: tuple[str, ...]
@@ -82,22 +88,50 @@ class Finding:
     epochs: int = 0
 
 
+Key = tuple[str, str]  # kind of verdict, normal outcome
+
+
 @dataclass(slots=True)
 class _Group:
     finding: Finding
-    pattern: Pattern
+    patterns: list[Pattern]
+    first_ns: int  # a flush in between forbids the states of all
+    last_ns: int
     states: int = 0
     epochs: set[int] = field(default_factory=set)
+
+    def takes(self, remedy: Remedy, pattern: Pattern) -> bool:
+        """A cause of that remedy and pattern is this one."""
+        mine = self.finding.remedy
+        if mine.why != remedy.why:
+            return False
+        if mine.why == "torn":
+            return any(pattern.torn == one.torn for one in self.patterns)
+        if mine.why != "flush-before-write" or pattern in self.patterns:
+            return True
+        return max(self.first_ns, remedy.first_ns) <= min(self.last_ns, remedy.last_ns)
+
+    def add(self, remedy: Remedy, pattern: Pattern) -> None:
+        """It takes a cause."""
+        if pattern not in self.patterns:
+            self.patterns.append(pattern)
+        first_ns = max(self.first_ns, remedy.first_ns)
+        last_ns = min(self.last_ns, remedy.last_ns)
+        if first_ns <= last_ns:
+            self.first_ns, self.last_ns = first_ns, last_ns
 
 
 class Grouping:
     """Findings so far."""
 
     def __init__(self, subject: Subject) -> None:
+        history, device, rules = subject.history, subject.device, subject.space.rules
         self._subject = subject
-        self._roles = Roles(subject.history)
+        self._roles = Roles(history)
         self._groups: list[_Group] = []
-        self._shrunk: Counter[tuple[str, str]] = Counter()
+        self._shrunk: Counter[Key] = Counter()
+        self._ledger: Ledger | None = None  # made for the first finding
+        self._teller = Teller(history, device, rules.host)
         self.ungrouped = 0
 
     def findings(self) -> Iterator[Finding]:
@@ -139,13 +173,11 @@ class Grouping:
             [as_versions(step.choices, len(epoch.atoms)) for _, step in part], dtype=np.int64
         )
         fates = Fates(epoch, self._roles, self._subject.history.store_write, versions)
-        keys = [(entry.kind, entry.outcome) for entry, _ in part]
+        keys = [_key(entry.kind, entry.outcome) for entry, _ in part]
         for key in dict.fromkeys(keys):
             waiting = np.array([one == key for one in keys])
             for group in self._of(key):
-                if group.pattern.is_empty and not _fails_throughout(bench, number, key):
-                    continue
-                self._count(group, number, waiting, fates)
+                self._count(bench, group, number, waiting, fates)
             while waiting.any():
                 first = int(waiting.argmax())
                 if self._shrunk[key] >= SHRUNK_EACH or self._shrunk.total() >= SHRUNK_IN_ALL:
@@ -156,128 +188,155 @@ class Grouping:
                 waiting[first] = False
                 group.states += 1
                 group.epochs.add(number)
-                self._count(group, number, waiting, fates)
+                self._count(bench, group, number, waiting, fates)
 
-    def _of(self, key: tuple[str, str]) -> list[_Group]:
-        return [g for g in self._groups if (g.finding.kind, g.finding.outcome) == key]
+    def _of(self, key: Key) -> list[_Group]:
+        return [g for g in self._groups if _key(g.finding.kind, g.finding.outcome) == key]
 
-    def _count(self, group: _Group, number: int, waiting: Mask, fates: Fates) -> None:
-        """Take those out of `waiting` that show the group's pattern."""
-        shown = waiting & fates.show(group.pattern)
-        count = int(shown.sum())
-        if count:
-            group.states += count
-            group.epochs.add(number)
-            waiting &= ~shown
+    def _count(self, bench: Bench, group: _Group, number: int, waiting: Mask, fates: Fates) -> None:
+        """Take those out of `waiting` that show a pattern of the group's."""
+        key = _key(group.finding.kind, group.finding.outcome)
+        for pattern in group.patterns:
+            if not waiting.any():
+                return
+            if pattern.is_empty and not _fails_throughout(bench, number, key):
+                continue
+            shown = waiting & fates.show(pattern)
+            count = int(shown.sum())
+            if count:
+                group.states += count
+                group.epochs.add(number)
+                waiting &= ~shown
 
     def _shrink(self, bench: Bench, number: int, bad: Bad, step: Step) -> _Group:
         """The group of the state's cause, new or known."""
-        key = bad.kind, bad.outcome
-        epoch = bench.enter(number)
-
-        def fails(choices: Choices) -> bool:
-            return _fails(bench, choices, key)
-
-        cause = find_cause(epoch.atoms, step.choices, fails, CHECKS_EACH)
-        store_write = self._subject.history.store_write
-        kept = tuple(involved(epoch.atoms[n], v, store_write) for n, v in cause.kept)
-        lost = tuple(involved(epoch.atoms[n], v, store_write) for n, v in cause.lost)
+        key = _key(bad.kind, bad.outcome)
+        atoms = bench.enter(number).atoms
+        original = Original(number, bad.place, step.kind, len(step.choices), len(atoms))
+        cause = self._cause(bench, number, step.choices, key)
+        number, cause = self._earliest(bench, number, cause, key)
+        finding = self._finding(bench, number, cause, key, original)
         pattern = self._roles.pattern(
-            (one.kept_write for one in kept), (one.lost_write for one in lost)
+            (one.kept_write for one in finding.kept), (one.lost_write for one in finding.lost)
         )
+        remedy = finding.remedy
         for group in self._of(key):
-            if group.pattern == pattern:
+            if group.takes(remedy, pattern):
+                group.add(remedy, pattern)
                 return group
-        original = Original(number, bad.place, step.kind, len(step.choices), len(epoch.atoms))
-        number, state = self._earliest(bench, number, cause, kept, lost, key)
-        finding = self._finding(bench, number, state, (kept, lost), original, key, cause.minimal)
-        group = _Group(finding, pattern)
+        group = _Group(finding, [pattern], remedy.first_ns, remedy.last_ns)
         self._groups.append(group)
         return group
 
-    def _earliest(
-        self,
-        bench: Bench,
-        number: int,
-        cause: Cause,
-        kept: tuple[Involved, ...],
-        lost: tuple[Involved, ...],
-        key: tuple[str, str],
-    ) -> tuple[int, Shrunken]:
+    def _cause(self, bench: Bench, number: int, state: Choices, key: Key) -> Cause:
+        atoms = bench.enter(number).atoms
+        return find_cause(atoms, state, lambda one: _fails(bench, one, key), CHECKS_EACH)
+
+    def _halves(
+        self, epoch: Epoch, cause: Cause
+    ) -> tuple[tuple[Involved, ...], tuple[Involved, ...]]:
+        """Atoms kept and lost."""
+        store_write = self._subject.history.store_write
+        return (
+            tuple(kept_atom(epoch.atoms[n], v, store_write) for n, v in cause.kept),
+            tuple(lost_atom(epoch.atoms[n], v, store_write) for n, v in cause.lost),
+        )
+
+    def _earliest(self, bench: Bench, number: int, cause: Cause, key: Key) -> tuple[int, Cause]:
         """The first of the epochs next to each other in which the same cause is possible and fails
-        alike, whatever else is kept or lost."""
-        best = number, cause.state
-        upwards = cause.state.end == "guaranteed"
-        if not (kept if upwards else lost):
-            return best
+        alike, whatever else is kept or lost; shrunk there."""
+        kept, lost = self._halves(bench.enter(number), cause)
+        if not (kept or lost):
+            return number, cause
+        best, state = number, None
         for earlier in range(number - 1, max(-1, number - 1 - _EPOCHS_BACK), -1):
-            epoch = self._subject.space.epoch(earlier)
+            epoch = bench.enter(earlier)
             survived, gone = _translated(epoch, kept, "kept"), _translated(epoch, lost, "lost")
             if survived is None or gone is None:
                 break
-            both = tuple(sorted(survived + gone))
-            state = replace(cause.state, changes=survived if upwards else gone)
-            far = replace(state, end="newest" if upwards else "guaranteed", changes=both)
-            bench.enter(earlier)
-            ends = (as_choices(one.versions(epoch.atoms)) for one in (state, far))
-            if not all(_fails(bench, choices, key) for choices in ends):
+            there = _but(newest(epoch.atoms), gone)
+            if not (_fails(bench, there, key) and _fails(bench, survived, key)):
                 break
-            best = earlier, state
-        return best
+            best, state = earlier, there
+        return best, cause if state is None else self._cause(bench, best, state, key)
 
     def _finding(
-        self,
-        bench: Bench,
-        number: int,
-        state: Shrunken,
-        parts: tuple[tuple[Involved, ...], tuple[Involved, ...]],
-        original: Original,
-        key: tuple[str, str],
-        minimal: bool,
+        self, bench: Bench, number: int, cause: Cause, key: Key, original: Original
     ) -> Finding:
         epoch = bench.enter(number)
-        choices = as_choices(state.versions(epoch.atoms))
+        choices = _but(newest(epoch.atoms), cause.lost)
         verdict = bench.check(choices)
         digest = bench.digest
-        ack = _broken_ack(bench, choices, key)
-        kept, lost = parts
-        history, device = self._subject.history, self._subject.device
-        story = tell(history, device, epoch, verdict, kept, lost, ack, len(self._subject.space))
-        if not minimal:
+        kept, lost = self._halves(epoch, cause)
+        scene = Scene(
+            epoch,
+            len(self._subject.space),
+            verdict,
+            self._account(epoch, choices),
+            kept,
+            _broken_ack(bench, choices, key),
+        )
+
+        def fails_before(row: int) -> bool:
+            prefix = as_choices(atom.before_store(row) for atom in epoch.atoms)
+            return _fails(bench, prefix, key, 0)
+
+        remedy = self._teller.remedy(scene, fails_before)
+        story = self._teller.story(scene, remedy)
+        if not cause.minimal:
             story += (f"Less may do: it was not shrunk further after {CHECKS_EACH} checks.",)
         return Finding(
-            *key,
+            verdict.kind,
+            outcome_of(verdict),
             verdict.message,
             number,
             epoch.first_ns,
             epoch.cut_ns,
             epoch.acks,
-            state.end,
-            state.changes,
+            cause.lost,
             choices,
-            minimal,
+            cause.minimal,
             kept,
             lost,
-            ack,
+            scene.account,
+            scene.ack,
+            remedy,
             digest,
             original,
             story,
         )
 
+    def _account(self, epoch: Epoch, choices: Choices) -> tuple[Told, ...]:
+        if self._ledger is None:
+            one = self._subject
+            self._ledger = Ledger(one.history, one.device, one.space.rules)
+        return self._ledger.account(epoch, as_versions(choices, len(epoch.atoms)))
 
-def _fails_throughout(bench: Bench, number: int, key: tuple[str, str]) -> bool:
+
+def _but(versions: Versions, changes: Choices) -> Choices:
+    """The state with these versions but for some atoms."""
+    for atom, version in changes:
+        versions[atom] = version
+    return as_choices(versions)
+
+
+def _key(kind: str, outcome: str) -> Key:
+    return kind, normal(outcome)
+
+
+def _fails_throughout(bench: Bench, number: int, key: Key) -> bool:
     """Both ends of the epoch fail alike: so it is not for what was kept or lost in it."""
     epoch = bench.enter(number)
     return all(_fails(bench, end, key) for end in ((), as_choices(newest(epoch.atoms))))
 
 
-def _fails(bench: Bench, choices: Choices, key: tuple[str, str], acks: int | None = None) -> bool:
+def _fails(bench: Bench, choices: Choices, key: Key, acks: int | None = None) -> bool:
     """The checker says the same of it."""
     found: Verdict = bench.check(choices, acks)
-    return (found.kind, found.outcome) == key
+    return _key(found.kind, outcome_of(found)) == key
 
 
-def _broken_ack(bench: Bench, choices: Choices, key: tuple[str, str]) -> int:
+def _broken_ack(bench: Bench, choices: Choices, key: Key) -> int:
     """The first acknowledgement with which the state fails, -1 if it fails without any."""
     low, high = 0, bench.epoch.acks  # fails with `high`; never with fewer than `low`
     if not high or _fails(bench, choices, key, 0):

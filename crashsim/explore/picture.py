@@ -12,55 +12,26 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import groupby
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
+from crashsim.explore.account import Part, Told
 from crashsim.explore.bench import Subject
 from crashsim.explore.findings import Finding
-from crashsim.explore.plan import as_versions
-from crashsim.explore.roles import choice_of_version
-from crashsim.states import Atom
 
 MOST_ROWS = 28
 MOST_RUNS = 32
 _BESIDE = (0, -1, 1, -2, 2)  # neighbours that are told, the nearest first
 
-Fate = Literal["kept", "lost", "torn"]
-
-
-@dataclass(frozen=True, slots=True)
-class _Part:
-    """A write's bytes in one atom; offsets those of the device."""
-
-    start: int
-    end: int
-    kept: bool
-
-
-@dataclass(frozen=True, slots=True)
-class _Write:
-    """A write and what became of its undecided parts, ascending. `row`: its first of them."""
-
-    number: int
-    row: int
-    parts: tuple[_Part, ...]
-
-    @property
-    def fate(self) -> Fate:
-        kept = sum(part.kept for part in self.parts)
-        if kept == len(self.parts):
-            return "kept"
-        return "torn" if kept else "lost"
-
 
 def picture(finding: Finding, subject: Subject) -> dict[str, Any]:
     """The writes of a finding's epoch as plain data (docs/exploring.md)."""
-    writes = _writes(finding, subject)
-    taken = {one.kept_write for one in finding.kept} | {one.lost_write for one in finding.lost}
-    shown = _shown([write.number in taken for write in writes])
+    writes = finding.account
+    taken = {one.kept_write for one in finding.kept}
+    taken |= {one.write for one in writes if any(not part.held_back for part in one.lost)}
+    shown = _shown([one.write in taken for one in writes])
     history, first_byte = subject.history, subject.history.devices[subject.device].first_byte
     rows: list[dict[str, Any]] = []
     ends_ns: list[int] = []
@@ -71,11 +42,11 @@ def picture(finding: Finding, subject: Subject) -> dict[str, Any]:
             ends_ns.append(int(history.store_t_ns[some[-1].row]))
         if alone:
             for write, row in zip(mine, rows[-len(mine) :], strict=True):
-                stored = np.flatnonzero(history.store_write == write.number)
+                stored = np.flatnonzero(history.store_write == write.write)
                 row["t_ns"] = int(history.store_t_ns[stored[0]])
                 row["offset"] = int(history.store_offset[stored[0]]) - first_byte
                 row["length"] = int(history.store_length[stored].sum())
-                row["taken"] = write.number in taken
+                row["taken"] = write.write in taken
                 row["runs"] = [[part[0], part[1], part[2]] for part in _runs(write.parts)]
     return {
         "writes": len(writes),
@@ -84,39 +55,10 @@ def picture(finding: Finding, subject: Subject) -> dict[str, Any]:
     }
 
 
-def _row(writes: Sequence[_Write]) -> dict[str, Any]:
+def _row(writes: Sequence[Told]) -> dict[str, Any]:
     fates = Counter(write.fate for write in writes)
-    ends = {"first": writes[0].number, "last": writes[-1].number}
+    ends = {"first": writes[0].write, "last": writes[-1].write}
     return ends | {fate: fates[fate] for fate in ("kept", "lost", "torn")}
-
-
-def _writes(finding: Finding, subject: Subject) -> list[_Write]:
-    """In the order of time."""
-    history, first_byte = subject.history, subject.history.devices[subject.device].first_byte
-    atoms = subject.space.epoch(finding.epoch).atoms
-    versions = as_versions(finding.choices, len(atoms))
-    parts: dict[int, list[_Part]] = {}
-    rows: dict[int, int] = {}
-    for atom, version in zip(atoms, versions, strict=True):
-        reached = _reached(atom, version, finding.end == "newest")
-        begin, end = atom.start, atom.start + len(atom.versions[0])
-        for choice, row in enumerate(atom.stores, start=1):
-            write = int(history.store_write[row])
-            start = int(history.store_offset[row]) - first_byte
-            behind = start + int(history.store_length[row])
-            part = _Part(max(begin, start), min(end, behind), choice <= reached)
-            parts.setdefault(write, []).append(part)
-            rows[write] = min(row, rows.get(write, row))
-    found = (_Write(write, rows[write], tuple(mine)) for write, mine in parts.items())
-    return sorted(found, key=lambda write: write.row)
-
-
-def _reached(atom: Atom, version: int, most: bool) -> int:
-    """The choice that an atom is at: of several with the same bytes the last one or the first."""
-    if not most:
-        return int(choice_of_version(atom)[version])
-    equal = (n for n in range(len(atom.after), 0, -1) if atom.after[n - 1] == version)
-    return next(equal, 0)
 
 
 def _shown(taken: Sequence[bool]) -> set[int]:
@@ -141,10 +83,10 @@ def _size(shown: set[int], count: int) -> int:
     return len(ordered) + gaps
 
 
-def _runs(parts: Sequence[_Part]) -> Iterator[tuple[int, int, int]]:
+def _runs(parts: Sequence[Part]) -> Iterator[tuple[int, int, int]]:
     """(offset, length, bytes kept) of neighbours with one fate, or, of too many such runs, of as
     many neighbouring parts as leave few enough."""
-    runs: list[list[_Part]] = []
+    runs: list[list[Part]] = []
     ordered = sorted(parts, key=lambda part: part.start)
     for part in ordered:
         last = runs[-1][-1] if runs else None

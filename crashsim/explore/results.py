@@ -18,7 +18,7 @@ from crashsim.explore.run import EpochReport, Exploration
 from crashsim.explore.story import Involved
 from crashsim.states import power_of_ten
 
-SCHEMA = 1
+SCHEMA = 2
 LARGEST_DIGITS = 300  # longer numbers are given as text alone: few readers of JSON take them
 
 
@@ -85,11 +85,11 @@ def _finding(one: Finding) -> dict[str, Any]:
         "cut_ns": one.cut_ns,
         "acks": one.acks,
         "acknowledgement": one.ack,
-        "end": one.end,
         "changes": [list(pair) for pair in one.changes],
         "minimal": one.minimal,
         "kept": [_involved(part) for part in one.kept],
         "lost": [_involved(part) for part in one.lost],
+        "remedy": asdict(one.remedy),
         "digest": f"{one.digest:x}",
         "original": asdict(one.original),
     }

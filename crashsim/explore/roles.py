@@ -17,8 +17,9 @@ import numpy.typing as npt
 
 from crashsim.engine.history import History
 from crashsim.engine.streams import I64
+from crashsim.explore.account import last_choices
 from crashsim.explore.plan import touches
-from crashsim.states import Atom, Epoch
+from crashsim.states import Epoch
 
 Role = tuple[int, int]
 Mask = npt.NDArray[np.bool_]
@@ -94,7 +95,7 @@ class Fates:
 
     def __init__(self, epoch: Epoch, roles: Roles, store_write: I64, versions: I64) -> None:
         self._versions = versions
-        self._ranks = [choice_of_version(atom) for atom in epoch.atoms]
+        self._ranks = [last_choices(atom) for atom in epoch.atoms]
         # By role: (number in the order of time, (atom, choice that has it) of each of its parts)
         self._writes: dict[Role, list[tuple[int, list[tuple[int, int]]]]] = {}
         for number, (write, touched) in enumerate(touches(epoch.atoms, store_write).items()):
@@ -136,12 +137,3 @@ class Fates:
                 torn |= some & ~whole
             known = self._known[role] = first_lost, last_kept, torn
         return known
-
-
-def choice_of_version(atom: Atom) -> I64:
-    """For each version the first choice that makes it."""
-    first = np.zeros(len(atom.versions), dtype=np.int64)
-    for choice in range(len(atom.after), 0, -1):
-        first[atom.after[choice - 1]] = choice
-    first[0] = 0
-    return first

@@ -25,6 +25,7 @@ from crashsim.engine.streams import I64
 from crashsim.errors import CrashsimError, OutputError, UsageError
 from crashsim.explore.bench import Bench, Subject
 from crashsim.explore.findings import Finding
+from crashsim.explore.outcomes import outcome_of
 from crashsim.explore.plan import as_choices, newest
 from crashsim.replay.build import write_image as write_sparse
 from crashsim.replay.image import Extents
@@ -104,7 +105,7 @@ class Replayed:
     def as_saved(self) -> bool:
         """It fails in the same way."""
         mine, theirs = self.verdict, self.expected
-        return (mine.kind, mine.outcome) == (theirs.kind, theirs.outcome)
+        return (mine.kind, outcome_of(mine)) == (theirs.kind, outcome_of(theirs))
 
 
 def saved(
@@ -132,7 +133,7 @@ def saved(
             "epoch": finding.epoch,
             "cut_ns": finding.cut_ns,
             "acks": finding.acks,
-            "rest": finding.end,
+            "rest": "newest",
             "choices": [_choice(atoms[number], version) for number, version in finding.changes],
             "image": f"{finding.digest:x}",
             "checker": checker,

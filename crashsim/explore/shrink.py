@@ -1,12 +1,14 @@
-"""The smallest state that still fails, and what exactly it takes.
+"""The smallest loss that still fails, and what exactly it takes besides.
 
 Contract: deterministic; every state that is given was tried and fails. A state differs from one of
 two *ends* in some atoms: from `guaranteed` (nothing undecided is kept) or from `newest` (all is
-kept). `shrink` finds from both ends a set of differences of which none can be left out, takes the
-smaller set, and moves its versions as near to the end as they go. `cause` adds the other half:
-with the kept atoms found, which atoms must be lost, and the other way round. Each test costs a
+kept). A cause is two of them: the *state*, in which all is kept but for the atoms `lost`, and the
+*least*, in which nothing is kept but the atoms `kept`, which are there in the state, too. No atom
+of either can be left out, and its version is as near to the end as it goes. Each test costs a
 check; when the limit is reached, what was found by then is given, and says that it is not minimal.
 
+The search goes from the given state towards both ends; where it comes nearer to `guaranteed`, it
+also goes on from there, and the cause of fewer atoms is taken.
 Delta debugging after Zeller and Hildebrandt, "Simplifying and isolating failure-inducing input"
 (IEEE TSE 28(2), 2002).
 """
@@ -16,12 +18,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal
 
 from crashsim.explore.plan import Versions, as_choices, as_versions, newest
 from crashsim.states import Atom, Choices
 
-End = Literal["guaranteed", "newest"]
 Changes = dict[int, int]  # atom -> version, where it is not as at the end
 
 
@@ -33,27 +33,24 @@ class _LimitReached(Exception):
 class Shrunken:
     """A failing state as its distance from an end; `minimal`: no part of it can be left out."""
 
-    end: End
+    end: Versions
     changes: Choices
     minimal: bool
 
-    def versions(self, atoms: Sequence[Atom]) -> Versions:
+    @property
+    def versions(self) -> Versions:
         """Of each atom."""
-        versions = newest(atoms) if self.end == "newest" else [0] * len(atoms)
-        for atom, version in self.changes:
-            versions[atom] = version
-        return versions
+        return _applied(self.end, dict(self.changes))
 
 
 @dataclass(frozen=True, slots=True)
 class Cause:
-    """`kept` and `lost` atoms, with their versions, that together make the state fail: with all
-    others at the guaranteed version, and (as far as `minimal`) with all others at the newest."""
+    """`lost` atoms, with their versions, while all others are at the newest: the state; and `kept`
+    atoms, with theirs, while all others are at the guaranteed version: the least."""
 
-    state: Shrunken
-    kept: Choices
     lost: Choices
-    minimal: bool  # both halves: nothing of either can be left out
+    kept: Choices
+    minimal: bool  # both: nothing of either can be left out
     checks: int
 
 
@@ -87,28 +84,16 @@ def find_cause(
     test = Tester(fails, limit)
     start = as_versions(state, len(atoms))
     low, high = [0] * len(atoms), newest(atoms)
-    upwards = _from(low, start, "guaranteed", test)
-    downwards = _from(high, start, "newest", test)
-    best = min(upwards, downwards, key=lambda one: len(one.changes))
-    kept, lost, minimal = _halves(best, low, high, test)
-    return Cause(best, kept, lost, best.minimal and minimal, test.checks)
+    upwards, downwards = _from(low, start, test), _from(high, start, test)
+    pairs = [(downwards, _from(low, downwards.versions, test))]
+    if len(upwards.changes) < len(downwards.changes):
+        downwards = _from(high, upwards.versions, test)
+        pairs.append((downwards, _from(low, downwards.versions, test)))
+    lost, kept = min(pairs, key=lambda pair: sum(len(one.changes) for one in pair))
+    return Cause(lost.changes, kept.changes, lost.minimal and kept.minimal, test.checks)
 
 
-def _halves(
-    best: Shrunken, low: Versions, high: Versions, test: Tester
-) -> tuple[Choices, Choices, bool]:
-    """(kept, lost): the changes, and what of the end they need; and whether that is minimal."""
-    changes = dict(best.changes)
-    upwards = best.end == "guaranteed"
-    base = low if upwards else high
-    far = _applied(high if upwards else low, changes)
-    needed = {n: v for n, v in enumerate(base) if n not in changes and v != far[n]}
-    needed, minimal = _fewest(far, needed, test)
-    mine, other = tuple(sorted(changes.items())), tuple(sorted(needed.items()))
-    return (mine, other, minimal) if upwards else (other, mine, minimal)
-
-
-def _from(end: Versions, start: Versions, name: End, test: Tester) -> Shrunken:
+def _from(end: Versions, start: Versions, test: Tester) -> Shrunken:
     changes = {n: v for n, v in enumerate(start) if v != end[n]}
     changes, minimal = _fewest(end, changes, test)
     while minimal:
@@ -117,7 +102,7 @@ def _from(end: Versions, start: Versions, name: End, test: Tester) -> Shrunken:
             changes = nearer
             break
         changes, minimal = _fewest(end, nearer, test)
-    return Shrunken(name, tuple(sorted(changes.items())), minimal)
+    return Shrunken(end, tuple(sorted(changes.items())), minimal)
 
 
 def _applied(base: Versions, changes: Changes) -> Versions:

@@ -1,14 +1,19 @@
-"""What happened, in the guest's terms: which write survived, which did not, what that broke, and
+"""What happened, in the guest's terms: which write was lost, which survived, what that broke, and
 which flush was missing.
 
-Contract: a flush between a lost write and a kept one that was made after it forbids the state on
-every host (V2): what landed before the flush was submitted is durable when it completes. Where all
-kept writes came before all lost ones no flush can help: any disk may be cut there.
+Contract: every sentence is about one state, the finding's, which the checker judged; its writes are
+those of the state's account, so of its image. What survived and is enough for it to fail was judged
+with nothing else kept, and that is said. A flush that is named forbids the state on every host (V2:
+what landed before it was submitted is durable when it completes): of the lost writes the one that
+landed first would be durable before the last of what survived and is enough was made, or before the
+acknowledgement was given. So no cut up to the finding's leaves the state.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -17,14 +22,23 @@ from crashsim.engine.history import History
 from crashsim.engine.pages import words
 from crashsim.engine.streams import I64
 from crashsim.experiment.units import format_bytes, format_duration
-from crashsim.explore.roles import choice_of_version
-from crashsim.states import Atom, Epoch
+from crashsim.explore.account import Told, first_choice, last_choice
+from crashsim.explore.outcomes import said
+from crashsim.states import Atom, Epoch, Host
 
 _MOST_WRITES = 12  # told one by one: more are not shrunk to the end
-_TORN = (
-    "Write {} is torn: no flush keeps a write together that is larger than what the disk writes as "
-    "one; a checksum over it would tell."
-)
+_LONGEST_SAID = 200
+
+Why = Literal[
+    "promise",  # the host did not keep what an acknowledged flush covered
+    "flush-before-write",
+    "flush-before-acknowledgement",
+    "early-acknowledgement",  # given before what it rests on was made
+    "torn",  # a write larger than what the disk writes as one: it is fine without it
+    "any-disk",  # it fails with all kept that was made before it, too: no flush helps
+    "unknown",
+    "nothing-lost",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,75 +55,253 @@ class Involved:
     lost_row: int
 
 
-def involved(atom: Atom, version: int, store_write: I64) -> Involved:
-    """An atom at a version."""
-    choice = int(choice_of_version(atom)[version])
+@dataclass(frozen=True, slots=True)
+class Remedy:
+    """What would have forbidden a state. Of a flush: it has to be submitted when write `after` is
+    complete, from `first_ns` on, and to complete until `last_ns`, when write `before` or the
+    acknowledgement (-1) follows. Else `after`: the write that it is about; -1: none."""
+
+    why: Why
+    after: int = -1
+    before: int = -1
+    first_ns: int = -1
+    last_ns: int = -1
+
+
+def kept_atom(atom: Atom, version: int, store_write: I64) -> Involved:
+    """An atom that survived as far as this version: any store of its bytes will do."""
+    return _involved(atom, version, first_choice(atom, version), store_write)
+
+
+def lost_atom(atom: Atom, version: int, store_write: I64) -> Involved:
+    """An atom of which everything after this version was lost."""
+    return _involved(atom, version, last_choice(atom, version), store_write)
+
+
+def _involved(atom: Atom, version: int, choice: int, store_write: I64) -> Involved:
     kept = atom.stores[choice - 1] if choice else -1
-    lost = atom.stores[choice] if version != atom.newest else -1
+    lost = atom.stores[choice] if choice < len(atom.stores) else -1
     return Involved(
         atom.offset,
         atom.start,
         atom.versions[version],
-        int(store_write[kept]) if choice else -1,
+        int(store_write[kept]) if kept >= 0 else -1,
         kept,
         int(store_write[lost]) if lost >= 0 else -1,
         lost,
     )
 
 
-def tell(
-    history: History,
-    device: int,
-    epoch: Epoch,
-    verdict: Verdict,
-    kept: tuple[Involved, ...],
-    lost: tuple[Involved, ...],
-    ack: int,
-    epochs: int,
-) -> tuple[str, ...]:
-    """The story, a line each."""
-    words_of = _Words(history, device)
-    given = f"{epoch.acks} acknowledgements" if epoch.acks != 1 else "1 acknowledgement"
-    said = verdict.outcome or verdict.message.partition("\n")[0] or verdict.kind
-    lines = [
-        f"A power cut at {format_duration(epoch.cut_ns)} (epoch {epoch.number + 1} of {epochs}), "
-        f"after {given}, leaves an image of which the checker says: {said}."
-    ]
-    lines += words_of.writes("survived", kept, "kept")
-    lines += words_of.writes("was lost", lost, "lost")
-    if ack >= 0:
-        lines.append(f"That breaks {words_of.acknowledgement(ack)}.")
-    lines.append(words_of.missing_flush(kept, lost, ack))
-    return tuple(lines)
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """A finding's state. `account`: its writes; `enough`: with nothing else kept it fails, too;
+    `ack`: the number of the acknowledgement without which it is fine, -1: it never is."""
+
+    epoch: Epoch
+    epochs: int
+    verdict: Verdict
+    account: tuple[Told, ...]
+    enough: tuple[Involved, ...]
+    ack: int
+
+    @property
+    def lost(self) -> list[Told]:
+        """Writes of which the state lacks something that may have been there."""
+        return [one for one in self.account if any(not part.held_back for part in one.lost)]
+
+    @property
+    def held_back(self) -> list[Told]:
+        """Writes of which this host had not begun to write something."""
+        return [one for one in self.account if any(part.held_back for part in one.parts)]
 
 
-class _Words:
-    """Writes and acknowledgements of one device in words."""
+class Teller:
+    """Tells of states of one device."""
 
-    def __init__(self, history: History, device: int) -> None:
+    def __init__(self, history: History, device: int, host: Host) -> None:
         self._history = history
+        self._host = host
         self._first_byte = history.devices[device].first_byte
+        self._dax = bool(history.facts["dax"][device])
         self._acks = np.flatnonzero(history.ack_device == device)
         self._ack_ns = history.ack_t_ns[self._acks]
         mine = (history.flush_device == device) & (history.flush_result == 0)
         self._flushes = np.flatnonzero(mine)
+        order = np.argsort(history.store_write, kind="stable")
+        self._order, self._writes = order, history.store_write[order]
 
-    def writes(self, fate: str, parts: tuple[Involved, ...], name: str) -> list[str]:
-        """One line for each of the first writes, one for the others."""
-        atoms: dict[int, int] = {}
-        for one in parts:
-            write = one.kept_write if name == "kept" else one.lost_write
-            atoms[write] = atoms.get(write, 0) + len(one.content)
-        found = sorted(atoms.items(), key=lambda entry: self._row(entry[0]))
+    def story(self, scene: Scene, remedy: Remedy) -> tuple[str, ...]:
+        """A line each."""
+        epoch = scene.epoch
+        given = f"{epoch.acks} acknowledgements" if epoch.acks != 1 else "1 acknowledgement"
         lines = [
-            f"{self._write(write, size)} {fate}" + self._between(write)
-            for write, size in found[:_MOST_WRITES]
+            f"A power cut at {format_duration(epoch.cut_ns)} (epoch {epoch.number + 1} of "
+            f"{scene.epochs}), after {given}, leaves an image of which the checker says: "
+            f"{_told(scene.verdict)}."
         ]
-        if rest := len(found) - len(lines):
-            lines.append(f"So {'did' if name == 'kept' else 'were'} {rest} more.")
-        return lines
+        lines += self._survivors(scene.enough)
+        lines += self._losses(scene.lost)
+        lines += self._rest(scene)
+        if scene.ack >= 0:
+            lines.append(f"That breaks {self._acknowledgement(scene.ack)}.")
+        lines.append(self._remedy(scene, remedy))
+        return tuple(lines)
 
-    def acknowledgement(self, number: int) -> str:
+    def remedy(self, scene: Scene, fails_before: Callable[[int], bool]) -> Remedy:
+        """What would have forbidden the state. `fails_before`: whether it fails, without any
+        acknowledgement, with all stores before a row kept and no others."""
+        broken = [
+            (part.promised_ns, one.write)
+            for one in scene.account
+            for part in one.lost
+            if part.promised_ns <= scene.epoch.cut_ns
+        ]
+        if broken:
+            promised_ns, write = min(broken)
+            return Remedy("promise", write, last_ns=promised_ns)
+        if not scene.lost:
+            return self._for_held_back(scene)
+        flush = self._flush(scene.lost, scene)
+        if flush is not None:
+            return flush
+        first = min(scene.lost, key=lambda one: self._landed_ns(one.write))
+        if scene.ack >= 0:
+            return Remedy("early-acknowledgement", first.write)
+        if fails_before(first.row):
+            return Remedy("any-disk", first.write)
+        torn = [one.write for one in scene.lost if one.fate == "torn"]
+        return Remedy("torn", torn[0]) if torn else Remedy("unknown", first.write)
+
+    def _for_held_back(self, scene: Scene) -> Remedy:
+        """What this host had not begun to write is all that was lost: a flush that covers all of it
+        that there was by then."""
+        ack_ns = int(self._ack_ns[scene.ack]) if scene.ack >= 0 else -1
+        landed = [(self._landed_ns(one.write), one.write) for one in scene.held_back]
+        before = [entry for entry in landed if entry[0] <= ack_ns]
+        if not before:
+            return Remedy("nothing-lost")
+        first_ns, write = max(before)
+        return Remedy("flush-before-acknowledgement", write, -1, first_ns, ack_ns)
+
+    def _flush(self, lost: Sequence[Told], scene: Scene) -> Remedy | None:
+        """One that is complete when the state first becomes possible."""
+        first_ns, after = min((self._landed_ns(one.write), one.write) for one in lost)
+        ack_ns = int(self._ack_ns[scene.ack]) if scene.ack >= 0 else -1
+        begun = ((self._begun_ns(one.kept_write), one.kept_write) for one in scene.enough)
+        last_ns, before = max(begun, default=(-1, -1))
+        if ack_ns >= max(first_ns, last_ns):
+            return Remedy("flush-before-acknowledgement", after, -1, first_ns, ack_ns)
+        if last_ns >= first_ns:
+            return Remedy("flush-before-write", after, before, first_ns, last_ns)
+        return None
+
+    def _survivors(self, enough: Sequence[Involved]) -> list[str]:
+        sizes: dict[int, int] = {}
+        for one in enough:
+            sizes[one.kept_write] = sizes.get(one.kept_write, 0) + len(one.content)
+        lines = [
+            f"{self._write(write, sizes[write])} survived" + self._between(write)
+            for write in sorted(sizes, key=self._row)[:_MOST_WRITES]
+        ]
+        return lines + ([f"So did {len(sizes) - len(lines)} more."] if len(sizes) > 12 else [])
+
+    def _losses(self, lost: Sequence[Told]) -> list[str]:
+        lines = [
+            f"{self._write(one.write, _bytes_lost(one))} was lost" + self._between(one.write)
+            for one in lost[:_MOST_WRITES]
+        ]
+        return lines + ([f"So were {len(lost) - len(lines)} more."] if len(lost) > 12 else [])
+
+    def _rest(self, scene: Scene) -> list[str]:
+        """All the others: what of them survived, and what of that it takes."""
+        lines = []
+        if held := scene.held_back:
+            some = f"Of {len(held)} writes from {held[0].write} to {held[-1].write} something"
+            text = f"Something of write {held[0].write}" if len(held) == 1 else some
+            lines.append(f"{text} was still in the host's memory, and is lost with it.")
+        all_of = "All else that" if scene.lost or held else "All that"
+        text = f"{all_of} {self._stored} survived"
+        if not scene.epoch.atoms:
+            return [*lines, f"{text}."]
+        only = "only that" if scene.enough else "nothing"
+        return [*lines, f"{text}; it fails as well when of what was undecided {only} survives."]
+
+    @property
+    def _stored(self) -> str:
+        if self._host == "this-host":
+            return "the host had begun to write by then"
+        if self._history.facts["recorded"]:
+            return "had reached the disk by then"
+        return "was stored by then"
+
+    def _remedy(self, scene: Scene, remedy: Remedy) -> str:
+        write = f"write {remedy.after}"
+        match remedy.why:
+            case "promise":
+                return (
+                    f"A flush that covers {write} was acknowledged at "
+                    f"{format_duration(remedy.last_ns)}: this host does not keep what it promised, "
+                    "and no further flush would help."
+                )
+            case "flush-before-write" | "flush-before-acknowledgement":
+                return self._missing(scene, remedy)
+            case "early-acknowledgement":
+                ack_ns = int(self._ack_ns[scene.ack])
+                late = self._begun_ns(remedy.after) >= ack_ns
+                made = "was made only after that" if late else "was not complete then"
+                return (
+                    f"What was acknowledged rests on {write}, which {made}: the acknowledgement "
+                    "has to wait for it, and for a flush behind it."
+                )
+            case "torn":
+                return (
+                    f"Write {remedy.after} is torn: no flush keeps a write together that is larger "
+                    "than what the disk writes as one; a checksum over it would tell."
+                )
+            case "any-disk":
+                return (
+                    f"No flush forbids it: with all kept that was made before {write} and nothing "
+                    "after, it fails, too. Every disk may be cut there, and the program has to "
+                    "recover from it."
+                )
+            case "unknown":
+                return (
+                    f"Whether a flush forbids it is not known: it goes wrong when {write} is lost, "
+                    f"but not when nothing was made from {write} on."
+                )
+            case "nothing-lost":
+                return self._nothing_lost(scene)
+
+    def _missing(self, scene: Scene, remedy: Remedy) -> str:
+        flush = "A flush of the device" if self._dax else "An fsync in the guest"
+        before = f"write {remedy.before}" if remedy.before >= 0 else "that acknowledgement"
+        host = " on a host that keeps its promises" if self._host == "this-host" else ""
+        begun = self._unfinished(remedy.first_ns, remedy.last_ns)
+        return (
+            f"{flush} after write {remedy.after} and completed before {before} would have "
+            f"forbidden it{host}{begun}."
+        )
+
+    def _nothing_lost(self, scene: Scene) -> str:
+        if scene.held_back:
+            return (
+                "It fails although all was kept that the host had begun to write; a flush would "
+                "have brought the rest to the disk, too."
+            )
+        if not self._history.facts["recorded"]:
+            return "It fails even with everything kept that was stored: no flush would help."
+        if scene.ack >= 0:
+            return (
+                "If recovery is right, what was acknowledged was still in the guest's memory: "
+                "no flush of the device helps, only an fsync in the guest (of the file, or of its "
+                "directory) before that acknowledgement."
+            )
+        return (
+            "Either recovery is wrong, or it needs what was still in the guest's memory, which "
+            "only an fsync there orders before what came to the disk."
+        )
+
+    def _acknowledgement(self, number: int) -> str:
         """The device's acknowledgement of that number."""
         ack = self._acks[number]
         label = str(self._history.ack_label[ack])
@@ -117,84 +309,6 @@ class _Words:
         of = f"write {low}" if high == low + 1 else f"writes {low} to {high - 1}"
         name = f"'{label}'" if label else f"of {of}"
         return f"acknowledgement {name}, given at {format_duration(int(self._ack_ns[number]))}"
-
-    def missing_flush(
-        self, kept: tuple[Involved, ...], lost: tuple[Involved, ...], ack: int
-    ) -> str:
-        """Which flush would have forbidden the state, or why none would."""
-        if not lost:
-            return self._stale(kept) or self._with_everything(ack)
-        gone = sorted({one.lost_row for one in lost})
-        there = sorted({one.kept_row for one in kept})
-        if ack >= 0 and (gone[-1] < 0 or self._landed(gone[-1]) <= self._ack_ns[ack]):
-            return self._before_ack(gone[-1], ack)
-        torn = {one.kept_write for one in kept} & {one.lost_write for one in lost}
-        ordered = [(a, b) for a in gone for b in there if a < b and self._differ(a, b)]
-        if not ordered and ack >= 0:
-            write = int(self._history.store_write[gone[-1]])
-            return (
-                f"What was acknowledged rests on write {write}, which was made only after that: "
-                "the acknowledgement has to wait for it, and for a flush behind it."
-            )
-        if not ordered:
-            if torn:
-                return _TORN.format(min(torn))
-            return (
-                "No flush forbids it: what survived was written before what was lost, so every "
-                "disk may be cut there, and the program has to recover from it."
-            )
-        before, after = min(ordered, key=lambda pair: (pair[1] - pair[0], pair))
-        return self._between_writes(before, after)
-
-    def _stale(self, kept: tuple[Involved, ...]) -> str:
-        """Versions that are not the newest are enough, whatever the rest holds; '' if none is."""
-        sizes: dict[int, int] = {}
-        for one in kept:
-            if one.lost_row >= 0:
-                sizes[one.kept_write] = sizes.get(one.kept_write, 0) + len(one.content)
-        torn = [write for write, size in sorted(sizes.items()) if size < self._stored(write)]
-        if torn:
-            return f"{_TORN.format(torn[0])} It fails whatever else is kept or lost."
-        if sizes:
-            return (
-                f"It fails whatever else is kept or lost: write {min(sizes)} must not survive "
-                "without the later one to the same place, and no flush between two writes to one "
-                "place forbids that."
-            )
-        return ""
-
-    def _with_everything(self, ack: int) -> str:
-        if not self._history.facts["recorded"]:
-            return "It fails even with everything kept that was stored: no flush would help."
-        if ack >= 0:
-            return (
-                "Nothing that had reached the disk was lost: what was acknowledged was still in "
-                "the guest's memory. An fsync before that acknowledgement would have forbidden it."
-            )
-        return (
-            "It fails even with all that had reached the disk by then: either recovery is wrong, "
-            "or it needs what was still in the guest's memory, which only an fsync orders before "
-            "what came to the disk."
-        )
-
-    def _stored(self, write: int) -> int:
-        return int(self._history.store_length[self._rows(write)].sum())
-
-    def _before_ack(self, row: int, ack: int) -> str:
-        write = int(self._history.store_write[row])
-        begun = self._unfinished(self._landed(row), int(self._ack_ns[ack]))
-        return (
-            f"A flush of the device after write {write} and completed before that acknowledgement "
-            f"would have forbidden it{begun}."
-        )
-
-    def _between_writes(self, before: int, after: int) -> str:
-        a, b = (int(self._history.store_write[row]) for row in (before, after))
-        begun = self._unfinished(self._landed(before), int(self._history.store_t_ns[after]))
-        return (
-            f"A flush of the device after write {a} and completed before write {b} would have "
-            f"forbidden it{begun}."
-        )
 
     def _unfinished(self, landed_ns: int, until_ns: int) -> str:
         """A flush that was asked for in time, but was not waited for."""
@@ -210,22 +324,19 @@ class _Words:
 
     def _write(self, write: int, size: int) -> str:
         history, rows = self._history, self._rows(write)
-        if not rows.size:
-            return "What was there before"
         offset = int(history.store_offset[rows[0]]) - self._first_byte
         length = int(history.store_length[rows].sum())
         part = f"{format_bytes(size)} of " if size < length else ""
         return (
-            f"{part or ''}{'w' if part else 'W'}rite {write} ({format_bytes(length)} at offset "
+            f"{part}{'w' if part else 'W'}rite {write} ({format_bytes(length)} at offset "
             f"{offset}, made at {format_duration(int(history.store_t_ns[rows[0]]))})"
         )
 
     def _between(self, write: int) -> str:
         """Between which marks it was made."""
-        rows = self._rows(write)
-        if not rows.size or not self._history.facts["recorded"]:
+        if not self._history.facts["recorded"]:
             return "."
-        t = int(self._history.store_t_ns[rows[0]])
+        t = int(self._history.store_t_ns[self._row(write)])
         behind = int(np.searchsorted(self._ack_ns, t, "right"))
         labels = self._history.ack_label[self._acks]
         before = f"after mark '{labels[behind - 1]}'" if behind else "before any mark"
@@ -233,17 +344,32 @@ class _Words:
         return f"; it was made {before}{after}."
 
     def _rows(self, write: int) -> I64:
-        return np.flatnonzero(self._history.store_write == write)
+        low, high = np.searchsorted(self._writes, [write, write + 1])
+        return self._order[low:high]
 
     def _row(self, write: int) -> int:
-        rows = self._rows(write)
-        return int(rows[0]) if rows.size else -1
+        return int(self._rows(write)[0])
 
-    def _landed(self, row: int) -> int:
-        here = slice(row, row + 1)
-        history = self._history
-        count = words(history.store_offset[here], history.store_length[here])
-        return int(history.store_t_ns[row] + count[0] - 1)
+    def _begun_ns(self, write: int) -> int:
+        return int(self._history.store_t_ns[self._row(write)])
 
-    def _differ(self, a: int, b: int) -> bool:
-        return int(self._history.store_write[a]) != int(self._history.store_write[b])
+    def _landed_ns(self, write: int) -> int:
+        """When its last word had landed."""
+        history, rows = self._history, self._rows(write)
+        count = words(history.store_offset[rows], history.store_length[rows])
+        return int((history.store_t_ns[rows] + count - 1).max())
+
+
+def _bytes_lost(one: Told) -> int:
+    """Held back ones are told of together."""
+    return sum(part.end - part.start for part in one.lost if not part.held_back)
+
+
+def _told(verdict: Verdict) -> str:
+    """What the checker said, and its outcome."""
+    line = said(verdict)
+    line = line if len(line) <= _LONGEST_SAID else line[: _LONGEST_SAID - 3] + "..."
+    outcome = verdict.outcome or ("" if line else verdict.kind)
+    if not line or line == outcome:
+        return outcome
+    return f"{outcome}: {line}" if outcome else line

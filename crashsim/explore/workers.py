@@ -20,6 +20,7 @@ from typing import Any, NoReturn
 
 from crashsim.errors import CrashsimError
 from crashsim.explore.bench import Bench, Subject
+from crashsim.explore.outcomes import outcome_of
 from crashsim.states import Choices
 
 _AHEAD = 16  # units for each worker that may be done before one that is slow
@@ -79,10 +80,11 @@ def work(bench: Bench, unit: Unit, expired: Expired | None) -> Answer:
         verdict = bench.check(choices)
         if verdict.kind == "broken":
             raise CheckerError(f"the checker cannot run: {verdict.message}")
-        tally[verdict.kind, verdict.outcome] += 1
+        outcome = outcome_of(verdict)
+        tally[verdict.kind, outcome] += 1
         done += 1
         if verdict.kind != "ok":
-            bad.append((place, verdict.kind, verdict.outcome))
+            bad.append((place, verdict.kind, outcome))
     return Answer(done, dict(tally), bad)
 
 

@@ -70,7 +70,7 @@ class FindingPart:
     title: str
     seen: str
     story: list[str]
-    message: str
+    message: list[str]
     command: str
     svg: str
 
@@ -128,7 +128,7 @@ def _finding(finding: Document, file: str, svg: str) -> FindingPart:
         title(finding),
         seen_in(finding),
         [printable(line) for line in finding["story"]],
-        printable(finding["message"]),
+        [printable(line) for line in finding["message"].splitlines()],
         printable(replay_command(file)) if file else "",
         svg,
     )
