@@ -103,3 +103,13 @@ def test_two_missing_flushes_are_two_findings_of_one_outcome() -> None:
     found = explore(subject([*first, Flush(), *second], judge), Budget(3000), 1)
     assert [finding.remedy.after for finding in found.findings] == [0, 2]
     assert sum(finding.states for finding in found.findings) == found.failing
+
+
+def test_what_is_torn_in_one_place_is_one_finding_whatever_was_written_with_it() -> None:
+    """A header of two sectors, written alone, then with what is behind it."""
+    first, second = Write(0, b"1" * 1024), Write(0, b"2" * 1024 + b"x" * 3072)
+    items: list[Item] = [first, Flush(), second, Flush()]
+    judge = lambda image, acks: "torn header" if image[0] != image[512] else ""  # noqa: E731
+    found = explore(subject(items, judge), Budget(1000), 1)
+    (finding,) = found.findings
+    assert (finding.remedy.why, finding.epochs, finding.states) == ("torn", 2, found.failing)

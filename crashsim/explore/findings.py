@@ -100,13 +100,14 @@ class _Group:
     states: int = 0
     epochs: set[int] = field(default_factory=set)
 
-    def takes(self, remedy: Remedy, pattern: Pattern) -> bool:
-        """A cause of that remedy and pattern is this one."""
-        mine = self.finding.remedy
+    def takes(self, other: Finding, pattern: Pattern) -> bool:
+        """A cause that shows the pattern is this one."""
+        mine, remedy = self.finding.remedy, other.remedy
         if mine.why != remedy.why:
             return False
         if mine.why == "torn":
-            return any(pattern.torn == one.torn for one in self.patterns)
+            places = {one.offset for one in self.finding.lost}
+            return pattern in self.patterns or any(one.offset in places for one in other.lost)
         if mine.why != "flush-before-write" or pattern in self.patterns:
             return True
         return max(self.first_ns, remedy.first_ns) <= min(self.last_ns, remedy.last_ns)
@@ -221,7 +222,7 @@ class Grouping:
         )
         remedy = finding.remedy
         for group in self._of(key):
-            if group.takes(remedy, pattern):
+            if group.takes(finding, pattern):
                 group.add(remedy, pattern)
                 return group
         group = _Group(finding, [pattern], remedy.first_ns, remedy.last_ns)
