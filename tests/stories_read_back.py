@@ -105,7 +105,8 @@ class Reader:
         history, self.rules = subject.history, subject.space.rules
         self.subject, self.space, self.history = subject, space, history
         given = Given(content, history)
-        self.slowly = Slowly(history, given, before, subject.device, self.rules.unit_bytes)  # type: ignore[arg-type]
+        unit = self.rules.unit_bytes
+        self.slowly = Slowly(history, given, before, subject.device, unit)  # type: ignore[arg-type]
         self.first_byte = history.devices[subject.device].first_byte
         self.acks = acknowledgements(history, subject.device)
         mine = history.ack_device == subject.device
