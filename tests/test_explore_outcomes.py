@@ -44,10 +44,11 @@ def test_the_text_of_a_bare_assertion_is_no_outcome(tmp_path: Path) -> None:
         "def bare(image, acks):\n    assert image[0] == 49\n"
         "def told(image, acks):\n    assert image[0] == 49, f'byte {image[0]} is wrong'\n"
     )
-    bare = outcome_of(Function("check.py:bare", folder=tmp_path).check(IMAGE, Acks()))
-    assert bare == "assertion failed at check.py:N, bare"
-    told = outcome_of(Function("check.py:told", folder=tmp_path).check(IMAGE, Acks()))
-    assert told == "byte N is wrong"
+    outcomes = {"bare": "assertion failed at check.py:N, bare", "told": "byte N is wrong"}
+    for name, outcome in outcomes.items():
+        checker = Function(f"check.py:{name}", folder=tmp_path)
+        assert outcome_of(checker.check(IMAGE, Acks())) == outcome
+        checker.close()
 
 
 def test_a_program_is_quoted_with_its_last_line(tmp_path: Path) -> None:
