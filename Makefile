@@ -1,6 +1,6 @@
 # Needs make and Python 3.11 or newer; everything else is put into .venv, once.
 #
-#   make demo   run the first experiment on a real recording
+#   make demo   a database that is cut off its power, from a recording, in under a minute
 #   make test   run the tests
 #   make check  lint, format, types, style
 #   make bench  measure
@@ -9,7 +9,7 @@
 #   make clean  remove .venv and what the tools left behind; runs/ stays
 
 BIN = .venv/bin
-DEMO = sqlite-wal-normal
+DEMO = demo
 PYTHONS = python3 python3.14 python3.13 python3.12 python3.11
 RECENT = import sys; sys.exit(sys.version_info < (3, 11))
 PIP = $(BIN)/python -m pip -qq --disable-pip-version-check --no-input

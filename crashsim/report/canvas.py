@@ -31,9 +31,9 @@ FAINT = "#9a9a9a"
 COLOURS = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 LINES: tuple[Any, ...] = ("-", "-", "--", "-.", (0, (1, 1)), (0, (5, 1)))
 LAYER_COLOURS = {"L1": "#cc79a7", "L2": "#e69f00", "L3": "#56b4e9", "L4": "#0072b2"}
-WIDTH_INCHES = 6.4
+WIDTH_INCHES = 5.8
 _FAR_APART = 12  # times: what is so much smaller hardly shows on an even axis
-_DPI = 130
+_DPI = 160
 
 _STYLE: dict[Any, Any] = {
     "axes.edgecolor": FAINT,

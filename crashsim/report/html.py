@@ -13,7 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from crashsim.experiment.units import exact_instant, format_bytes, format_duration
 from crashsim.printable import printable
-from crashsim.report import explored_page, verdict, words
+from crashsim.report import answer, explored_page, verdict, words
 from crashsim.report.columns import COLUMNS, notes
 from crashsim.report.plots import Plot
 from crashsim.report.schedule import moments
@@ -49,6 +49,9 @@ def html_report(results: Results, plots: Sequence[Plot], command: str) -> str:
     rows = ranked[:MOST_ROWS] if len(ranked) > MOST_ROWS else results.cases
     number = {case.name: i for i, case in enumerate(results.cases, start=1)}
     drawn = [(plot, inlined(plot.svg, f"p{i}-", _COLOURS)) for i, plot in enumerate(plots)]
+    first = next((n for n in answer.LEADING if any(pair[0].name == n for pair in drawn)), "")
+    leading = [pair for pair in drawn if pair[0].name == first]
+    rest = [pair for pair in drawn if pair not in leading]
     return environment.get_template("report.html.j2").render(
         results=results,
         command=command,
@@ -62,9 +65,12 @@ def html_report(results: Results, plots: Sequence[Plot], command: str) -> str:
         notes=notes(results),
         rows=[(number[case.name], case, _state(case)) for case in rows],
         detailed=ranked[:MOST_DETAILED],
-        plots=[pair for pair in drawn if not explored_page.is_shown(pair[0].name)],
+        answer=answer.answer(results.cases) if results.cases else None,
+        leading=leading,
+        failures=answer.failures(results.cases),
+        plots=[pair for pair in rest if not explored_page.is_shown(pair[0].name)],
         explored=explored_page.sections(results, {plot.name: svg for plot, svg in drawn}),
-        explored_plots=[pair for pair in drawn if pair[0].name in explored_page.OVERVIEW],
+        explored_plots=[pair for pair in rest if pair[0].name in explored_page.OVERVIEW],
         open_epochs=explored_page.OPEN_EPOCHS,
         words=words,
         moments=moments,

@@ -60,7 +60,7 @@ def layers_over_time(cases: list[CaseResult]) -> Figure:
         for case, held in zip(shown, names, strict=True)
     ]
     top = max([1.0, *(_top(shape) for shape in shapes if shape)])
-    titles = names_of(groups, cases, 88 if len(groups) <= 3 else 40)
+    titles = names_of(groups, cases, 74 if len(groups) <= 3 else 36)
     for place, (axes, held, shape) in enumerate(zip(every, names, shapes, strict=True)):
         axes.set_title(titles[place], fontsize=8.5)
         if shape:

@@ -126,7 +126,7 @@ def _timeline(cases: list[CaseResult], what: _Quantity) -> tuple[Figure, list[Ax
     groups = _groups(cases, what)
     few = len(groups) <= 3
     figure, every = panels(len(groups), 1.75 if few else 1.2, one_scale=False)
-    titles = names_of(groups, cases, 88 if few else 42)
+    titles = names_of(groups, cases, 74 if few else 36)
     for axes, group, title in zip(every, groups, titles, strict=True):
         axes.set_title(title, fontsize=8.5)
         members = [cases[i] for i in group]
