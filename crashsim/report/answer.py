@@ -11,13 +11,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
-from typing import TypeVar
 
-from crashsim.experiment.units import format_bytes, format_duration
 from crashsim.report.alike import names_of
-from crashsim.report.choices import best, loses_acknowledged, price, throughput
-from crashsim.report.words import count, some, worst_first
+from crashsim.report.choices import best, loses_acknowledged, price
+from crashsim.report.words import count, duration, size, some, worst_first
 from crashsim.results import CaseResult
 
 LEADING = ("price", "outcomes", "risk")  # the first of these pictures stands beside the answer
@@ -25,7 +22,6 @@ MOST_CHOICES = 6
 MOST_ROWS = 60
 _SHADES = 5
 _LONGEST_NAME = 60
-Number = TypeVar("Number", int, Fraction)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +56,7 @@ class Table:
 def answer(cases: list[CaseResult]) -> Table:
     """What is lost, and what it costs not to; there are cases."""
     worst = max(cases, key=lambda case: (loses_acknowledged(case), case.at_risk_bytes.max))
-    groups: dict[tuple[Fraction, int], list[int]] = {}
+    groups: dict[tuple[int, int], list[int]] = {}
     for number, (case, is_worth) in enumerate(zip(cases, best(cases), strict=True)):
         if is_worth:
             groups.setdefault(price(case), []).append(number)
@@ -83,10 +79,18 @@ def answer(cases: list[CaseResult]) -> Table:
 
 def _lost(cases: list[CaseResult], explored: bool) -> list[Cell]:
     uncovered = [case.uncovered_acknowledgements.max for case in cases]
+    recorded = any(case.recorded for case in cases)
     cells = [
-        Cell("at worst", _span([case.at_risk_bytes.max for case in cases], _size)),
-        Cell("acknowledged records", _span(uncovered, count), any(uncovered)),
-        Cell("work up to", _span([case.recovery_point_ns.max for case in cases], _time)),
+        Cell(
+            "of what reached the device" if recorded else "at worst",
+            _span([case.at_risk_bytes.max for case in cases], size),
+        ),
+        Cell(
+            "acknowledged without a flush" if recorded else "acknowledged records",
+            _span(uncovered, count),
+            any(uncovered),
+        ),
+        Cell("work up to", _span([case.recovery_point_ns.max for case in cases], duration)),
     ]
     if explored:
         found = [case.exploration or {"failing": 0} for case in cases]
@@ -97,29 +101,17 @@ def _lost(cases: list[CaseResult], explored: bool) -> list[Cell]:
 
 def _paid(cases: list[CaseResult]) -> list[Cell]:
     return [
-        Cell("records/s", _span([throughput(case) for case in cases], _rate)),
-        Cell("waiting", _span([case.guest_wait_ns for case in cases], _time)),
+        Cell("records/s", _span([case.acknowledged_per_second for case in cases], count)),
+        Cell("waiting", _span([case.guest_wait_ns for case in cases], duration)),
         Cell("flushes", _span([case.flushes for case in cases], count)),
     ]
 
 
-def _span(values: Sequence[Number], shown: Callable[[Number], str]) -> str:
+def _span(values: Sequence[int], shown: Callable[[int], str]) -> str:
     """From the least to the largest value, or the one that they all read as; no line ends within
     one."""
     ends = (shown(end(values)).replace(" ", "\u00a0") for end in (min, max))
     return " to ".join(dict.fromkeys(ends))
-
-
-def _size(size_bytes: int) -> str:
-    return format_bytes(size_bytes) if size_bytes else "0"
-
-
-def _time(duration_ns: int) -> str:
-    return format_duration(duration_ns) if duration_ns else "0"
-
-
-def _rate(rate: Fraction) -> str:
-    return count(round(rate)) if rate >= 10 else f"{float(rate):.2g}"
 
 
 def failures(cases: list[CaseResult]) -> Table | None:
@@ -148,7 +140,7 @@ def failures(cases: list[CaseResult]) -> Table | None:
 def _taken(value: int) -> str:
     if value < 0:
         return "not asked"
-    return _size(value)
+    return size(value)
 
 
 def _shade(value: int, values: Sequence[int]) -> int:

@@ -267,3 +267,11 @@ def corner(axes: Axes, text: str) -> None:
     """Words in the upper left corner of axes, above what is drawn."""
     words = axes.text(0.01, 0.97, text, transform=axes.transAxes, va="top", fontsize=8)
     words.set_in_layout(False)
+
+
+def mean_text(sizes: Sequence[float]) -> str:
+    """Mean sizes in bytes, also of less than one, from the least to the largest."""
+    ends = (
+        f"{n:.2g} B" if 0 < n < 100 else format_bytes(round(n)) for n in (min(sizes), max(sizes))
+    )
+    return " to ".join(dict.fromkeys(ends))

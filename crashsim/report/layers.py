@@ -12,13 +12,14 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from crashsim.experiment.units import format_bytes, format_duration
+from crashsim.experiment.units import format_duration
 from crashsim.report.alike import Curve, alike, names_of, worst_groups
 from crashsim.report.canvas import (
     FAINT,
     LAYER_COLOURS,
     common_time,
     corner,
+    mean_text,
     panels,
     say,
     set_axis,
@@ -98,12 +99,7 @@ def _told(cases: list[CaseResult], shape: Stack, top: float) -> str:
         sum(float(means(one, max(1, case.end_ns), 1)[0]) for one in case.layers.values())
         for case in cases
     ]
-    text = "mean " + " to ".join(dict.fromkeys(_bytes(of(wholes)) for of in (min, max)))
+    text = f"mean {mean_text(wholes)}"
     if _top(shape) < top * _LEAST_SEEN:
         text += ": too little to be seen on this scale"
     return text
-
-
-def _bytes(number: float) -> str:
-    """Also of less than one."""
-    return f"{number:.2g} B" if 0 < number < 100 else format_bytes(round(number))

@@ -34,7 +34,7 @@ from crashsim.report.canvas import (
     scale_of,
     set_scale,
 )
-from crashsim.report.choices import best, loses_acknowledged, throughput
+from crashsim.report.choices import best, loses_acknowledged
 from crashsim.report.curves import F64, Distribution, distribution, thinned
 from crashsim.report.words import some
 from crashsim.results import CaseResult
@@ -139,7 +139,7 @@ class _Price(NamedTuple):
 
 def _price(cases: list[CaseResult]) -> _Price:
     """The first of throughput, waiting and flushes in which the cases differ."""
-    rates = [round(throughput(case)) for case in cases]
+    rates = [case.acknowledged_per_second for case in cases]
     if max(rates) * 98 > min(rates) * 100:
         return _Price(rates, "count", "records acknowledged per second", True)
     waits = [case.guest_wait_ns for case in cases]
@@ -164,8 +164,20 @@ def caption(cases: list[CaseResult]) -> str:
         "for less, losses within 5 % of each other being the same."
     )
     if any(map(loses_acknowledged, cases)):
-        text += " Shaded: a power cut takes records that were acknowledged."
+        text += f" Shaded: {_shaded(cases)}."
     return text
+
+
+def _shaded(cases: list[CaseResult]) -> str:
+    if any(case.recorded for case in cases):
+        return "acknowledges records without a flush behind them"
+    return "loses acknowledged records"
+
+
+def _kept(cases: list[CaseResult]) -> str:
+    if any(case.recorded for case in cases):
+        return "each acknowledged record has a flush behind it"
+    return "keeps every acknowledged record"
 
 
 class _Spot(NamedTuple):
@@ -197,9 +209,9 @@ def loss_against_price(cases: list[CaseResult]) -> Figure:
     for axes, part, (low, high) in zip(every, parts, spans, strict=True):
         if part:
             axes.set_facecolor((0.835, 0.369, 0, 0.13))
-            axes.set_title("loses acknowledged records", fontsize=8.5, color=COLOURS[0])
+            axes.set_title(_shaded(cases), fontsize=8.5, color=COLOURS[0])
         elif len(parts) > 1:
-            axes.set_title("keeps every acknowledged record", fontsize=8.5)
+            axes.set_title(_kept(cases), fontsize=8.5)
         members = [i for i, is_bad in enumerate(bad) if is_bad is part]
         _frontier(axes, [(x[i], y[i]) for i in members if worth[i]], price.more_is_better)
         for i in members:

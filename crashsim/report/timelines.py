@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from crashsim.experiment.units import format_bytes, format_duration
+from crashsim.experiment.units import exact_instant, format_bytes, format_duration
 from crashsim.report.alike import Curve, alike, names_of, worst_groups
 from crashsim.report.canvas import (
     COLOURS,
@@ -25,6 +25,7 @@ from crashsim.report.canvas import (
     common_time,
     corner,
     even_scale,
+    mean_text,
     panels,
     say,
     set_scale,
@@ -37,9 +38,10 @@ from crashsim.report.curves import (
     envelope,
     line,
     line_envelope,
+    means,
     seen,
 )
-from crashsim.results import CaseResult
+from crashsim.results import CaseResult, Means
 
 MOST_PANELS = 16
 _COLUMNS = COLUMNS // 2
@@ -151,27 +153,32 @@ def _draw(axes: Axes, what: _Quantity, case: CaseResult) -> None:
         axes.plot(shape.t_ns, shape.low, drawstyle=what.draw_style, color=colour, linewidth=1.4)
         return
     axes.fill_between(
-        shape.t_ns, shape.low, shape.high, step="post", color=colour, alpha=0.45, linewidth=0
+        shape.t_ns, shape.low, shape.high, step="post", color=colour, alpha=0.3, linewidth=0
     )
     axes.plot(shape.t_ns, shape.high, drawstyle="steps-post", color=colour, linewidth=0.8)
 
 
 def _worst(what: _Quantity, members: list[CaseResult]) -> str:
-    """The largest value of a panel, and when it is if that is one instant."""
+    """The largest value of a panel, when it is if that is one instant, and the mean."""
     shown = format_bytes if what.kind == "bytes" else format_duration
     found = [what.worst(case) for case in members]
     text = " to ".join(dict.fromkeys((shown(min(found)), shown(max(found)))))
     steps = members[0].loss if what.kind == "bytes" else members[0].recovery_point
     if len(members) == 1 and steps.exact and found[0] in steps.values:
-        text += f" at {format_duration(steps.instants[steps.values.index(found[0])])}"
-    if what.kind == "bytes":
-        flushes = [case.flushes for case in members]
-        counts = dict.fromkeys((min(flushes), max(flushes)))
-        told = " to ".join(f"{number:,}" for number in counts)
-        text += (
-            f", {told} flush{'' if max(flushes) == 1 else 'es'}" if max(flushes) else ", no flush"
-        )
-    return f"worst: {text}"
+        text += f" at {exact_instant(steps.instants[steps.values.index(found[0])])}"
+    if what.kind != "bytes":
+        return f"worst: {text}"
+    if all(case.loss.exact for case in members):
+        text += f", mean {mean_text([_mean(case) for case in members])}"
+    flushes = [case.flushes for case in members]
+    counts = dict.fromkeys((min(flushes), max(flushes)))
+    told = " to ".join(f"{number:,}" if number else "no" for number in counts)
+    return f"worst: {text}, {told} flush" + ("es" if max(flushes) > 1 else "")
+
+
+def _mean(case: CaseResult) -> float:
+    loss = Means(case.loss.instants, [*map(float, case.loss.values)])
+    return float(means(loss, _end(case), 1)[0])
 
 
 def _marks(axes: Axes, case: CaseResult) -> None:
