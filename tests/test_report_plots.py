@@ -119,10 +119,20 @@ def test_each_panel_says_what_its_curve_shows(
         figure = figure_of(cases)
         rendered(figure)
     groups = panels_of(cases)
+
+    def panel(group: list[int]) -> list[CaseResult]:
+        return [cases[i] for i in group]
+
     shown = [axes for axes in figure.axes if axes.get_visible()]
     assert len(shown) == len(groups)
     for axes, group in zip(shown, groups, strict=True):
         (text,) = [t.get_text() for t in axes.texts if t.get_text().startswith("worst: ")]
+        if "mean " in text:
+            told = text.partition("mean ")[2].partition(",")[0].split(" to ")
+            areas = [np.diff([*c.loss.instants, c.end_ns]) @ c.loss.values for c in panel(group)]
+            means = [area / c.end_ns for area, c in zip(areas, panel(group), strict=True)]
+            found = [size_bytes(part) for part in told]
+            assert found == pytest.approx(sorted({min(means), max(means)})[: len(told)], rel=0.01)
         values = [worst(cases[i]) for i in group]
         told = text.removeprefix("worst: ").partition(",")[0].partition(" at ")[0]
         assert [read(part) for part in told.split(" to ")] == pytest.approx(
