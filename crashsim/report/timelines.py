@@ -140,7 +140,7 @@ def _timeline(cases: list[CaseResult], what: _Quantity) -> tuple[Figure, list[Ax
         scale = even_scale(worst, what.kind, ticks=4 if few else 3)
         set_scale(axes.yaxis, scale)
         axes.set_ylim(-worst * _FOOTROOM, worst * (1 + _HEADROOM))
-        text = _worst(what, members)
+        text = _worst(what, members, brief=not few)
         corner(axes, text)
     common_time(figure, every[0], max(map(_end, cases)))
     figure.supylabel(what.label, fontsize=9)
@@ -158,18 +158,22 @@ def _draw(axes: Axes, what: _Quantity, case: CaseResult) -> None:
     axes.plot(shape.t_ns, shape.high, drawstyle="steps-post", color=colour, linewidth=0.8)
 
 
-def _worst(what: _Quantity, members: list[CaseResult]) -> str:
-    """The largest value of a panel, when it is if that is one instant, and the mean."""
+def _worst(what: _Quantity, members: list[CaseResult], *, brief: bool) -> str:
+    """The largest value of a panel; when it is, the mean and the flushes, as far as there is room:
+    in `brief` the mean only where a band hides it, otherwise the flushes."""
     shown = format_bytes if what.kind == "bytes" else format_duration
     found = [what.worst(case) for case in members]
     text = " to ".join(dict.fromkeys((shown(min(found)), shown(max(found)))))
     steps = members[0].loss if what.kind == "bytes" else members[0].recovery_point
-    if len(members) == 1 and steps.exact and found[0] in steps.values:
+    if not brief and len(members) == 1 and steps.exact and found[0] in steps.values:
         text += f" at {exact_instant(steps.instants[steps.values.index(found[0])])}"
     if what.kind != "bytes":
         return f"worst: {text}"
-    if all(case.loss.exact for case in members):
+    banded = not what.exact(members[0]).exact
+    if all(case.loss.exact for case in members) and (banded or not brief):
         text += f", mean {mean_text([_mean(case) for case in members])}"
+    if brief and banded:
+        return f"worst: {text}"
     flushes = [case.flushes for case in members]
     counts = dict.fromkeys((min(flushes), max(flushes)))
     told = " to ".join(f"{number:,}" if number else "no" for number in counts)
