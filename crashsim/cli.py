@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from crashsim import __version__
+from crashsim import __version__, interrupts
 from crashsim.errors import CrashsimError, NothingExplored, OutputError, UsageError
 from crashsim.printable import echo
 from crashsim.results import Domain
@@ -68,7 +68,7 @@ def run(
 ) -> None:
     """Simulate experiments, find what is lost, and report."""
     from crashsim.experiment.loader import load
-    from crashsim.running import INTERRUPTED, Options, run_experiment
+    from crashsim.running import Options, run_experiment
 
     if as_json and len(experiments) > 1:
         raise UsageError("--json prints one document: name one experiment")
@@ -80,8 +80,8 @@ def run(
         ran = run_experiment(plan, options)
         _print(ran.results, ran.folder, as_json, options.command, ran.file)
         done.append(ran)
-        if ran.exit_code == INTERRUPTED:
-            sys.exit(INTERRUPTED)
+        if ran.ended_early:
+            sys.exit(ran.exit_code)
     if not as_json:
         _print_truth(done)
     codes = [exit_code, *(ran.exit_code for ran in done)]
@@ -465,20 +465,19 @@ def main(arguments: list[str] | None = None) -> int:
         return int(result) if isinstance(result, int) else 0
     except click.exceptions.Exit as stop:
         return stop.exit_code
-    except click.Abort:
+    except (click.Abort, KeyboardInterrupt):
         return _say("Interrupted.", 130)
     except click.ClickException as error:
         return _say(_shown(error), 2)
-    except NothingExplored as error:
-        return _say(f"Nothing explored: {error}", error.exit_code)
     except CrashsimError as error:
-        return _say(f"Error: {error}", error.exit_code)
-    except KeyboardInterrupt:
-        return _say("Interrupted.", 130)
+        kind = "Nothing explored" if isinstance(error, NothingExplored) else "Error"
+        return _say(f"{kind}: {error}", error.exit_code)
     except MemoryError:
         return _say("Error: not enough memory for this experiment", 3)
     # Anything else is our own fault: say so, and how to show it.
     except Exception as error:  # noqa: BLE001
+        if interrupts.first():  # what was interrupted made another error of it
+            return _say("Interrupted.", 130)
         if os.environ.get("CRASHSIM_DEBUG"):
             traceback.print_exc()
         kind = type(error).__name__

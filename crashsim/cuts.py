@@ -22,8 +22,9 @@ from crashsim.inputs import Inputs
 from crashsim.power.losses import Losses
 from crashsim.power.safety import Domain, HostCrash, Stage, kept_stage
 from crashsim.power.steps import StepFunction
-from crashsim.replay.build import write_image
+from crashsim.replay.build import lay_image
 from crashsim.replay.image import Extents, all_pieces, certain
+from crashsim.replay.sparse import SparseFile
 from crashsim.replay.versions import TwoFiles
 from crashsim.results import Cut
 
@@ -104,30 +105,30 @@ def judge(
     for domain in domains:
         files: TwoFiles | None = None
         try:
-            with tempfile.TemporaryDirectory(prefix="crashsim-", dir=room) as folder:
-                if domain.stage in KEEP:
-                    files = TwoFiles(history, KEEP[domain.stage], Path(folder))
-                for number, (t, why) in enumerate(chosen):
-                    cut = _one(history, inputs, domain, t, why, files, number, Path(folder))
-                    cuts.append(cut)
-                if files is not None:
-                    files.close()
+            if domain.stage in KEEP:
+                files = TwoFiles(history, KEEP[domain.stage], room)
+            for number, (t, why) in enumerate(chosen):
+                cuts.append(_one(history, inputs, domain, t, why, files, number, room))
         except OSError as error:
-            raise OutputError(f"comparing files in {tempfile.gettempdir()}: {error}") from error
+            raise OutputError(f"comparing files in {room}: {error}") from error
+        finally:
+            if files is not None:
+                files.close()
     return cuts
 
 
-def _scratch_folder(history: History, inputs: Inputs) -> str | None:
-    """Where the files to be compared are made: in memory if that has room: they live shortly."""
+def _scratch_folder(history: History, inputs: Inputs) -> Path:
+    """Where the files to be compared live: in memory if that has room, it is not for long."""
     pages = np.unique(all_pieces(history).page).size
     before = sum(image.nbytes for image in inputs.before if image is not None)
     need = pages * PAGE_BYTES * _BYTES_OF_FILES + 2 * before
     try:
         free = os.statvfs(_IN_MEMORY)
     except OSError:
-        return None  # the system's own choice
+        return Path(tempfile.gettempdir())
     enough = free.f_bavail * free.f_frsize > 2 * need
-    return _IN_MEMORY if enough and os.access(_IN_MEMORY, os.W_OK | os.X_OK) else None
+    in_memory = enough and os.access(_IN_MEMORY, os.W_OK | os.X_OK)
+    return Path(_IN_MEMORY if in_memory else tempfile.gettempdir())
 
 
 def _one(
@@ -178,16 +179,14 @@ def differing_bytes(history: History, inputs: Inputs, stage: Stage, t: int, fold
         low, high = np.searchsorted(intended.offset, [span.first_byte, span.end_byte])
         pages = np.unique((intended.offset[low:high] - span.first_byte) // PAGE_BYTES)
         before = inputs.before[device]
-        paths = [folder / name for name in ("guest.img", "kept.img")]
-        for path, extents in zip(paths, (intended, kept), strict=True):
-            write_image(path, span, extents, inputs.content, before, scratch=True)
-        guest, media = (np.memmap(path, dtype=np.uint8, mode="r") for path in paths)
-        for page in pages.tolist():
-            here = slice(page * PAGE_BYTES, (page + 1) * PAGE_BYTES)
-            total += int(np.count_nonzero(guest[here] != media[here]))
-        del guest, media
-        for path in paths:
-            path.unlink()
+        size = span.pages * PAGE_BYTES
+        with SparseFile(folder, size, True) as guest, SparseFile(folder, size, True) as media:
+            for file, extents in ((guest, intended), (media, kept)):
+                lay_image(file, span, extents, inputs.content, before)
+            for page in pages.tolist():
+                here = slice(page * PAGE_BYTES, (page + 1) * PAGE_BYTES)
+                there = (np.frombuffer(file.map[here], dtype=np.uint8) for file in (guest, media))
+                total += int(np.count_nonzero(np.not_equal(*there)))
     return total
 
 

@@ -6,6 +6,7 @@ CrashsimError
 ├── UsageError        a wrong argument or run folder          exit 2
 ├── OutputError       results cannot be written               exit 2
 ├── ReplayMismatch    two computations of a loss disagree     exit 3
+├── WorkerDied        what works was killed, twice            exit 3
 └── NothingExplored   zero writes or zero cuts: never green   exit 5
 
 A fault that the simulation injects (an EIO that the guest sees) is data in the History, never one
@@ -76,6 +77,25 @@ class OutputError(CrashsimError):
 
 class ReplayMismatch(CrashsimError):
     exit_code = 3
+
+
+class WorkerDied(CrashsimError):
+    """`task`: what a process worked on when it died, and another one after it; `status`: how the
+    last one ended, an exit code or minus a signal."""
+
+    exit_code = 3
+
+    def __init__(self, task: str, status: int) -> None:
+        ended = f"was killed by signal {-status}" if status < 0 else f"ended with {status}"
+        super().__init__(
+            f"{task}: the process that worked on it {ended}, and so it went when it was tried once "
+            "more; if memory ran out, --workers 1 needs the least"
+        )
+        self.task = task
+        self.status = status
+
+    def __reduce__(self) -> tuple[type[WorkerDied], tuple[str, int]]:
+        return type(self), (self.task, self.status)
 
 
 class NothingExplored(CrashsimError):

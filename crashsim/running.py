@@ -1,20 +1,19 @@
 """`crashsim run`: one experiment or several, from file to reports.
 
 Contract: an experiment's results are kept before the next one begins. The exit code says what
-matters most: it was interrupted, something was not as expected, not everything asked for was
-explored.
+matters most: it ended early (interrupted, or a process was killed), something was not as expected,
+not everything asked for was explored.
 """
 
 from __future__ import annotations
 
-import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from crashsim import __version__
+from crashsim import __version__, interrupts
+from crashsim.errors import WorkerDied
 from crashsim.printable import echo
 
 if TYPE_CHECKING:
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
 
 INTERRUPTED = 130
 NOT_COVERED = 4
+_GO_ON = "run it again to go on where it was"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,29 +39,37 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class Ran:
-    """One experiment that has run; `folder` has its reports."""
+    """One experiment that has run; `folder` has its reports. `ended_early`: not all of it ran."""
 
     file: str
     results: Results
     folder: Path
     exit_code: int
+    ended_early: bool
 
 
 def run_experiment(plan: Plan, options: Options) -> Ran:
-    """Simulate, explore, keep. KeyboardInterrupt when there is nothing to keep."""
-    finished, interrupted = _simulated(plan, options)
+    """Simulate, explore, keep. KeyboardInterrupt, or WorkerDied, when there is nothing to keep."""
+    from crashsim.checkers.folder import sweep
+    from crashsim.runs import check_latest
+
+    sweep()  # what explorations left that were killed
+    check_latest(options.output, plan.experiment.name)
+    finished, ended = _simulated(plan, options)
     cases = [one.result for one in finished]
     explored: list[Explored | None] = [None] * len(cases)
-    if not interrupted:
-        cases, explored, interrupted = _explored(plan, finished, options)
-    results = _results(plan, cases, interrupted)
-    with _unhurried() as pressed:
+    if not ended:
+        cases, explored, ended = _explored(plan, finished, options)
+    results = _results(plan, cases, bool(ended))
+    with interrupts.unhurried() as pressed:
         results, final = _keep(results, finished, explored, options)
-    interrupted = interrupted or bool(pressed)
-    return Ran(plan.file, results, final, _verdict(results, interrupted))
+    if pressed:
+        ended = INTERRUPTED
+    return Ran(plan.file, results, final, ended or _verdict(results), bool(ended))
 
 
-def _simulated(plan: Plan, options: Options) -> tuple[list[Finished], bool]:
+def _simulated(plan: Plan, options: Options) -> tuple[list[Finished], int]:
+    """What was simulated, and the exit code of what ended it early, 0 if nothing did."""
     from crashsim.report.progress import progress
     from crashsim.runs import run_cases
 
@@ -70,45 +78,57 @@ def _simulated(plan: Plan, options: Options) -> tuple[list[Finished], bool]:
         with progress(len(plan.cases)) as advance:
             for one in run_cases(plan.cases, options.workers, options.paranoid, advance):
                 finished.append(one)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, WorkerDied) as error:
         if not finished:
             raise
-        echo("Interrupted: keeping what was done so far.", err=True)
-        return finished, True
-    return finished, False
+        return finished, _told(error, "keeping what was done so far")
+    return finished, 0
+
+
+def _told(error: BaseException, then: str) -> int:
+    """Say what ended it early; the exit code."""
+    if isinstance(error, WorkerDied):
+        echo(f"Error: {error}; {then}.", err=True)
+        return error.exit_code
+    echo(f"Interrupted: {then}.", err=True)
+    return INTERRUPTED
 
 
 def _explored(
     plan: Plan, finished: list[Finished], options: Options
-) -> tuple[list[CaseResult], list[Explored | None], bool]:
+) -> tuple[list[CaseResult], list[Explored | None], int]:
+    """The same of what was explored."""
     from crashsim.exploring import explore_case, with_exploration
     from crashsim.report.progress import progress
 
     cases: list[CaseResult] = []
     explored: list[Explored | None] = []
-    interrupted = False
+    ended = 0
     runs = options.output / plan.experiment.name
     for one in finished:
         wanted = one.case.experiment.explore
-        if wanted is None or interrupted:
-            cases.append(one.result)
-            explored.append(None)
-            continue
-        with progress(wanted.states) as advance:
-            found = explore_case(
-                one.case,
-                plan.file,
-                runs,
-                options.workers,
-                _teller(advance, one.case.name),
-                options.paranoid,
-            )
-        cases.append(with_exploration(one.result, found, one.case.experiment.expect))
+        found: Explored | None = None
+        if wanted is not None and not ended:
+            try:
+                with progress(wanted.states) as advance:
+                    found = explore_case(
+                        one.case,
+                        plan.file,
+                        runs,
+                        options.workers,
+                        _teller(advance, one.case.name),
+                        options.paranoid,
+                    )
+            except (KeyboardInterrupt, WorkerDied) as error:
+                ended = _told(error, _GO_ON)
         explored.append(found)
-        interrupted = found.found.interrupted
-    if interrupted:
-        echo("Interrupted: run it again to go on where it was.", err=True)
-    return cases, explored, interrupted
+        if found is None:
+            cases.append(one.result)
+            continue
+        cases.append(with_exploration(one.result, found, one.case.experiment.expect))
+        if found.found.interrupted:
+            ended = _told(KeyboardInterrupt(), _GO_ON)
+    return cases, explored, ended
 
 
 def _teller(advance: Callable[[int, str], None], name: str) -> Callable[[int, int], None]:
@@ -126,22 +146,6 @@ def _results(plan: Plan, cases: list[CaseResult], interrupted: bool) -> Results:
         cases=cases,
         interrupted=interrupted,
     )
-
-
-@contextmanager
-def _unhurried() -> Iterator[list[int]]:
-    """Ctrl-C waits until what is done is kept; a second one does not. Yields those that came."""
-    pressed: list[int] = []
-
-    def later(number: int, _frame: object) -> None:
-        pressed.append(number)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-    before = signal.signal(signal.SIGINT, later)
-    try:
-        yield pressed
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def _keep(
@@ -176,9 +180,7 @@ def _with_findings(case: CaseResult, explored: Explored | None, folder: Path) ->
     return replace(case, findings=keep_findings(explored, case.name, folder))
 
 
-def _verdict(results: Results, interrupted: bool) -> int:
-    if interrupted:
-        return INTERRUPTED
+def _verdict(results: Results) -> int:
     if any(not e.holds for case in results.cases for e in case.expectations):
         return 1
     explorations = [case.exploration for case in results.cases if case.exploration is not None]

@@ -2,21 +2,18 @@
 
 Contract: a run's folder appears under its final name only when everything in it is written and on
 the disk; `latest` is switched after that. A run that is killed leaves nothing but a hidden
-`.unfinished-*` folder, which nobody takes for a result. Results depend on neither the number of
-workers nor the folder's name.
+`.unfinished-*` folder, which nobody takes for a result and the next run removes. Results depend on
+neither the number of workers nor the folder's name.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
-import multiprocessing
 import os
 import shutil
-import signal
-import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import count
@@ -27,8 +24,9 @@ from zipfile import BadZipFile
 import numpy as np
 from pydantic import ValidationError
 
+from crashsim.crew import Crew
 from crashsim.engine.history import History
-from crashsim.errors import OutputError, UsageError
+from crashsim.errors import OutputError, UsageError, WorkerDied
 from crashsim.experiment.loader import Case
 from crashsim.experiment.model import Experiment
 from crashsim.experiment.units import exact_duration
@@ -38,6 +36,9 @@ from crashsim.results import CaseResult
 from crashsim.stack import simulate
 
 HISTORY_FILE = "history.npz"
+_LATEST = "latest"
+_NEW_LINK = ".latest-"
+_UNFINISHED = ".unfinished-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,63 +64,27 @@ def run_cases(
 ) -> Iterator[Finished]:
     """Run all cases, in order, on several processes; `advance(done, now)` tells how far it is.
 
-    Interrupted, it gives what is finished and raises KeyboardInterrupt; no process is left."""
+    Interrupted, or with a case whose process was killed twice (WorkerDied), it gives what is
+    finished before it raises; no process is left."""
     if workers <= 1 or len(cases) == 1:
         for number, case in enumerate(cases):
             advance(number, case.name)
             yield run_case(case, paranoid)
         return
-    pool = ProcessPoolExecutor(min(workers, len(cases)), initializer=_begin_worker)
-    try:
-        # Workers inherit the mask: none of them sees a Ctrl-C that comes before it is set up.
-        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+
+    def run(case: Case) -> Finished:
+        return run_case(case, paranoid)
+
+    def wait_for(case: Case, done: int) -> None:
+        advance(done, case.name)
+
+    with Crew(min(workers, len(cases)), lambda: nullcontext(run), lambda case: case.name) as crew:
         try:
-            futures = [pool.submit(run_case, case, paranoid) for case in cases]
-        finally:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
-        yield from _in_order(cases, futures, advance)
-    except BaseException:  # whatever ends this, no worker goes on
-        for worker in multiprocessing.active_children():
-            worker.terminate()
-        raise
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _begin_worker() -> None:
-    """Ctrl-C reaches every process of the terminal: the parent alone answers it. A worker whose
-    parent was killed has nobody to work for."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
-
-
-def _in_order(
-    cases: tuple[Case, ...],
-    futures: list[Future[Finished]],
-    advance: Callable[[int, str], None],
-) -> Iterator[Finished]:
-    given = 0
-    try:
-        for case, future in zip(cases, futures, strict=True):
-            while not future.done():
-                advance(sum(one.done() for one in futures), case.name)
-                wait([one for one in futures if not one.done()], return_when=FIRST_COMPLETED)
-            given += 1
-            yield future.result()
-    except KeyboardInterrupt:
-        yield from [one.result() for one in futures[given:] if _succeeded(one)]
-        raise
-
-
-def _succeeded(future: Future[Finished]) -> bool:
-    return future.done() and not future.cancelled() and future.exception() is None
+            for _, one in crew.work_off(cases, wait_for):
+                yield one
+        except (KeyboardInterrupt, WorkerDied):
+            yield from (one for _, one in crew.left())
+            raise
 
 
 @contextmanager
@@ -127,22 +92,38 @@ def new_folder(base: Path, name: str, seed: int, suffix: str = "") -> Iterator[t
     """(where to write, where it will be); on a clean exit it is put in its place."""
     parent = base / name
     stamp = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{seed}{suffix}"
+    check_latest(base, name)
     try:
         parent.mkdir(parents=True, exist_ok=True)
-        working, final = _claim(parent, stamp)
+        with _alone(parent):
+            _sweep(parent)
+            working, final = _claim(parent, stamp)
+            lock = _locked(working)
     except OSError as error:
         raise OutputError(f"{parent}: cannot be written: {error.strerror or error}") from None
     try:
         yield working, final
         sync_tree(working)
-        working.rename(final)
-        if not suffix:
-            _point(parent / "latest", final.name)
+        with _alone(parent):
+            working.rename(final)
+            if not suffix:
+                _point(parent / _LATEST, final.name)
         _sync(parent)
     except OSError as error:
         raise OutputError(f"{parent}: cannot be written: {error.strerror or error}") from None
     finally:
         shutil.rmtree(working, ignore_errors=True)
+        os.close(lock)
+
+
+def check_latest(base: Path, name: str) -> None:
+    """OutputError when something else is where the link to the latest run belongs."""
+    link = base / name / _LATEST
+    if link.exists() and not link.is_symlink():
+        raise OutputError(
+            f"{link}: expected a symbolic link that points to the latest run, and found something "
+            "else: rename or remove it, or choose another --output"
+        )
 
 
 def _claim(parent: Path, stamp: str) -> tuple[Path, Path]:
@@ -150,15 +131,45 @@ def _claim(parent: Path, stamp: str) -> tuple[Path, Path]:
     same experiment may begin or end within the same second."""
     for number in count(1):
         final = parent / (stamp if number == 1 else f"{stamp}-{number}")
-        working = parent / f".unfinished-{final.name}"
-        try:
+        working = parent / f"{_UNFINISHED}{final.name}"
+        if not (working.exists() or final.exists()):
             working.mkdir()
-        except FileExistsError:
-            continue
-        if not final.exists():
             return working, final
-        working.rmdir()
     raise AssertionError("numbers do not end")
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Nobody else begins or ends a run of this experiment meanwhile."""
+    lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        with suppress(OSError):  # some network file systems have no locks on folders
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(lock)
+
+
+def _locked(folder: Path) -> int:
+    """A lock on it that ends with the process."""
+    lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    with suppress(OSError):
+        fcntl.flock(lock, fcntl.LOCK_EX)
+    return lock
+
+
+def _sweep(parent: Path) -> None:
+    """Remove what runs left that were killed."""
+    for path in parent.glob(f"{_NEW_LINK}*"):
+        path.unlink()
+    for path in parent.glob(f"{_UNFINISHED}*"):
+        with suppress(OSError):  # its run goes on
+            lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(path, ignore_errors=True)
+            finally:
+                os.close(lock)
 
 
 def sync_tree(folder: Path) -> None:
@@ -177,10 +188,13 @@ def _sync(path: Path) -> None:
 
 def _point(link: Path, target: str) -> None:
     """Switch a symbolic link in one step."""
-    new = link.with_name(f".latest-{os.getpid()}")
+    new = link.with_name(f"{_NEW_LINK}{os.getpid()}")
     new.unlink(missing_ok=True)
     new.symlink_to(target)
-    new.replace(link)
+    try:
+        new.replace(link)
+    finally:
+        new.unlink(missing_ok=True)
 
 
 def write_history(folder: Path, finished: list[Finished]) -> None:

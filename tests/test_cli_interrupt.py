@@ -7,13 +7,14 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.cli_support import ROOT, SMALL, command, environment, finished_runs
+from tests.cli_support import ROOT, SMALL, command, environment, finished_runs, outside
 
 PATIENCE_SECONDS = 60.0
 # The second case takes minutes: nobody waits for it to end.
@@ -85,16 +86,24 @@ def cpu_seconds(process: subprocess.Popen[str]) -> float:
     return ticks / os.sysconf("SC_CLK_TCK")
 
 
-@pytest.mark.parametrize(("workers", "records"), [("1", "[50, 3000000]"), ("2", "[3000000, 50]")])
+@pytest.mark.parametrize(
+    ("workers", "records", "number"),
+    [
+        ("1", "[50, 3000000]", signal.SIGINT),
+        ("2", "[3000000, 50]", signal.SIGINT),
+        ("2", "[3000000, 50]", signal.SIGTERM),
+        ("1", "[50, 3000000]", signal.SIGHUP),
+    ],
+)
 def test_an_interrupt_keeps_what_was_done_and_says_so(
-    tmp_path: Path, workers: str, records: str
+    tmp_path: Path, workers: str, records: str, number: signal.Signals
 ) -> None:
     process = begin(tmp_path, workers, LONG.replace("[50, 3000000]", records))
     # The first case takes a fraction of a second after the imports; its successor far longer.
     wait_until(lambda: cpu_seconds(process) > 4, process)
-    os.killpg(process.pid, signal.SIGINT)
+    os.killpg(process.pid, number)
     out, err = process.communicate(timeout=PATIENCE_SECONDS)
-    assert process.returncode == 130, err
+    assert process.returncode == 128 + number, err
     assert "Traceback" not in err and "Interrupted" in err
     assert nobody_lingers(process)
     (folder,) = finished_runs(tmp_path / "runs")
@@ -143,6 +152,117 @@ def test_a_second_interrupt_does_not_wait(tmp_path: Path) -> None:
     assert not finished_runs(tmp_path / "runs")
 
 
+# At the very moment: the process interrupts itself
+
+
+def interrupting_itself(
+    when: str, folder: Path, *arguments: str
+) -> subprocess.CompletedProcess[str]:
+    """`python -m crashsim`, after some code of our own."""
+    code = f"""
+import os, runpy, signal, sys, threading
+def interrupt(*_):
+    os.kill(os.getpid(), signal.SIGINT)
+{when}
+sys.argv = ["crashsim", *sys.argv[1:]]
+runpy.run_module("crashsim", run_name="__main__", alter_sys=True)
+"""
+    file = folder / "small.yaml"
+    file.write_text(SMALL)
+    return subprocess.run(
+        [sys.executable, "-c", code, *(arguments or ("run", str(file))), "--output", folder / "r"],
+        cwd=ROOT,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_SECONDS,
+        check=False,
+    )
+
+
+AT_IMPORT = """
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == "{}":
+            interrupt()
+sys.meta_path.insert(0, Finder())
+"""
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        "crashsim.cli",
+        "click",
+        "crashsim.experiment.loader",
+        "pydantic",
+        "numpy",
+        "numpy._core._multiarray_umath",
+        "crashsim.stack",
+        "rich.progress",
+        "crashsim.replay.versions",
+    ],
+)
+def test_an_interrupt_while_a_module_is_imported_ends_it_in_order(
+    tmp_path: Path, module: str
+) -> None:
+    done = interrupting_itself(AT_IMPORT.format(module), tmp_path)
+    assert (done.returncode, done.stderr.strip()) == (130, "Interrupted.")
+    assert not (tmp_path / "r").exists()
+
+
+@pytest.mark.parametrize("module", ["matplotlib", "jinja2", "crashsim.report.html"])
+def test_an_interrupt_while_reports_import_their_tools_lets_them_be_finished(
+    tmp_path: Path, module: str
+) -> None:
+    done = interrupting_itself(AT_IMPORT.format(module), tmp_path)
+    assert done.returncode == 130 and "Traceback" not in done.stderr
+    assert finished_runs(tmp_path / "r")
+
+
+def test_an_interrupt_while_the_interpreter_ends_changes_nothing(tmp_path: Path) -> None:
+    done = interrupting_itself("import atexit; atexit.register(interrupt)", tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+WHEN_LATEST_APPEARS = """
+import pathlib
+def replace(path, target, really=pathlib.Path.replace):
+    really(path, target)
+    interrupt()
+    for _ in range({more}):
+        threading.Timer({after}, interrupt).start()
+pathlib.Path.replace = replace
+"""
+
+
+@pytest.mark.parametrize(
+    ("more", "after"), [(0, 0), (1, 0), (1, 0.03), (1, 0.1), (1, 0.2), (2, 0.1)]
+)
+def test_interrupts_when_latest_appears_are_answered_with_130(
+    tmp_path: Path, more: int, after: float
+) -> None:
+    done = interrupting_itself(WHEN_LATEST_APPEARS.format(more=more, after=after), tmp_path)
+    assert done.returncode == 130 and "Traceback" not in done.stderr
+    assert (tmp_path / "r" / "small" / "latest" / "report.html").exists()
+
+
+def test_an_interrupt_that_a_destructor_would_swallow_is_not_lost(tmp_path: Path) -> None:
+    swallow = """
+from crashsim import runs
+class Swallows:
+    def __del__(self):
+        interrupt()
+def run_case(*arguments, really=runs.run_case):
+    Swallows()
+    while True:
+        really(*arguments)
+runs.run_case = run_case
+"""
+    done = interrupting_itself(swallow, tmp_path)
+    assert (done.returncode, done.stderr.strip()) == (130, "Interrupted.")
+
+
 def test_a_kill_leaves_nothing_that_looks_finished_and_no_process(tmp_path: Path) -> None:
     process = begin(tmp_path, "2")
     wait_until(lambda: cpu_seconds(process) > 3, process)
@@ -177,6 +297,10 @@ def test_a_killed_writer_leaves_only_a_hidden_folder(
     assert not (runs / "small" / "latest").exists()
     hidden = [path.name for path in (runs / "small").iterdir()]
     assert len(hidden) == 1 and hidden[0].startswith(".unfinished-")
+    (runs / "small" / ".latest-1").symlink_to("what-was-to-be")
+    assert outside("run", file, "--output", runs).code == 0
+    left = [path.name for path in (runs / "small").iterdir() if path.name.startswith(".")]
+    assert left == [], "the next run removes it"
 
 
 @pytest.mark.parametrize("expected", ["0", "1"])

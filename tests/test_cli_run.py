@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from crashsim import cuts
+from crashsim import cuts, runs
 from crashsim.cuts import durability_events
-from crashsim.experiment.loader import load
+from crashsim.experiment.loader import Case, load
 from crashsim.inputs import make_inputs
 from crashsim.measure import measure
 from crashsim.report.loading import read_results
 from crashsim.results import SCHEMA_VERSION, to_json
-from crashsim.runs import load_run, new_folder
+from crashsim.runs import Finished, load_run, new_folder
 from tests.cli_support import (
     SMALL,
     SWEEP,
@@ -227,7 +229,59 @@ def test_two_runs_at_once_take_different_names(tmp_path: Path) -> None:
         new_folder(tmp_path, "x", 1) as (second, second_final),
     ):
         assert first != second and first_final != second_final
+        assert first.is_dir(), "what goes on is no remnant"
     assert first_final.is_dir() and second_final.is_dir()
+
+
+def test_latest_is_never_written_over_when_it_is_something_else(program: Program) -> None:
+    latest = program.runs / "small" / "latest"
+    for make in (latest.mkdir, latest.touch):
+        latest.parent.mkdir(parents=True, exist_ok=True)
+        make()
+        answer = program.run(SMALL)
+        assert answer.code == 2
+        assert f"{latest}: expected a symbolic link that points to the latest run" in answer.err
+        assert os.listdir(latest.parent) == ["latest"]
+        latest.rmdir() if latest.is_dir() else latest.unlink()
+    assert program.run(SMALL).code == 0
+
+
+def test_latest_may_point_to_nothing(program: Program) -> None:
+    latest = program.runs / "small" / "latest"
+    latest.parent.mkdir(parents=True)
+    latest.symlink_to("a-run-that-was-removed")
+    assert program.run(SMALL).code == 0
+    assert (latest / "results.json").exists()
+
+
+@pytest.mark.parametrize("always", [False, True])
+def test_a_case_whose_process_is_killed_is_tried_once_more_then_named(
+    program: Program, monkeypatch: pytest.MonkeyPatch, always: bool
+) -> None:
+    run_case, tried = runs.run_case, program.folder / "tried"
+
+    def deadly(case: Case, paranoid: bool) -> Finished:
+        if "fdatasync" in case.name and (always or not tried.exists()):
+            tried.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return run_case(case, paranoid)
+
+    monkeypatch.setattr(runs, "run_case", deadly)
+    answer = program.run(SWEEP, "--workers", "2")
+    assert tried.exists()
+    if not always:
+        assert answer.code == 0
+        assert [case["name"] for case in program.results()["cases"]] == [
+            "sync=call:none",
+            "sync=call:fdatasync",
+        ]
+        return
+    assert answer.code == 3
+    assert "sync=call:fdatasync: the process that worked on it was killed by signal 9" in answer.err
+    (folder,) = finished_runs(program.runs)
+    document = json.loads((folder / "results.json").read_text())
+    assert [case["name"] for case in document["cases"]] == ["sync=call:none"]
+    assert folder.name.endswith("-interrupted") and document["interrupted"]
 
 
 def test_two_runs_within_a_second_have_a_folder_each(program: Program) -> None:

@@ -15,14 +15,14 @@ from pathlib import Path
 import pytest
 
 from crashsim.checkers import Acks, Verdict
-from crashsim.errors import NothingExplored, UsageError
+from crashsim.errors import NothingExplored, UsageError, WorkerDied
 from crashsim.explore.bench import Bench, Subject
 from crashsim.explore.budget import Budget
 from crashsim.explore.in_process import Visited, explore_in_process
 from crashsim.explore.journal import Journal
 from crashsim.explore.results import to_json
 from crashsim.explore.run import EpochReport, Exploration, explore
-from crashsim.explore.workers import CheckerError
+from crashsim.explore.workers import Answer, CheckerError, Unit, work
 from crashsim.states import Rules
 from tests.explore_support import Flush, Item, Judge, Mark, Write, subject
 
@@ -207,8 +207,29 @@ def test_a_checker_that_ends_its_process_is_told_apart() -> None:
             os._exit(3)
         return ""
 
-    with pytest.raises(CheckerError, match="ended the process"):
+    with pytest.raises(WorkerDied, match="of epoch 0: the process that worked on it ended with 3"):
         found_by(subject(items(), leave), workers=2)
+
+
+def test_workers_that_are_killed_change_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each unit's process is killed once, in the midst of it."""
+    one = subject(items(), judge)
+    alone = found_by(one)
+
+    def deadly(bench: Bench, unit: Unit, expired: Callable[[], bool] | None) -> Answer:
+        place = tmp_path / f"{unit.epoch}-{unit.low}"
+        if not place.exists():
+            place.touch()
+            work(bench, replace(unit, states=unit.states[:5]), expired)
+            os.kill(os.getpid(), signal.SIGKILL)
+        return work(bench, unit, expired)
+
+    monkeypatch.setattr("crashsim.explore.workers.work", deadly)
+    assert found_by(one, workers=2) == alone
+    assert len(list(tmp_path.iterdir())) >= alone.checked // 64
+    assert multiprocessing.active_children() == []
 
 
 # The journal

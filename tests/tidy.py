@@ -36,6 +36,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "crashsim.explore": (
         "crashsim.states",
         "crashsim.checkers",
+        "crashsim.crew",
         "crashsim.engine",
         "crashsim.experiment.units",
         "crashsim.replay",
@@ -44,7 +45,9 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "crashsim.errors": (),
     "crashsim.printable": (),
     "crashsim.placeholders": (),
-    "crashsim.__main__": ("crashsim.cli",),
+    "crashsim.crew": (),
+    "crashsim.interrupts": (),
+    "crashsim.__main__": ("crashsim.cli", "crashsim.interrupts"),
     "crashsim.__init__": (),
     # The places that wire the rooms together.
     "crashsim.stack": ("crashsim",),

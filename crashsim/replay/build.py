@@ -31,29 +31,40 @@ def write_image(
     extents: Extents,
     content: Content,
     before: memoryview | None,
-    scratch: bool = False,
     damaged: I64 = NO_PAGES,
 ) -> int:
     """Write the device's image to a new file; returns the bytes stored on top of `before`. The
     device's damaged pages (Rule D4) are filled with bytes that nobody stored."""
+    with SparseFile(path, span.pages * PAGE_BYTES) as file:
+        return lay_image(file, span, extents, content, before, damaged)
+
+
+def lay_image(
+    file: SparseFile,
+    span: DeviceSpan,
+    extents: Extents,
+    content: Content,
+    before: memoryview | None,
+    damaged: I64 = NO_PAGES,
+) -> int:
+    """The same, into a file that is all zero."""
     low, high = np.searchsorted(extents.offset, [span.first_byte, span.end_byte])
     columns = [
         column[low:high] for column in (extents.write, extents.start, extents.end, extents.length)
     ]
     offset = extents.offset[low:high] - span.first_byte
-    with SparseFile(path, span.pages * PAGE_BYTES, scratch) as file:
-        if before is not None:
-            _lay_down(file, before)
-        for start, size in runs(offset, columns[2] - columns[1]):
-            file.reserve(start, size)
-        target = file.map
-        for at, part in zip(offset.tolist(), content.parts(*columns), strict=True):
-            target[at : at + len(part)] = bytes(part)
-        for page in damaged.tolist():
-            start = (page - span.first_page) * PAGE_BYTES
-            file.reserve(start, PAGE_BYTES)
-            noise = Stream(page, "damage").draws(np.arange(PAGE_BYTES // 8, dtype=np.int64))
-            target[start : start + PAGE_BYTES] = noise.tobytes()
+    if before is not None:
+        _lay_down(file, before)
+    for start, size in runs(offset, columns[2] - columns[1]):
+        file.reserve(start, size)
+    target = file.map
+    for at, part in zip(offset.tolist(), content.parts(*columns), strict=True):
+        target[at : at + len(part)] = bytes(part)
+    for page in damaged.tolist():
+        start = (page - span.first_page) * PAGE_BYTES
+        file.reserve(start, PAGE_BYTES)
+        noise = Stream(page, "damage").draws(np.arange(PAGE_BYTES // 8, dtype=np.int64))
+        target[start : start + PAGE_BYTES] = noise.tobytes()
     return int((columns[2] - columns[1]).sum())
 
 

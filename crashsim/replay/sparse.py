@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import mmap
 import os
+import tempfile
 from pathlib import Path
 from types import TracebackType
+from typing import IO
 
 from crashsim.errors import OutputError
 
@@ -17,7 +19,8 @@ from crashsim.errors import OutputError
 class SparseFile:
     """A file of `size_bytes`, all zero at first, mapped read-write. It must not exist yet.
 
-    `scratch`: it will be removed soon, so closing it does not wait for the disk."""
+    `scratch`: it has no name in the folder `path`, so it is gone when it is closed or its process
+    ends, however that ends."""
 
     __slots__ = ("_file", "_scratch", "map", "path")
 
@@ -25,13 +28,14 @@ class SparseFile:
         self.path = path
         self._scratch = scratch
         try:
-            self._file = path.open("x+b")
+            self._file = _nameless(path) if scratch else path.open("x+b")
             try:
                 os.ftruncate(self._file.fileno(), size_bytes)
                 self.map = mmap.mmap(self._file.fileno(), size_bytes)
             except (OSError, ValueError) as error:
                 self._file.close()
-                path.unlink(missing_ok=True)
+                if not scratch:
+                    path.unlink(missing_ok=True)
                 raise OutputError(
                     f"{path}: cannot make a file of {size_bytes} bytes: {error}"
                 ) from error
@@ -48,7 +52,7 @@ class SparseFile:
             raise OutputError(f"{self.path}: no space for it: {error.strerror}") from error
 
     def close(self) -> None:
-        """Write everything to the disk, unless it is scratch, and let go."""
+        """Write everything to the disk, or forget what is scratch."""
         try:
             if not self._scratch:
                 self.map.flush()
@@ -69,3 +73,7 @@ class SparseFile:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _nameless(folder: Path) -> IO[bytes]:
+    return tempfile.TemporaryFile(dir=folder)

@@ -27,7 +27,7 @@ _AS_BEFORE: Stamps = np.zeros(PAGE_BYTES, dtype=np.uint32)
 
 
 class TwoFiles:
-    """The guest's view and one kept layer, as files of stamps in `folder`.
+    """The guest's view and one kept layer, as files of stamps without a name in `folder`.
 
     `keep`: what the failure keeps: "host" (the device's memory), "file" (where that is a file's),
     "after-quit" (and not zeroed at its end), "elsewhere" (nothing), "submitted", "completed" or
@@ -38,8 +38,7 @@ class TwoFiles:
         size = (last.first_page + last.pages) * PAGE_BYTES * _STAMP_BYTES
         self._history = history
         self._keep = keep
-        names = ("guest.stamps", "kept.stamps")
-        self._files = [SparseFile(folder / name, size, scratch=True) for name in names]
+        self._files = [SparseFile(folder, size, scratch=True) for _ in range(2)]
         self._guest, self._kept = (np.frombuffer(f.map, dtype=np.uint32) for f in self._files)
         self._host: dict[int, Stamps] = {}  # L2 of a guest without DAX
         self._sent: dict[int, list[tuple[int, Stamps]]] = {}  # I/O -> its pages' content
@@ -71,11 +70,10 @@ class TwoFiles:
         return self.lost_bytes
 
     def close(self) -> None:
-        """Remove the files."""
+        """The files are gone."""
         del self._guest, self._kept
         for file in self._files:
             file.close()
-            file.path.unlink()
 
     def _in_order(self) -> Iterator[tuple[int, int, int]]:
         history = self._history

@@ -76,10 +76,12 @@ class Rebuilt:
     def image(self, epoch: Epoch, choices: Choices) -> bytearray:
         """All bytes of the device in a state of the epoch."""
         image = bytearray(self._guaranteed(epoch.cut_ns))
+        flushed_ns = self._flushed_ns(epoch.cut_ns)
         for number, version in choices:
             atom = epoch.atoms[number]
             row = atom.stores[atom.after.index(version)]
-            held = self._held(atom.offset, self._seen_ns(atom.offset, row))
+            since = self._certain_ns(atom.offset, epoch.cut_ns, flushed_ns)
+            held = self._held(atom.offset, since, self._seen_ns(atom.offset, row))
             image[atom.offset : atom.offset + self._unit_bytes] = held
         return image
 
@@ -90,7 +92,8 @@ class Rebuilt:
             for offset in self._rows:
                 since = self._certain_ns(offset, cut_ns, flushed_ns)
                 if since != _NOT_YET:
-                    image[offset : offset + self._unit_bytes] = self._held(offset, since)
+                    held = self._held(offset, since, since)
+                    image[offset : offset + self._unit_bytes] = held
             self._laid = cut_ns, bytes(image)
         return self._laid[1]
 
@@ -122,12 +125,15 @@ class Rebuilt:
         end = min(start + int(self._history.store_length[row]), offset + self._unit_bytes)
         return begin + ((end - 1) >> 3) - (start >> 3)
 
-    def _worked_out(self, offset: int, as_of_ns: int) -> bytes:
-        """The atom with the stores that had landed by then, each over those that began before."""
+    def _worked_out(self, offset: int, since_ns: int, seen_ns: int) -> bytes:
+        """The atom with what is guaranteed, as of an instant, and the stores that had landed by
+        another, each over those that began before. A store that begins at the very instant of a
+        guest's copy counts for copied."""
         atom = bytearray(self._before[offset : offset + self._unit_bytes])
         base = self._first_byte + offset
         for row in self._rows[offset]:
-            if self._landed_ns(row, offset) > as_of_ns:
+            copied = not self._dax and int(self._history.store_t_ns[row]) <= since_ns
+            if not copied and self._landed_ns(row, offset) > max(since_ns, seen_ns):
                 continue
             start = int(self._history.store_offset[row])
             end = min(start + int(self._history.store_length[row]), base + self._unit_bytes)

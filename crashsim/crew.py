@@ -1,0 +1,233 @@
+"""Tasks over several processes, answered in order.
+
+Contract: answers do not depend on the number of workers, who inherit what they work on, so that it
+is never copied. Each worker has a pipe of its own: one that is killed, even halfway through an
+answer, cuts off nobody else's. Its task is given to a new worker once more; if that one dies too,
+WorkerDied names the task when its turn comes. Whatever ends the caller ends the workers, and a
+worker whose parent was killed ends itself.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import pickle
+import signal
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import ForkProcess
+from types import TracebackType
+from typing import Any, Generic, NoReturn, TypeVar
+
+from crashsim.errors import WorkerDied
+
+Task = TypeVar("Task")
+Answer = TypeVar("Answer")
+_AHEAD = 16  # tasks for each worker that may be done before one that is slow
+_TRIES = 2
+_PATIENCE_S = 5.0  # for a worker to close what it has begun
+_FORK = multiprocessing.get_context("fork")
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+@dataclass(slots=True, eq=False)
+class _Worker:
+    """A process at the other end of a pipe; `task`: the number of what it works on."""
+
+    process: ForkProcess
+    pipe: Connection
+    task: int = -1
+
+
+class Crew(Generic[Task, Answer]):
+    """`begin` is entered in each worker and gives what answers a task there; `name` tells a task to
+    people. Close it, or use it as a context."""
+
+    def __init__(
+        self,
+        workers: int,
+        begin: Callable[[], AbstractContextManager[Callable[[Task], Answer]]],
+        name: Callable[[Task], str],
+    ) -> None:
+        self._begin = begin
+        self._name = name
+        self._workers: list[_Worker] = []
+        self._tries: dict[int, int] = {}
+        self._waiting: deque[tuple[int, Task]] = deque()  # handed out and not yet given back
+        self._answers: dict[int, Answer | Exception] = {}
+        self._answered = 0  # also those that were given back
+        try:
+            for _ in range(workers):
+                self._workers.append(self._hired())
+        except BaseException:  # whatever it is, no worker goes on
+            self.close()
+            raise
+
+    def work_off(
+        self, tasks: Iterable[Task], wait_for: Callable[[Task, int], None] = lambda task, done: None
+    ) -> Iterator[tuple[Task, Answer]]:
+        """Every task with its answer, in order; what a task raises is raised when its turn comes.
+        `wait_for` is called before each wait, with the task whose turn it is, and how many are
+        answered."""
+        for number, task in enumerate(tasks):
+            while not (idle := self._idle()) or len(self._waiting) > _AHEAD * len(self._workers):
+                wait_for(self._waiting[0][1], self._answered)
+                self._collect()
+                yield from self._ready()
+            self._waiting.append((number, task))
+            self._give(idle[0], number, task)
+        while self._waiting:
+            wait_for(self._waiting[0][1], self._answered)
+            self._collect()
+            yield from self._ready()
+
+    def left(self) -> Iterator[tuple[Task, Answer]]:
+        """What was answered and not given back when `work_off` ended early, in order."""
+        for number, task in self._waiting:
+            answer = self._answers.get(number)
+            if answer is not None and not isinstance(answer, Exception):
+                yield task, answer
+
+    def close(self) -> None:
+        """No worker goes on."""
+        for worker in self._workers:
+            worker.process.terminate()
+        for worker in self._workers:
+            worker.pipe.close()  # who caught what ends it has nobody to answer
+        for worker in self._workers:
+            _buried(worker.process)
+
+    def _idle(self) -> list[_Worker]:
+        return [worker for worker in self._workers if worker.task < 0]
+
+    def _hired(self) -> _Worker:
+        mine, theirs = _FORK.Pipe()
+        others = [mine, *(worker.pipe for worker in self._workers)]
+        # Workers inherit the mask: none sees a Ctrl-C, or its end, before it is set up for it.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
+        try:
+            process = _FORK.Process(
+                target=_serve, args=(self._begin, theirs, others, before), daemon=True
+            )
+            process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        theirs.close()
+        return _Worker(process, mine)
+
+    def _give(self, worker: _Worker, number: int, task: Task) -> None:
+        worker.task = number
+        with suppress(ConnectionError):  # it has died: its pipe says so
+            worker.pipe.send(task)
+
+    def _collect(self) -> None:
+        """Wait for answers, or deaths."""
+        busy = {worker.pipe: worker for worker in self._workers if worker.task >= 0}
+        for pipe in wait(list(busy)):
+            assert isinstance(pipe, Connection), "workers answer through pipes"
+            worker = busy[pipe]
+            try:
+                self._answers[worker.task] = pipe.recv()
+                self._tries.pop(worker.task, None)
+                worker.task = -1
+                self._answered += 1
+            except (EOFError, OSError):
+                self._died(worker)
+
+    def _died(self, worker: _Worker) -> None:
+        """Another takes its place, and its task, unless that killed two."""
+        worker.pipe.close()
+        worker.process.terminate()  # who closed its pipe is of no use either
+        _buried(worker.process)
+        number = worker.task
+        self._workers.remove(worker)
+        new = self._hired()
+        self._workers.append(new)
+        self._tries[number] = self._tries.get(number, 0) + 1
+        task = next(task for waiting, task in self._waiting if waiting == number)
+        if self._tries[number] < _TRIES:
+            self._give(new, number, task)
+        else:
+            self._answers[number] = WorkerDied(self._name(task), worker.process.exitcode or 0)
+
+    def _ready(self) -> Iterator[tuple[Task, Answer]]:
+        while self._waiting and self._waiting[0][0] in self._answers:
+            number, task = self._waiting.popleft()
+            answer = self._answers.pop(number)
+            if isinstance(answer, Exception):
+                raise answer
+            yield task, answer
+
+    def __enter__(self) -> Crew[Task, Answer]:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def _buried(process: ForkProcess) -> None:
+    process.join(_PATIENCE_S)
+    if process.exitcode is None:
+        process.kill()
+        process.join()
+
+
+def _serve(
+    begin: Callable[[], AbstractContextManager[Callable[[Any], Any]]],
+    parent: Connection,
+    others: list[Connection],
+    mask: Iterable[int],
+) -> None:
+    """A worker's life. Ctrl-C reaches every process of the terminal: the parent alone answers
+    it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _end)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    for other in others:
+        other.close()  # or a pipe would stay open when its worker or the parent is gone
+    with suppress(EOFError, ConnectionError, _Ended):
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        with begin() as work:
+            while True:
+                task = parent.recv()
+                try:
+                    answer = work(task)
+                # Whatever it is, the parent raises it.
+                except Exception as error:  # noqa: BLE001
+                    answer = error
+                parent.send(_sendable(answer))
+
+
+def _sendable(answer: object) -> object:
+    try:
+        pickle.dumps(answer) if isinstance(answer, Exception) else None
+    except Exception:  # noqa: BLE001  # an exception of somebody else's making
+        return RuntimeError(f"{type(answer).__name__}: {answer}")
+    return answer
+
+
+class _Ended(BaseException):
+    """No `SystemExit`: that is what a checker may answer with."""
+
+
+def _end(_number: int, _frame: object) -> NoReturn:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise _Ended  # what was begun is closed on the way out
+
+
+def _end_with_parent() -> None:
+    """A worker whose parent was killed has nobody to work for."""
+    parent = multiprocessing.parent_process()
+    main = threading.main_thread()
+    if parent is not None and main.ident is not None:
+        parent.join()
+        signal.pthread_kill(main.ident, signal.SIGTERM)
