@@ -10,21 +10,30 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from crashsim.checkers.station import DEVICE, MEMORY_BYTES, TIME_LIMIT_S, Station
 from crashsim.checkers.verdict import OK, Acks, Ranges, Verdict
 from crashsim.checkers.workshop import Workshop
 from crashsim.errors import OutputError, UsageError
-from crashsim.experiment.expect import judge
+from crashsim.experiment.expect import Known, judge
 from crashsim.experiment.explore import Explore
 from crashsim.experiment.loader import Case
 from crashsim.experiment.model import Expect
 from crashsim.explore.budget import Budget
 from crashsim.explore.results import to_json
 from crashsim.explore.run import Exploration, explore
-from crashsim.explore.saved import Replayed, replay, write_image
+from crashsim.explore.saved import (
+    Replayed,
+    Saved,
+    StaleFinding,
+    locate,
+    read_saved,
+    replay,
+    write_image,
+)
 from crashsim.explore.wiring import (
     CheckerSpec,
     FindingFile,
@@ -35,20 +44,24 @@ from crashsim.explore.wiring import (
     read_finding,
 )
 from crashsim.results import CaseResult, Expectation
-from crashsim.states import Rules
+from crashsim.states import Choices, Rules
 from crashsim.trust import remember
 
 SUFFIX = ".crashsim-finding"
+KNOWN = "known_findings"  # the name of what is expected of known ones
 Advance = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Explored:
-    """What came of one case. `journal` is what to remove once the results are kept."""
+    """What came of one case. `journal` is what to remove once the results are kept; `known`: saved
+    findings that still fail alike, by name, and the number of the finding that each is one of, -1:
+    none."""
 
     found: Exploration
     opened: Opened
     journal: Path
+    known: dict[str, int] = field(default_factory=dict)
 
 
 def explore_case(
@@ -64,7 +77,10 @@ def explore_case(
     assert wanted is not None
     rules = Rules(wanted.host, wanted.atom)
     spec = named_checker(wanted, file)
+    known = _known(case.experiment.expect, Path(file).resolve().parent)
     opened = open_subject(case.experiment, spec, rules, wanted.device, paranoid=paranoid)
+    located = {name: _located(one, opened, name) for name, one in known.items()}
+    states = {name: state for name, state in located.items() if state is not None}
     journal = _journal(output, opened.identity)
     found = explore(
         opened.subject,
@@ -74,8 +90,38 @@ def explore_case(
         journal,
         opened.identity,
         advance,
+        known=list(states.values()),
     )
-    return Explored(found, opened, journal)
+    placed = {
+        name: one.finding
+        for name, one in zip(states, found.known, strict=False)
+        if Replayed(one.verdict, known[name].verdict_then).as_saved
+    }
+    return Explored(found, opened, journal, placed)
+
+
+def _known(expect: Expect, folder: Path) -> dict[str, Saved]:
+    """The saved findings that an experiment in this folder knows, by the names that it gives
+    them."""
+    names = [one.finding for one in expect.known if one.finding is not None]
+    return {name: read_saved(folder / name) for name in names}
+
+
+def _located(one: Saved, opened: Opened, name: str) -> tuple[int, Choices] | None:
+    """Its state, None when that is not possible any more. UsageError when it is of another
+    space."""
+    subject = opened.subject
+    space, device = subject.space, subject.history.devices[subject.device].name
+    mine = (device, space.rules.host, space.rules.unit_bytes)
+    theirs = (one.device, one.host, one.rules.unit_bytes)
+    if mine != theirs:
+        text = ", ".join(f"{a}, not {b}" for a, b in zip(theirs, mine, strict=True) if a != b)
+        raise UsageError(f"known finding {name}: it was found with {text}")
+    try:
+        epoch, choices = locate(space, one)
+    except StaleFinding:
+        return None
+    return epoch.number, choices
 
 
 def named_checker(wanted: Explore, file: str) -> CheckerSpec:
@@ -111,17 +157,35 @@ def _journal(output: Path, identity: str) -> Path:
 def with_exploration(result: CaseResult, explored: Explored, expect: Expect) -> CaseResult:
     """The case's result with what was explored, and judged by it: no finding is expected, unless
     the experiment says otherwise."""
-    found = len(explored.found.findings)
+    document = to_json(explored.found, explored.opened.subject)
+    document["known"] = [_told(one, explored) for one in expect.known]
+    for number, finding in enumerate(document["findings"]):
+        whys = [one["why"] for one in document["known"] if number in one["findings"]]
+        finding["known"] = whys[0] if whys else ""
+    found = sum(not finding["known"] for finding in document["findings"])
     if expect.findings is not None:
         only = Expect(findings=expect.findings)
         judged = judge(only, {"findings": found})
     else:
         judged = [Expectation("findings", "== 0", found, "", found == 0)]
-    return replace(
-        result,
-        expectations=[*result.expectations, *judged],
-        exploration=to_json(explored.found, explored.opened.subject),
-    )
+    if not explored.found.interrupted:
+        judged += [
+            Expectation(KNOWN, f">= 1 of '{one['name']}'", int(one["happens"]), "", one["happens"])
+            for one in document["known"]
+        ]
+    return replace(result, expectations=[*result.expectations, *judged], exploration=document)
+
+
+def _told(one: Known, explored: Explored) -> dict[str, Any]:
+    """A known finding, and those of the run that are it."""
+    if one.finding is not None:
+        happens, place = one.name in explored.known, explored.known.get(one.name, -1)
+        mine = [place] if place >= 0 else []
+    else:
+        found = enumerate(explored.found.findings)
+        mine = [number for number, f in found if one.is_called(f.outcome or f.kind)]
+        happens = bool(mine)
+    return {"name": one.name, "why": one.why, "findings": mine, "happens": happens}
 
 
 def keep_findings(explored: Explored, case: str, folder: Path) -> list[str]:

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, PlainSerializer, ValidationInfo, WithJsonSchema
 
 from crashsim.experiment import units
-from crashsim.experiment.part import Part
+from crashsim.experiment.part import Contradiction, Part
 from crashsim.experiment.quantities import refused, units_required
 from crashsim.results import Expectation
 
@@ -120,6 +121,35 @@ CountCondition = Annotated[
 ]
 
 
+class Known(Part):
+    """A finding that is known, and has to happen as long as it stands here."""
+
+    outcome: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Findings of that outcome; * stands for anything, ? for one character.",
+    )
+    finding: str | None = Field(
+        default=None,
+        min_length=1,
+        description="The finding that a saved state belongs to; a file beside the experiment.",
+    )
+    why: str = Field(min_length=1, description="Why it is no surprise.")
+
+    def contradictions(self) -> Iterator[Contradiction]:
+        if (self.outcome is None) == (self.finding is None):
+            yield Contradiction((), "expected exactly one of outcome and finding")
+
+    @property
+    def name(self) -> str:
+        """What was written."""
+        return self.outcome or self.finding or ""
+
+    def is_called(self, outcome: str) -> bool:
+        """Whether findings of that outcome are meant by name."""
+        return self.outcome is not None and fnmatchcase(outcome, self.outcome)
+
+
 class Expect(Part):
     """Conditions on a case's figures; losses are those of a host power cut."""
 
@@ -173,7 +203,11 @@ class Expect(Part):
     )
 
     findings: CountCondition | None = Field(
-        default=None, description="Causes of states that the checker of explore rejects."
+        default=None,
+        description="Causes of states that the checker of explore rejects, without the known ones.",
+    )
+    known: tuple[Known, ...] = Field(
+        default=(), strict=False, description="Findings that are known, and why; each must happen."
     )
 
     def conditions(self) -> dict[str, Condition]:

@@ -375,6 +375,8 @@ class Experiment(Part):
             yield from self._recording_contradictions()
         if self.expect.findings is not None and self.explore is None:
             yield Contradiction(("expect", "findings"), "nothing is explored: there is no explore")
+        if self.expect.known and self.explore is None:
+            yield Contradiction(("expect", "known"), "nothing is explored: there is no explore")
         faults = self.disk.faults
         if self.explore is not None and self.explore.host == "this-host":
             for name, fault in (("corrupted", faults.corrupted), ("dead", faults.dead)):

@@ -137,8 +137,27 @@ class Grouping:
 
     def findings(self) -> Iterator[Finding]:
         """Most frequent last found first: in the order of their first epoch."""
-        for group in sorted(self._groups, key=lambda one: one.finding.cut_ns):
+        for group in self._in_order():
             yield replace(group.finding, states=group.states, epochs=len(group.epochs))
+
+    def _in_order(self) -> list[_Group]:
+        return sorted(self._groups, key=lambda one: one.finding.cut_ns)
+
+    def place(self, number: int, choices: Choices) -> tuple[Verdict, int]:
+        """What the checker says of a state, and which of the findings it is one of, -1: none."""
+        with Bench(self._subject) as bench:
+            epoch = bench.enter(number)
+            verdict = bench.check(choices)
+            if verdict.kind not in ("finding", "crash"):
+                return verdict, -1
+            key = _key(verdict.kind, outcome_of(verdict))
+            original = Original(number, -1, "none", len(choices), len(epoch.atoms))
+            found, pattern = self._found(bench, number, choices, key, original)
+        for place, group in enumerate(self._in_order()):
+            mine = _key(group.finding.kind, group.finding.outcome)
+            if mine == key and group.takes(found, pattern):
+                return verdict, place
+        return verdict, -1
 
     def take(self, bad: list[Bad], plan: Callable[[Epoch], Iterator[Step]]) -> None:
         """Group failing states, ascending; `plan` gives the plan of an epoch that they are of."""
@@ -214,12 +233,7 @@ class Grouping:
         key = _key(bad.kind, bad.outcome)
         atoms = bench.enter(number).atoms
         original = Original(number, bad.place, step.kind, len(step.choices), len(atoms))
-        cause = self._cause(bench, number, step.choices, key)
-        number, cause = self._earliest(bench, number, cause, key)
-        finding = self._finding(bench, number, cause, key, original)
-        pattern = self._roles.pattern(
-            (one.kept_write for one in finding.kept), (one.lost_write for one in finding.lost)
-        )
+        finding, pattern = self._found(bench, number, step.choices, key, original)
         remedy = finding.remedy
         for group in self._of(key):
             if group.takes(finding, pattern):
@@ -228,6 +242,16 @@ class Grouping:
         group = _Group(finding, [pattern], remedy.first_ns, remedy.last_ns)
         self._groups.append(group)
         return group
+
+    def _found(
+        self, bench: Bench, number: int, state: Choices, key: Key, original: Original
+    ) -> tuple[Finding, Pattern]:
+        """The finding that a state comes down to, and the pattern of its cause."""
+        cause = self._cause(bench, number, state, key)
+        number, cause = self._earliest(bench, number, cause, key)
+        finding = self._finding(bench, number, cause, key, original)
+        kept = (one.kept_write for one in finding.kept)
+        return finding, self._roles.pattern(kept, (one.lost_write for one in finding.lost))
 
     def _cause(self, bench: Bench, number: int, state: Choices, key: Key) -> Cause:
         atoms = bench.enter(number).atoms

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from crashsim.checkers import Verdict
 from crashsim.checkers.verdict import UNJUDGED
 from crashsim.engine.pages import unique_sorted
 from crashsim.engine.streams import I64
@@ -26,7 +27,7 @@ from crashsim.explore.findings import Bad, Finding, Grouping
 from crashsim.explore.journal import Journal
 from crashsim.explore.plan import Kind, Step, as_choices, newest, plan, structured_size
 from crashsim.explore.workers import Answer, CheckerError, Unit, answers
-from crashsim.states import Epoch
+from crashsim.states import Choices, Epoch
 
 UNIT_STATES = 64
 _ATOMS_LOOKED_AT = 1 << 17
@@ -63,6 +64,14 @@ class EpochReport:
 
 
 @dataclass(frozen=True, slots=True)
+class Placed:
+    """What became of a known state: the verdict now, and the number of its finding, -1: none."""
+
+    verdict: Verdict
+    finding: int
+
+
+@dataclass(frozen=True, slots=True)
 class Exploration:
     """What was explored, and what was found. `choices`: of all epochs, exactly; `epochs`: those
     that were looked at, all of `all_epochs` unless the exploration was cut short; `ungrouped`:
@@ -80,6 +89,7 @@ class Exploration:
     findings: tuple[Finding, ...]
     ungrouped: int
     interrupted: bool
+    known: tuple[Placed, ...] = ()  # states that were to be looked up, in their order
 
     @property
     def planned(self) -> int:
@@ -156,10 +166,12 @@ def explore(
     identity: str = "",
     advance: Advance | None = None,
     causes: bool = True,
+    known: Sequence[tuple[int, Choices]] = (),
 ) -> Exploration:
-    """Check the device's states. Without `causes` none is looked for: all failing states are
-    ungrouped. NothingExplored when there are none, CheckerError when the checker is of no use,
-    UsageError when the journal is of something else than `identity`."""
+    """Check the device's states, and look `known` ones up among the findings. Without `causes` none
+    is looked for: all failing states are ungrouped. NothingExplored when there are none,
+    CheckerError when the checker is of no use, UsageError when the journal is of something else
+    than `identity`."""
     if budget.states < 1 or not subject.history.rows_of(subject.device).size:
         name = subject.history.devices[subject.device].name
         raise NothingExplored(f"{name}: nothing was written, or nothing may be checked")
@@ -187,6 +199,7 @@ def explore(
         grouping.ungrouped = len(rejected)
     elif not interrupted:
         grouping.take(rejected, lambda epoch: work.plan(epoch, shares[epoch.number].states))
+    placed = () if interrupted else tuple(Placed(*grouping.place(*state)) for state in known)
     span = subject.history.devices[subject.device]
     rules = subject.space.rules
     return Exploration(
@@ -201,6 +214,7 @@ def explore(
         tuple(grouping.findings()),
         grouping.ungrouped,
         interrupted,
+        placed,
     )
 
 

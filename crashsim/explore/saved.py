@@ -90,6 +90,11 @@ class Saved(BaseModel):
     files: dict[str, str]
 
     @property
+    def verdict_then(self) -> Verdict:
+        """What the checker said when it was saved."""
+        return Verdict(self.verdict.kind, self.verdict.outcome, self.verdict.message)
+
+    @property
     def rules(self) -> Rules:
         return Rules(self.host, self.atom_bytes)
 
@@ -201,8 +206,7 @@ def replay(one: Saved, subject: Subject) -> Replayed:
     with Bench(subject) as bench:
         choices = _enter(bench, subject.space, one)
         verdict = bench.check(choices)
-    expected = Verdict(one.verdict.kind, one.verdict.outcome, one.verdict.message)
-    return Replayed(verdict, expected)
+    return Replayed(verdict, one.verdict_then)
 
 
 def write_image(one: Saved, subject: Subject, path: Path) -> None:

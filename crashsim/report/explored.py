@@ -148,7 +148,10 @@ def unjudged(one: Document) -> str:
 
 def _rejected_text(one: Document) -> str:
     were = "was" if one["failing"] == 1 else "were"
-    return f"{one['failing']:,} {were} rejected, for {some(len(one['findings']), 'cause')}"
+    known = sum(bool(finding.get("known")) for finding in one["findings"])
+    of_them = f", {known:,} of them known" if known else ""
+    causes = some(len(one["findings"]), "cause")
+    return f"{one['failing']:,} {were} rejected, for {causes}{of_them}"
 
 
 def verdict_lines(results: Results) -> list[str]:
@@ -190,7 +193,9 @@ def title(finding: Document) -> str:
 def seen_in(finding: Document) -> str:
     """How often it was seen."""
     minimal = "" if finding["minimal"] else ", not shrunk to the end"
-    return f"{some(finding['states'], 'state')} in {some(finding['epochs'], 'epoch')}{minimal}"
+    known = f"; known: {finding['known']}" if finding.get("known") else ""
+    seen = f"{some(finding['states'], 'state')} in {some(finding['epochs'], 'epoch')}"
+    return printable(f"{seen}{minimal}{known}")
 
 
 def replay_command(file: str, folder: str = "") -> str:
