@@ -22,6 +22,7 @@ import numpy as np
 
 from crashsim.advise_files import File, Files
 from crashsim.checkers import Acks, Verdict, acknowledgements
+from crashsim.checkers.verdict import UNJUDGED
 from crashsim.engine.pages import words
 from crashsim.explore.bench import Bench, Subject
 from crashsim.explore.plan import as_choices
@@ -92,7 +93,7 @@ def unsent(
         for done, mark in enumerate(tried):
             advance(done, "marks, with nothing lost")
             found = _with(bench, subject, at_mark[mark], mark + 1)
-            if found.kind != "ok":
+            if _rejects(found):
                 marks.append(_mark(subject, mark, found))
                 if bench.check(_lay(bench, subject, at_mark[mark]), 0).kind == "ok":
                     late.append(mark)
@@ -188,7 +189,13 @@ def _arrived(
             high = middle
         else:
             low = middle
+    if not _rejects(_with(bench, subject, low, mark + 1)):  # it was not judged
+        return -1, -1
     return number, high - 1
+
+
+def _rejects(found: Verdict) -> bool:
+    return found.kind != "ok" and found.kind not in UNJUDGED
 
 
 def _good(bench: Bench, subject: Subject, high: int, mark: int) -> bool:

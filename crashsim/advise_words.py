@@ -78,7 +78,10 @@ def _about(found: Advised) -> Iterator[str]:
     if explored is not None:
         yield from _reasons(explored)
         if not explored.reached:
-            yield "Not established: the budget ended before the states that were planned."
+            yield (
+                "Not established: not every state that was planned was judged. The budget ended, "
+                "or the checker took too long, or answered differently when asked again."
+            )
         elif not explored.every and not explored.failing:
             yield "Not established: what the checker says of the images that were not tried."
     elif found.recorded:

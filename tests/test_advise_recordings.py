@@ -129,6 +129,26 @@ def test_flushes_that_only_order_are_called_needed_when_recovery_needs_them(
     assert "which is no proof" in said and "Needed" not in said
 
 
+def test_a_mark_that_was_not_judged_is_not_called_lost(program: Program) -> None:
+    """The checker says no only every other time."""
+    log = [sector(1), flush(), mark("1"), sector(2), flush(), mark("2")]
+    write_log(program.folder / "a.log", log)
+    (program.folder / "check.py").write_text(
+        "from pathlib import Path\n"
+        "from crashsim.checkers import Verdict\n"
+        "def check(image, acks):\n"
+        "    asked = Path(__file__).with_name('asked')\n"
+        "    if acks.count == 1 and not asked.exists():\n"
+        "        asked.touch()\n"
+        "        return Verdict('finding', 'no')\n"
+        "    asked.unlink(missing_ok=True)\n"
+    )
+    found, said = found_in(program.write(EXPERIMENT % "check"))
+    assert found.explored is not None and not found.explored.failing
+    assert (found.unsent, found.exit_code) == (None, 4)
+    assert "Not established: not every state that was planned was judged" in said
+
+
 def test_many_marks_are_tried_in_part_and_that_is_said(program: Program) -> None:
     log: list[Entry] = [sector(1), flush()]
     log += [mark("1") for _ in range(MOST_MARKS)] + [mark("2"), mark("2")]

@@ -51,7 +51,7 @@ class EpochReport:
     kinds: dict[Kind, int] = field(default_factory=dict)
     verdicts: dict[str, int] = field(default_factory=dict)
     outcomes: dict[str, int] = field(default_factory=dict)
-    rejected: dict[str, int] = field(default_factory=dict)  # outcomes of states that are not ok
+    rejected: dict[str, int] = field(default_factory=dict)  # outcomes of what was judged not ok
 
     @property
     def unseen_share(self) -> float:
@@ -125,7 +125,7 @@ class Exploration:
 
     @property
     def rejected(self) -> dict[str, int]:
-        """Those that are not ok by outcome, the most frequent first."""
+        """Those that were judged not ok by outcome, the most frequent first."""
         return _ranked(epoch.rejected for epoch in self.epochs)
 
     @property
@@ -351,7 +351,7 @@ def _added(report: EpochReport, kinds: list[Kind], answer: Answer) -> EpochRepor
     for (kind, outcome), count in answer.tally.items():
         verdicts[kind] += count
         outcomes[outcome or kind] += count
-        if kind != "ok":
+        if kind != "ok" and kind not in UNJUDGED:
             rejected[outcome or kind] += count
     return replace(
         report,
