@@ -12,8 +12,9 @@ from collections.abc import Callable
 from typing import Protocol
 
 from crashsim.engine.clock import Clock
-from crashsim.engine.history import NEVER, DeviceSpan
-from crashsim.engine.pages import PAGE_SHIFT, unique_sorted
+from crashsim.engine.folios import Folios
+from crashsim.engine.history import NEVER
+from crashsim.engine.pages import unique_sorted
 from crashsim.engine.pageset import PageSet
 from crashsim.engine.streams import I64
 from crashsim.experiment.model import Device
@@ -30,10 +31,14 @@ class Memory(Protocol):
     @property
     def fault_ns(self) -> int: ...
     @property
-    def shift(self) -> int: ...
+    def folios(self) -> Folios: ...
     @property
     def cleaned_by_sync(self) -> bool: ...
-    def dirtied(self, t_ns: int) -> None: ...
+    @property
+    def stamp_bar_ns(self) -> int: ...
+    def will_store(self, t_ns: int) -> None: ...
+    def dirtied(self, first_ns: int, stamped_ns: int | None, last_ns: int) -> None: ...
+    def dirtied_now(self) -> None: ...
     def reserve(self, pages: int) -> None: ...
     def room(self) -> int: ...
     def dirtied_many(self) -> None: ...
@@ -41,9 +46,9 @@ class Memory(Protocol):
 
 
 class FileMemory:
-    """A shared mapping of a backing file. Pages here are the file's folios (Rule H2)."""
+    """A shared mapping of a backing file."""
 
-    __slots__ = ("_bits", "_cache", "_file", "cleaned_by_sync", "fault_ns", "shift")
+    __slots__ = ("_cache", "_file", "cleaned_by_sync", "fault_ns", "folios")
 
     def __init__(
         self, cache: PageCache, file: BackingFile, fault_ns: int, cleaned_by_sync: bool
@@ -51,37 +56,53 @@ class FileMemory:
         self._cache = cache
         self._file = file
         self.fault_ns = fault_ns
-        self.shift = file.shift
+        self.folios = file.folios
         self.cleaned_by_sync = cleaned_by_sync
-        self._bits = file.shift - PAGE_SHIFT
 
-    def dirtied(self, t_ns: int) -> None:
-        self._file.dirtied(t_ns)
+    @property
+    def stamp_bar_ns(self) -> int:
+        return self._file.mtime.bar_ns
+
+    def will_store(self, t_ns: int) -> None:
+        self._cache.will_store(self._file, t_ns)
+
+    def dirtied(self, first_ns: int, stamped_ns: int | None, last_ns: int) -> None:
+        self._file.dirtied(first_ns, stamped_ns, last_ns)
+
+    def dirtied_now(self) -> None:
+        self._file.dirtied_now()
 
     def reserve(self, pages: int) -> None:
-        self._cache.planned_pages += pages << self._bits
+        self._cache.planned_pages += pages
 
     def room(self) -> int:
-        return self._cache.room() >> self._bits
+        return self._cache.room()
 
     def dirtied_many(self) -> None:
         self._cache.dirtied_many()
 
     def pause_ns(self, dirtied_pages: int) -> int:
-        return self._cache.pause_ns(dirtied_pages << self._bits)
+        return self._cache.pause_ns(dirtied_pages)
 
 
 class OwnMemory:
     """Memory that the host never writes back."""
 
-    __slots__ = ("fault_ns",)
-    shift = PAGE_SHIFT
+    __slots__ = ("fault_ns", "folios")
     cleaned_by_sync = False
+    stamp_bar_ns = 0
 
-    def __init__(self, fault_ns: int) -> None:
+    def __init__(self, folios: Folios, fault_ns: int) -> None:
+        self.folios = folios  # single pages
         self.fault_ns = fault_ns
 
-    def dirtied(self, t_ns: int) -> None:
+    def will_store(self, t_ns: int) -> None:
+        """It counts for nothing."""
+
+    def dirtied(self, first_ns: int, stamped_ns: int | None, last_ns: int) -> None:
+        """It counts for nothing."""
+
+    def dirtied_now(self) -> None:
         """It counts for nothing."""
 
     def reserve(self, pages: int) -> None:
@@ -102,21 +123,18 @@ class CopiesIntoMemory:
 
     __slots__ = ("_cache", "_clock", "_device", "_memory", "_through", "pages")
 
-    def __init__(
-        self, cache: PageCache, device: int, span: DeviceSpan, memory: Memory, through: bool
-    ) -> None:
+    def __init__(self, cache: PageCache, device: int, memory: Memory, through: bool) -> None:
         self._cache = cache
         self._device = device
         self._memory = memory
         self._through = through
-        bits = memory.shift - PAGE_SHIFT
-        self.pages = PageSet(span.first_page >> bits, span.pages >> bits, memory.shift)
+        self.pages = PageSet(memory.folios)
 
     def copied(self, pages: I64) -> int:
         memory = self._memory
-        clean = self.pages.add_pages(unique_sorted(pages >> (memory.shift - PAGE_SHIFT)))
+        clean = self.pages.add(unique_sorted(memory.folios.of_pages(pages)))
         if clean:
-            memory.dirtied(self._cache.now_ns())
+            memory.dirtied_now()
             memory.dirtied_many()
         return int(pages.size) * COPY_PAGE_NS + clean * memory.fault_ns
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,15 +22,17 @@ from crashsim.disk import faults
 from crashsim.disk.disk import Disk, compose
 from crashsim.engine.clock import Clock
 from crashsim.engine.columns import column, join
+from crashsim.engine.folios import Folios, single_pages
 from crashsim.engine.history import DeviceSpan, History
-from crashsim.engine.pages import PAGE_SHIFT, pages_touched
+from crashsim.engine.pages import PAGE_SHIFT
 from crashsim.engine.pageset import PageSet
 from crashsim.engine.streams import I64, Stream
+from crashsim.engine.timers import Ticks
 from crashsim.errors import UsageError
 from crashsim.experiment.model import Device, Experiment
 from crashsim.guest.acks import acknowledgements
 from crashsim.guest.driver import Driver
-from crashsim.guest.kernel import GuestKernel
+from crashsim.guest.kernel import GuestKernel, Journal
 from crashsim.guest.pagecache import GuestPageCache
 from crashsim.guest.program import Program
 from crashsim.guest.vcpu import VCpu
@@ -44,7 +47,7 @@ from crashsim.memory import (
     sync_of,
 )
 from crashsim.pagecache.cache import PageCache
-from crashsim.pagecache.writeback import BackingFile, Batch, on_pages
+from crashsim.pagecache.writeback import BackingFile, Batch
 
 _COMPOSE_PAGES = 1 << 16
 _COMPOSE_BATCHES = (1 << 12) - 1
@@ -76,6 +79,7 @@ class Stack:
             early,
             host.fsync_errors,
             host.write_errors,
+            self._first_wake_ns(host.tick, 0),
             self._complete,
         )
         self.flush_log = FlushLog()
@@ -95,9 +99,11 @@ class Stack:
     def _add_device(self, device: int, span: DeviceSpan, what: Device) -> None:
         guest, host, backing = self.experiment.guest, self.experiment.host, what.backing
         new_extents = backing.extents != "written"
-        file = self.cache.open(device, span, backing.folio, new_extents, sync_of(what))
+        folios = Folios(span.first_page, span.pages, self.experiment.folio_parts(what))
+        file = self.cache.open(device, folios, new_extents, sync_of(what))
+        single = single_pages(span.first_page, span.pages)
         shared, flush_path = is_shared_file(what), has_flush_path(what)
-        memory: Memory = OwnMemory(host.fault)
+        memory: Memory = OwnMemory(single, host.fault)
         if shared:
             memory = FileMemory(self.cache, file, host.fault, flush_path)
         monitor = MONITORS[self.experiment.vmm]
@@ -110,14 +116,18 @@ class Stack:
         recorded = any(p.labels for p in programs)
         page_cache = None
         if not self._dax(what) and not recorded:
-            page_cache = self._guest_cache(device, span, what, file, memory)
+            page_cache = self._guest_cache(device, single, what, file, memory)
         self.with_dax.append(page_cache is None)
-        journal = guest.file_system == "ext4" and not recorded
+        journal = None
+        if guest.file_system == "ext4" and not recorded:
+            put = _nothing
+            if shared and guest.journal_pages:
+                put = partial(file.put_guest_journal, guest.journal_pages << PAGE_SHIFT)
+            journal = Journal(self._guest_ticks(), guest.commit_interval, put)
         kernel = GuestKernel(self.clock, device, driver, journal, page_cache, flush_path)
         for program in programs:
             store_memory = memory if page_cache is None else page_cache
-            bits = store_memory.shift - PAGE_SHIFT
-            dirty = PageSet(span.first_page >> bits, span.pages >> bits, store_memory.shift)
+            dirty = PageSet(store_memory.folios)
             vcpu = VCpu(
                 self.clock,
                 len(self.vcpus),
@@ -140,25 +150,45 @@ class Stack:
         if backing.prealloc and shared:
             file.prealloc()
         if not file.sources:
-            file.sources.append(PageSet(span.first_page, span.pages))
+            file.sources.append(PageSet(folios))
 
     def _dax(self, what: Device) -> bool:
-        return self.experiment.guest.dax and what.type != "virtio-blk"
+        return self.experiment.guest.access != "cached" and what.type != "virtio-blk"
 
     def _guest_cache(
-        self, device: int, span: DeviceSpan, what: Device, file: BackingFile, memory: Memory
+        self, device: int, single: Folios, what: Device, file: BackingFile, memory: Memory
     ) -> GuestPageCache:
         """L1, and what its copies do."""
         copies: CopiesToDisk | CopiesIntoMemory = CopiesToDisk(self.clock, file)
         if what.cache != "none":
             through = what.cache == "writethrough"
-            copies = CopiesIntoMemory(self.cache, device, span, memory, through)
+            copies = CopiesIntoMemory(self.cache, device, memory, through)
             if is_shared_file(what):
                 file.sources.append(copies.pages)
-        host = self.experiment.host
-        found = GuestPageCache(self.clock, device, copies, host.dirty_writeback, host.dirty_expire)
+        host, ticks = self.experiment.host, self._guest_ticks()
+        timer = None
+        if host.dirty_writeback:
+            timer = partial(ticks.timer_ns, delay_ns=host.dirty_writeback)
+        first_wake_ns = self._first_wake_ns(ticks.tick_ns, 1 + device)
+        found = GuestPageCache(
+            self.clock, device, single, copies, timer, first_wake_ns, host.dirty_expire
+        )
         self.guest_caches.append(found)
         return found
+
+    def _guest_ticks(self) -> Ticks:
+        return Ticks(self.experiment.guest.tick, self.experiment.guest.second_phase)
+
+    def _first_wake_ns(self, tick_ns: int, number: int) -> int | None:
+        """When a flusher wakes first (Rule H6); None: with the first store."""
+        host = self.experiment.host
+        if host.flusher_phase == "idle" or not host.dirty_writeback:
+            return None
+        if host.flusher_phase == "busy":
+            return Ticks(tick_ns, 0).timer_ns(0, host.dirty_writeback)
+        drawn = Stream(self.experiment.seed, "flusher-phase").draws(column([number]))
+        first_ns = 1 + int(drawn[0]) % host.dirty_writeback
+        return -(-first_ns // tick_ns) * tick_ns if tick_ns else first_ns
 
     def _panicked(self) -> None:
         """The guest stops, and the run with it."""
@@ -192,18 +222,23 @@ class Stack:
     # collecting
 
     def _complete(self, batch: Batch) -> None:
-        """Work out when each page of a batch completes, while it is in flight."""
-        shift = self.cache.files[batch.device].shift
-        pages = on_pages(batch.pages(), shift)
-        _, _, io_pages, complete = compose(
-            np.full(pages.size, batch.number, dtype=np.int64),
+        """Work out when each folio of a batch completes, while it is in flight: with the last of
+        the I/Os that it is in."""
+        of = self.cache.files[batch.device].folios
+        folios = batch.folios(of)
+        first, pages = of.first_page(folios), of.pages(folios)
+        _, io_first, _, complete = compose(
+            np.full(folios.size, batch.number, dtype=np.int64),
+            first,
             pages,
             np.array([batch.start_ns], dtype=np.int64),
             self.disk.bandwidth,
             self.order,
         )
-        each = np.repeat(complete, io_pages).reshape(-1, 1 << (shift - PAGE_SHIFT))
-        batch.complete_ns = each.max(axis=1)
+        low = np.searchsorted(io_first, first, "right") - 1
+        end = np.searchsorted(io_first, first + pages, "left")
+        bounds = np.stack([low, end], axis=1).ravel()
+        batch.complete_ns = np.maximum.reduceat(np.append(complete, 0), bounds)[::2]
 
     def _history(self) -> History:
         io = self._compose_all()
@@ -340,15 +375,20 @@ class Stack:
         return columns[0], columns[1], columns[2], columns[3]
 
     def _compose(self, group: list[Batch]) -> tuple[I64, I64, I64, I64]:
-        shifts = [file.shift for file in self.cache.files]
-        if max(shifts) > PAGE_SHIFT:
-            parts = [on_pages(b.pages(), shifts[b.device]) for b in group]
-            batch = np.repeat(column([b.number for b in group]), [p.size for p in parts])
-            page = np.concatenate(parts)
-        else:
-            batch, page = _pages_of(group)
+        of = [file.folios for file in self.cache.files]
+        batch, folio = _folios_of(group, of)
+        page = folio
+        pages = np.ones(folio.size, dtype=np.int64)
+        larger = [d for d, folios in enumerate(of) if folios.shift != PAGE_SHIFT]
+        if larger:
+            device = column([b.device for b in group])[batch - group[0].number]
+            page = folio.copy()
+            for number in larger:
+                mine = np.flatnonzero(device == number)
+                page[mine] = of[number].first_page(folio[mine])
+                pages[mine] = of[number].pages(folio[mine])
         start = column([b.start_ns for b in group])
-        return compose(batch, page, start, self.disk.bandwidth, self.order)
+        return compose(batch, page, pages, start, self.disk.bandwidth, self.order)
 
     def _stores(self) -> tuple[I64, I64, I64, I64]:
         logs = [vcpu.stores for vcpu in self.vcpus]
@@ -394,6 +434,10 @@ class Stack:
         return [p for device in range(len(self.spans)) for p in self.programs if p.device == device]
 
 
+def _nothing() -> None:
+    """A journal on memory that the host never writes back."""
+
+
 def spans(experiment: Experiment) -> tuple[DeviceSpan, ...]:
     """Where each device lies in the global address space."""
     places = zip(experiment.resolved_devices(), experiment.first_bytes(), strict=True)
@@ -417,21 +461,21 @@ def simulate(experiment: Experiment, programs: Sequence[Program]) -> History:
     return history
 
 
-def _pages_of(group: list[Batch]) -> tuple[I64, I64]:
-    """(batch, page) of every page of the batches, ascending and distinct.
+def _folios_of(group: list[Batch], of: list[Folios]) -> tuple[I64, I64]:
+    """(batch, folio) of every folio of the batches, ascending and distinct; `of` by device.
 
     Ranges of one program's columns that follow each other are looked at in one go."""
     number: list[int] = []
     count: list[int] = []
-    pages: list[I64] = []
-    run: list[Any] | None = None  # offset, length, low, high, batch numbers, sizes
+    known_folios: list[I64] = []
+    run: list[Any] | None = None  # offset, length, low, high, batch numbers, sizes, device
 
     def close() -> None:
         if run is not None:
-            offset, length, low, high, numbers, sizes = run
-            page, row = pages_touched(offset[low:high], length[low:high])
+            offset, length, low, high, numbers, sizes, device = run
+            folio, row = of[device].touched(offset[low:high], length[low:high])
             batch = np.repeat(column(numbers), column(sizes))
-            keys.append(((batch if row is None else batch[row]) - base << 40) | page)
+            keys.append(((batch if row is None else batch[row]) - base << 40) | folio)
 
     keys: list[I64] = []
     base = group[0].number
@@ -440,7 +484,7 @@ def _pages_of(group: list[Batch]) -> tuple[I64, I64]:
             for known in taken.known:
                 number.append(batch.number - base)
                 count.append(known.size)
-                pages.append(known)
+                known_folios.append(known)
             for offset, length, low, high in taken.ranges:
                 if run is not None and run[0] is offset and run[3] == low:
                     run[3] = high
@@ -448,10 +492,12 @@ def _pages_of(group: list[Batch]) -> tuple[I64, I64]:
                     run[5].append(high - low)
                 else:
                     close()
-                    run = [offset, length, low, high, [batch.number], [high - low]]
+                    sizes = [high - low]
+                    run = [offset, length, low, high, [batch.number], sizes, batch.device]
     close()
-    if pages:
-        keys.append((np.repeat(column(number), column(count)) << 40) | np.concatenate(pages))
+    if known_folios:
+        batch_key = np.repeat(column(number), column(count)) << 40
+        keys.append(batch_key | np.concatenate(known_folios))
     key = np.concatenate(keys)
     key.sort()
     keep = np.empty(key.size, dtype=bool)

@@ -176,15 +176,23 @@ SECTIONS = (
             (
                 "ext4 in the guest, disk with power-loss protection",
                 "G6",
-                "file_system=ext4,profile=plp-nvme",
+                "guest=file_system:ext4,profile=plp-nvme",
             ),
-            ("ext4 in the guest, disk without", "G6", "file_system=ext4,profile=consumer-nvme"),
+            (
+                "ext4 in the guest, disk without",
+                "G6",
+                "guest=file_system:ext4,profile=consumer-nvme",
+            ),
             (
                 "raw device, disk with power-loss protection",
                 "H6, H9",
-                "file_system=none,profile=plp-nvme",
+                "guest=file_system:none+access:direct,profile=plp-nvme",
             ),
-            ("raw device, disk without", "H6, H9", "file_system=none,profile=consumer-nvme"),
+            (
+                "raw device, disk without",
+                "H6, H9",
+                "guest=file_system:none+access:direct,profile=consumer-nvme",
+            ),
         ),
     ),
     Section(
@@ -193,8 +201,8 @@ SECTIONS = (
         COPIES,
         _rows(
             "copies-and-migration",
-            ("DAX", "P6, V8", "dax=true"),
-            ("through the guest's page cache", "G2, P6, V8", "dax=false"),
+            ("DAX", "P6, V8", "access=dax"),
+            ("through the guest's page cache", "G2, P6, V8", "access=cached"),
         ),
     ),
 )

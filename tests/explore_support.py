@@ -102,7 +102,7 @@ def history_of(items: Sequence[Item], pages: int = 16) -> History:
     experiment = Experiment(
         device=Device(name="pmem0", size=pages * PAGE),
         workload=Fill(kind="fill"),
-        guest=Guest(file_system="none"),
+        guest=Guest(file_system="none", access="direct"),
     )
     return simulate(experiment, [program(items)])
 

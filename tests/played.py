@@ -35,7 +35,7 @@ def play(
     world = OracleWorld((OracleDevice(pages, programs),), HOST, DISK, oracle_guest, 1, until)
     plain = against_oracle.experiment(world)
     changed = {
-        "guest": plain.guest.model_copy(update=guest or {}),
+        "guest": plain.guest.model_copy(update={"access": "direct"} | (guest or {})),
         "host": plain.host.model_copy(update=host or {}),
         "disk": plain.disk.model_copy(update=disk or {}),
         "devices": (Device(name="pmem0", size=pages * P, **(device or {})),),

@@ -22,6 +22,25 @@ from crashsim.guest.policy import synthetic_programs
 from crashsim.stack import simulate
 
 Configuration = dict[str, Any]
+GUESTS = (
+    {"file_system": "ext4"},
+    {"file_system": "ext4"},
+    {"file_system": "none", "access": "direct"},
+    {"file_system": "none", "access": "cached"},
+)
+CLOCKS: tuple[dict[str, str], ...] = (
+    {},
+    {"tick": "0s"},
+    {"tick": "10ms", "second_phase": "400ms"},
+    {"tick": "3ms"},
+)
+FOLIOS: tuple[Any, ...] = (
+    "4KiB",
+    "4KiB",
+    "64KiB",
+    "auto",
+    [{"size": "8KiB", "until": "20KiB"}, {"size": "2MiB", "until": "7MiB"}, {"size": "4KiB"}],
+)
 
 KINDS: tuple[Configuration, ...] = (
     {"kind": "append-log"},
@@ -52,7 +71,13 @@ def workload(draw: st.DrawFn) -> Configuration:
 def configurations(draw: st.DrawFn) -> Configuration:
     devices = draw(st.sampled_from([1, 1, 1, 2]))
     listed = [
-        {"name": f"pmem{i}", "size": "16MiB", "workload": workload(draw), "sync": sync(draw)}
+        {
+            "name": f"pmem{i}",
+            "size": "16MiB",
+            "backing": {"folio": draw(st.sampled_from(FOLIOS))},
+            "workload": workload(draw),
+            "sync": sync(draw),
+        }
         for i in range(devices)
     ]
     host: Configuration = {
@@ -60,6 +85,10 @@ def configurations(draw: st.DrawFn) -> Configuration:
         "dirty_writeback": draw(st.sampled_from(["0s", "7ms", "5s"])),
         "dirty_expire": draw(st.sampled_from(["3ms", "30s"])),
         "fsync_errors": draw(st.sampled_from([[], ["4ms"], ["0s", "20ms"]])),
+        "flusher_phase": draw(st.sampled_from(["idle", "busy", "random"])),
+        "fsync_resets_age": draw(st.sampled_from([False, False, True])),
+        "file_system": draw(st.sampled_from(["ext4", "xfs"])),
+        **draw(st.sampled_from(CLOCKS)),
     }
     if draw(st.booleans()):
         host["early_writeback"] = {"every": "5ms", "share": "1/3"}
@@ -67,9 +96,9 @@ def configurations(draw: st.DrawFn) -> Configuration:
         "devices": listed,
         "host": host,
         "guest": {
-            "file_system": draw(st.sampled_from(["ext4", "none"])),
+            **draw(st.sampled_from(GUESTS)),
             "driver": draw(st.sampled_from(["concurrent", "serialized"])),
-            "dax": draw(st.sampled_from([True, True, True, False])),
+            **draw(st.sampled_from(CLOCKS)),
         },
         "disk": {"profile": draw(st.sampled_from(["plp-nvme", "consumer-nvme"]))},
     } | draw(st.sampled_from([{}, {"duration": "17ms"}, {"duration": "6s"}]))
@@ -122,15 +151,17 @@ def test_many_syncs_at_once_and_one_by_one_give_the_same_history(
 
 
 @pytest.mark.parametrize("fua", [True, False])
-@pytest.mark.parametrize("file_system", ["ext4", "none"])
+@pytest.mark.parametrize(
+    "guest", [{"file_system": "ext4"}, {"file_system": "none", "access": "direct"}]
+)
 def test_a_lone_guest_that_syncs_each_record_is_done_many_at_a_time(
-    fua: bool, file_system: str, tmp_path_factory: pytest.TempPathFactory
+    fua: bool, guest: Configuration, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     configuration: Configuration = {
         "device": {"size": "16MiB"},
         "workload": {"kind": "key-value", "records": 3000, "slots": 500},
         "sync": {"call": "fdatasync", "every": "1 records"},
-        "guest": {"file_system": file_system},
+        "guest": guest,
         "disk": {"profile": "consumer-nvme", "fua": fua},
     }
     many, one, done = both(loaded(configuration, tmp_path_factory))

@@ -49,7 +49,7 @@ def ages_per_page(patch: pytest.MonkeyPatch) -> None:
 
     def watch(self: BackingFile) -> None:
         settle(self)
-        for page in self.dirty_pages().tolist():
+        for page in self.dirty().tolist():
             seen.setdefault(page, self._clock.now)
 
     def only_the_old(self: BackingFile, reason: Reason) -> None:
@@ -57,7 +57,7 @@ def ages_per_page(patch: pytest.MonkeyPatch) -> None:
             write_back_all(self, reason)
             return
         now = self._clock.now
-        old = [page for page in self.dirty_pages().tolist() if now - seen[page] >= 3000]
+        old = [page for page in self.dirty().tolist() if now - seen[page] >= 3000]
         self.write_back(np.array(old, dtype=np.int64), reason)
 
     patch.setattr(BackingFile, "settle", watch)
@@ -78,7 +78,7 @@ def no_flush_is_needed(patch: pytest.MonkeyPatch) -> None:
 
 def a_flush_has_a_range(patch: pytest.MonkeyPatch) -> None:
     def last_page(self: BackingFile, reason: Reason) -> None:
-        self.write_back(self.dirty_pages()[-1:], reason)
+        self.write_back(self.dirty()[-1:], reason)
 
     patch.setattr(BackingFile, "write_back_all", last_page)
 
@@ -87,7 +87,7 @@ def a_cleaned_page_is_never_dirty_again(patch: pytest.MonkeyPatch) -> None:
     cleaned: set[int] = set()
 
     def forget(self: BackingFile, reason: Reason) -> None:
-        new = [page for page in self.dirty_pages().tolist() if page not in cleaned]
+        new = [page for page in self.dirty().tolist() if page not in cleaned]
         cleaned.update(new)
         self.write_back(np.array(new, dtype=np.int64), reason)
 

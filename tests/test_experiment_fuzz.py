@@ -34,7 +34,7 @@ devices:
 - {name: b, size: 4MiB, workload: {kind: key-value, records: 5, slots: 9, theta: 0.5,
    distribution: zipf, value_size: {min: 1B, max: 1KiB}, slot_size: 2KiB}}
 workload: {kind: append-log, records: 10, record_size: 1KiB, rate: 5/s, vcpus: 2}
-guest: {driver: ordered, dax: false, file_system: none}
+guest: {driver: ordered, access: direct, file_system: none}
 host: {memory: 1GiB, dirty_expire: 3s, early_writeback: {every: 1s, share: 1/8}, fsync_errors: [1s]}
 disk: {profile: hdd, bandwidth: 200MB/s, sector: 4KiB}
 power: {domains: [vmm-kill, power-cut], at: [1s, 2.5s], host_crash: {in_flight: kept}}

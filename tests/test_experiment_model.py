@@ -172,7 +172,7 @@ CONTRADICTIONS: list[tuple[dict[str, Any], str]] = [
         "only firecracker limits flushes, qemu does not",
     ),
     ({"workload": Recording(log="x"), "sync": Sync()}, "sync does not apply to a recording"),
-    ({"workload": Recording(log="x"), "guest": Guest(dax=False)}, "dax: false does not apply"),
+    ({"workload": Recording(log="x"), "guest": Guest(access="cached")}, "cached does not"),
 ]
 
 

@@ -24,6 +24,18 @@ from crashsim.replay.versions import TwoFiles
 from crashsim.stack import simulate
 
 Configuration = dict[str, Any]
+GUESTS = (
+    {"file_system": "ext4"},
+    {"file_system": "ext4"},
+    {"file_system": "ext4", "access": "cached"},
+    {"file_system": "none"},
+)
+FOLIOS: tuple[Any, ...] = (
+    "4KiB",
+    "64KiB",
+    "auto",
+    [{"size": "8KiB", "until": "20KiB"}, {"size": "512KiB", "until": "900KiB"}, {"size": "4KiB"}],
+)
 
 KINDS: tuple[Configuration, ...] = (
     {"kind": "append-log", "record_size": "3000B"},
@@ -40,7 +52,7 @@ def backing(draw: st.DrawFn) -> Configuration:
     return {
         "kind": kind,
         "extents": draw(st.sampled_from(["written", "unwritten", "sparse"])),
-        "folio": draw(st.sampled_from(["4KiB", "8KiB", "64KiB"])),
+        "folio": draw(st.sampled_from(FOLIOS)),
         "prealloc": draw(st.sampled_from([False, False, True])),
         "discard_data": draw(st.sampled_from([False, False, True])),
     }
@@ -81,6 +93,9 @@ def configurations(draw: st.DrawFn) -> Configuration:
         "duration": "90ms",
         "host": {
             "memory": draw(st.sampled_from(["1GiB", "1MiB", "256KiB"])),
+            "file_system": draw(st.sampled_from(["ext4", "xfs"])),
+            "commit_interval": draw(st.sampled_from(["5s", "3ms"])),
+            "tick": draw(st.sampled_from(["4ms", "0s"])),
             "dirty_writeback": draw(st.sampled_from(["0s", "7ms", "5s"])),
             "dirty_expire": draw(st.sampled_from(["3ms", "30s"])),
             "fsync_errors": draw(st.sampled_from([[], ["4ms"]])),
@@ -88,9 +103,8 @@ def configurations(draw: st.DrawFn) -> Configuration:
             **draw(st.sampled_from([{}, {}, {"free": "40KiB"}])),
         },
         "guest": {
-            "file_system": draw(st.sampled_from(["ext4", "none"])),
+            **draw(st.sampled_from(GUESTS)),
             "driver": draw(st.sampled_from(["concurrent", "serialized"])),
-            "dax": draw(st.sampled_from([True, True, True, False])),
             "on_sync_error": draw(st.sampled_from(["give-up", "retry", "panic", "rewrite"])),
         },
         "disk": {

@@ -129,29 +129,31 @@ class Disk:
 
 
 def compose(
-    batch: I64, page: I64, batch_start_ns: I64, bandwidth: int, order: Stream
+    batch: I64, page: I64, pages: I64, batch_start_ns: I64, bandwidth: int, order: Stream
 ) -> tuple[I64, I64, I64, I64]:
-    """Merge each batch's pages into I/Os and say when each completes (Rule H5).
+    """Merge each batch's runs of pages into I/Os and say when each completes (Rule H5).
 
-    `batch`, `page`: int64[p], ascending by (batch, page). `batch_start_ns`: start of the transfer,
-    indexed by batch number minus `batch[0]`. Returns (batch, first page, pages, completion ns),
-    int64[i], ascending by (batch, first page)."""
+    `batch`, `page`, `pages`: int64[r], runs of pages, ascending by (batch, first page).
+    `batch_start_ns`: start of the transfer, indexed by batch number minus `batch[0]`. Returns
+    (batch, first page, pages, completion ns), int64[i], ascending by (batch, first page)."""
     fresh = np.empty(page.size, dtype=bool)
     if page.size == 0:
         return batch, page, page, page
     fresh[0] = True
-    np.not_equal(page[1:], page[:-1] + 1, out=fresh[1:])
+    np.not_equal(page[1:], page[:-1] + pages[:-1], out=fresh[1:])
     fresh[1:] |= batch[1:] != batch[:-1]
     run = np.flatnonzero(fresh)
-    run_pages = np.diff(run, append=page.size)
+    run_pages = np.add.reduceat(pages, run)
+    first = page[run]
     if int(run_pages.max()) > IO_PAGES_MAX:
         parts = -(-run_pages // IO_PAGES_MAX)
         nth = np.arange(int(parts.sum()), dtype=np.int64)
         nth -= np.repeat(np.cumsum(parts) - parts, parts)
         left = np.repeat(run_pages, parts) - nth * IO_PAGES_MAX
-        run = np.repeat(run, parts) + nth * IO_PAGES_MAX
+        first = np.repeat(first, parts) + nth * IO_PAGES_MAX
+        run = np.repeat(run, parts)
         run_pages = np.minimum(left, IO_PAGES_MAX)
-    io_batch, io_first = batch[run], page[run]
+    io_batch, io_first = batch[run], first
     local = io_batch - io_batch[0]
     complete = np.empty(run.size, dtype=np.int64)
     served = _service_order(local, io_batch, io_first, order)

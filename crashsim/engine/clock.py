@@ -28,6 +28,7 @@ class Rank(IntEnum):
     GUEST_FLUSHER = 6 << 40
     BACKGROUND = 7 << 40
     LIMITER = 8 << 40
+    HOST_JOURNAL = 9 << 40
 
 
 class Clock:

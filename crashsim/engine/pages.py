@@ -35,7 +35,7 @@ def words(offset: I64, length: I64) -> I64:
 
 
 def page_span(offset: I64, length: I64, shift: int = PAGE_SHIFT) -> tuple[I64, I64]:
-    """First page (or folio of `1 << shift` bytes) of each store, and how many."""
+    """First page (or unit of `1 << shift` bytes) of each store, and how many."""
     first = offset >> shift
     count = offset + length
     count -= 1
@@ -45,10 +45,9 @@ def page_span(offset: I64, length: I64, shift: int = PAGE_SHIFT) -> tuple[I64, I
     return first, count
 
 
-def pages_touched(offset: I64, length: I64, shift: int = PAGE_SHIFT) -> tuple[I64, I64 | None]:
-    """(page or folio of each piece, row of each piece); the rows are None when no store crosses
-    one."""
-    first, count = page_span(offset, length, shift)
+def pages_touched(offset: I64, length: I64) -> tuple[I64, I64 | None]:
+    """(page of each piece, row of each piece); the rows are None when no store crosses one."""
+    first, count = page_span(offset, length)
     if first.size == 0 or int(count.max()) == 1:
         return first, None
     row = np.repeat(np.arange(first.size, dtype=np.int64), count)

@@ -7,18 +7,118 @@ on a disk without faults. Rules V4, V5, H2, H13, H15 (backings), D4 (faults).
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import (
+    BeforeValidator,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    WithJsonSchema,
+    field_serializer,
+)
+from pydantic_core import PydanticCustomError
 
 from crashsim.experiment import units
 from crashsim.experiment.part import Contradiction, Part
-from crashsim.experiment.quantities import Count, Duration, PositiveDuration, Ratio, Size
+from crashsim.experiment.quantities import (
+    Count,
+    Duration,
+    PositiveDuration,
+    Ratio,
+    Size,
+    read_size,
+    refused,
+)
 
 SMALLEST_FOLIO_BYTES = 4096
 LARGEST_FOLIO_BYTES = 2 << 20
 
 BackingKind = Literal["file", "private", "tmpfs", "hugetlbfs", "ram"]
+
+
+def _wrong_folio(size: int) -> str | None:
+    if size & (size - 1) or not SMALLEST_FOLIO_BYTES <= size <= LARGEST_FOLIO_BYTES:
+        return f"expected a power of two from 4KiB to 2MiB, got {units.exact_bytes(size)}"
+    return None
+
+
+class FolioPart(Part):
+    """A part of a file whose folios are of one size."""
+
+    size: Size = Field(description="Of its folios: 4KiB to 2MiB, a power of two.")
+    until: Size | None = Field(
+        default=None, description="Where the part ends. Default: with the device."
+    )
+
+    def contradictions(self) -> Iterator[Contradiction]:
+        wrong = _wrong_folio(self.size)
+        if wrong is not None:
+            yield Contradiction(("size",), wrong)
+        if self.until is not None and self.until % SMALLEST_FOLIO_BYTES:
+            yield Contradiction(("until",), "expected whole pages of 4KiB")
+
+
+_FOLIO_EXPECTED = "expected auto, a size such as 2MiB, or a list of {size: 64KiB, until: 16MiB}"
+
+
+def _folio(value: Any, info: ValidationInfo) -> str | int | tuple[FolioPart, ...]:
+    if value == "auto":
+        return "auto"
+    if isinstance(value, list | tuple):
+        if not value:
+            raise refused(f"{_FOLIO_EXPECTED}, got an empty list")
+        return tuple(_folio_part(item, info) for item in value)
+    if isinstance(value, str | int) and not isinstance(value, bool):
+        return read_size(value, info)
+    raise refused(f"{_FOLIO_EXPECTED}, got {units.shown(value)}")
+
+
+def _folio_part(value: Any, info: ValidationInfo) -> FolioPart:
+    try:
+        return FolioPart.model_validate(value, context=info.context)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = "".join(f"{part}: " for part in first["loc"])
+        raise refused(f"{_FOLIO_EXPECTED}: {where}{first['msg']}") from None
+    except PydanticCustomError as error:
+        raise refused(f"{_FOLIO_EXPECTED}: {error.message()}") from None
+
+
+Folio = Annotated[
+    Literal["auto"] | int | tuple[FolioPart, ...],
+    BeforeValidator(_folio),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"const": "auto"},
+                {"type": "string", "pattern": units.SIZE_PATTERN, "examples": ["2MiB"]},
+                {
+                    "type": "array",
+                    "minItems": 1,
+                    "items": {
+                        "type": "object",
+                        "properties": {
+                            "size": {
+                                "type": "string",
+                                "pattern": units.SIZE_PATTERN,
+                                "description": FolioPart.model_fields["size"].description,
+                            },
+                            "until": {
+                                "description": FolioPart.model_fields["until"].description,
+                                "anyOf": [
+                                    {"type": "string", "pattern": units.SIZE_PATTERN},
+                                    {"type": "null"},
+                                ],
+                            },
+                        },
+                        "additionalProperties": False,
+                    },
+                },
+            ]
+        }
+    ),
+]
 
 
 class Backing(Part):
@@ -37,22 +137,39 @@ class Backing(Part):
     discard_data: bool = Field(
         default=False, description="The monitor zeroes the file when it quits."
     )
-    folio: Size = Field(
+    folio: Folio = Field(
         default=SMALLEST_FOLIO_BYTES,
-        description="What the host dirties and cleans as one: 4KiB to 2MiB, a power of two.",
+        description="What the host dirties and cleans as one: a power of two from 4KiB to 2MiB, a "
+        "list of parts {size, until}, or auto: what monitor, kernel and file system make of it.",
     )
 
+    @field_serializer("folio", when_used="json")
+    def _exact_folio(self, folio: str | int | tuple[FolioPart, ...]) -> Any:
+        if isinstance(folio, tuple):
+            return [part.model_dump(mode="json", exclude_none=True) for part in folio]
+        return units.exact_bytes(folio) if isinstance(folio, int) else folio
+
     def contradictions(self) -> Iterator[Contradiction]:
-        folio = self.folio
-        if folio & (folio - 1) or not SMALLEST_FOLIO_BYTES <= folio <= LARGEST_FOLIO_BYTES:
-            yield Contradiction(
-                ("folio",),
-                f"expected a power of two from 4KiB to 2MiB, got {units.exact_bytes(folio)}",
-            )
+        wrong = _wrong_folio(self.folio) if isinstance(self.folio, int) else None
+        if wrong is not None:
+            yield Contradiction(("folio",), wrong)
+        if isinstance(self.folio, tuple):
+            yield from _wrong_parts(self.folio)
         if self.kind != "file":
             for key in ("extents", "prealloc", "folio"):
                 if getattr(self, key) != type(self).model_fields[key].default:
                     yield Contradiction((key,), f"{key} is a file's; this backing is {self.kind}")
+
+
+def _wrong_parts(parts: tuple[FolioPart, ...]) -> Iterator[Contradiction]:
+    """Each part must end behind the one before; the last may end with the device."""
+    end = 0
+    for index, part in enumerate(parts):
+        if part.until is None and index < len(parts) - 1:
+            yield Contradiction(("folio", index), "only the last part may do without until")
+        elif part.until is not None and part.until <= end:
+            yield Contradiction(("folio", index, "until"), "expected more than the part before")
+        end = part.until or end
 
 
 class RateLimiter(Part):

@@ -55,7 +55,8 @@ def _mistakes(tree: Node, entry: ErrorDetails) -> Iterator[Mistake]:
             yield _blame(tree, item, location)
     elif kind == "extra_forbidden":
         name = str(location[-1])
-        text = f"unknown key {shown(name)}" + nearest(name, known_keys(location[:-1]))
+        text = f"unknown key {shown(name)}"
+        text += RENAMED.get(location) or nearest(name, known_keys(location[:-1]))
         yield Mistake(_key_place(tree, location), text)
     elif kind in ("missing", "union_tag_not_found"):
         where = _key_place(tree, location)
@@ -91,6 +92,11 @@ def _expected(entry: ErrorDetails, context: Mapping[str, Any]) -> str:
         return f"expected {wanted.format_map(context)}, got {got}"
     return entry["msg"][:1].lower() + entry["msg"][1:] + f", got {got}"
 
+
+# Keys of earlier versions.
+RENAMED: dict[Path, str] = {
+    ("guest", "dax"): ": write access: dax for dax: true, access: cached for dax: false",
+}
 
 # pydantic's error types that an experiment can meet, as the end of "expected ...".
 _WANTED = {

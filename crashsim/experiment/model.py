@@ -12,15 +12,27 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, cast
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from crashsim.experiment import units
-from crashsim.experiment.backing import Backing, RateLimiter
+from crashsim.experiment.backing import (
+    LARGEST_FOLIO_BYTES,
+    SMALLEST_FOLIO_BYTES,
+    Backing,
+    RateLimiter,
+)
 from crashsim.experiment.disk import Disk
 from crashsim.experiment.expect import Condition, Expect
 from crashsim.experiment.explore import Check, Explore
 from crashsim.experiment.part import Contradiction, Part
-from crashsim.experiment.quantities import Duration, PositiveDuration, Ratio, Size, refused
+from crashsim.experiment.quantities import (
+    Duration,
+    Kernel,
+    PositiveDuration,
+    Ratio,
+    Size,
+    refused,
+)
 from crashsim.experiment.workload import (
     PAGE_BYTES,
     AppendLog,
@@ -71,7 +83,10 @@ __all__ = [
     "structure",
 ]
 
+SECOND_NS = 1_000_000_000
 LARGEST_DEVICE_BYTES = 16 << 40
+# Linux `mm/filemap.c` (VM_HUGEPAGE for file mappings), `fs/ext4/inode.c` (large folios).
+LARGE_FOLIOS_SINCE = {"ext4": (6, 16), "xfs": (5, 18)}
 NAME = r"^[a-z0-9][a-z0-9-]*$"
 
 Domain = Literal[
@@ -118,9 +133,11 @@ class Device(Part):
     )
 
     def contradictions(self) -> Iterator[Contradiction]:
-        if self.size % self.backing.folio:
-            folio = units.exact_bytes(self.backing.folio)
-            yield Contradiction(("size",), f"expected a multiple of the folio ({folio})")
+        parts = self.backing.folio
+        if isinstance(parts, tuple) and parts[-1].until not in (None, self.size):
+            end = units.exact_bytes(self.size)
+            message = f"the last part must end with the device ({end}), or do without until"
+            yield Contradiction(("backing", "folio", len(parts) - 1), message)
         if self.type != "virtio-blk" and self.cache is not None:
             yield Contradiction(("cache",), f"cache is a setting of virtio-blk, not of {self.type}")
         if self.type == "virtio-blk" and self.backing.kind != "file":
@@ -151,13 +168,31 @@ class Guest(Part):
         description="The virtio-pmem driver: many flushes in flight (Linux 5.3 on), one at a "
         "time, or one at a time with the preflush before the data (2026).",
     )
-    dax: bool = Field(
-        default=True,
-        description="Stores go straight to the device; false: through a guest page cache.",
-    )
     file_system: Literal["ext4", "none"] = Field(
         default="ext4",
-        description="ext4 flushes 5 s after a store when it commits; none never does.",
+        description="ext4 commits its journal, and flushes, some 5 s after a store; a raw device "
+        "never does.",
+    )
+    access: Literal["dax", "devdax", "direct", "cached"] = Field(
+        default="dax",
+        description="How the program reaches the device: ext4 mounted with -o dax, a character "
+        "device, O_DIRECT, or through the guest's page cache. Default: dax on ext4, cached on a "
+        "raw device.",
+    )
+    tick: Duration = Field(
+        default=4_000_000,
+        description="How coarse the guest's clock is (4ms: HZ=250); 0s: not at all.",
+    )
+    second_phase: Duration = Field(
+        default=250_000_000,
+        lt=SECOND_NS,
+        description="When its first whole second is; timers of the journal round up to those.",
+    )
+    commit_interval: Duration = Field(
+        default=5_000_000_000, description="ext4's mount option commit=; 0s: no timer."
+    )
+    journal_pages: int = Field(
+        default=4, ge=0, le=1024, description="Pages that a commit writes to its own journal."
     )
     on_sync_error: Literal["give-up", "retry", "panic", "rewrite"] = Field(
         default="give-up",
@@ -167,6 +202,24 @@ class Guest(Part):
     map_sync: bool = Field(
         default=False, description="The program asks for MAP_SYNC: it is told EOPNOTSUPP."
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in_the_access(cls, value: Any) -> Any:
+        if not isinstance(value, Mapping) or "access" in value:
+            return value
+        return {**value, "access": "cached" if value.get("file_system") == "none" else "dax"}
+
+    def contradictions(self) -> Iterator[Contradiction]:
+        if self.file_system == "none" and self.access == "dax":
+            message = "a raw /dev/pmem0 is not DAX: expected cached, direct or devdax"
+            yield Contradiction(("access",), message)
+        if self.file_system == "ext4" and self.access == "devdax":
+            message = "there is no file system on a character device: use file_system: none"
+            yield Contradiction(("access",), message)
+        if self.access == "devdax" and self.on_sync_error in ("retry", "rewrite"):
+            message = f"{self.on_sync_error} never ends: on devdax every sync fails"
+            yield Contradiction(("on_sync_error",), message)
 
 
 class EarlyWriteback(Part):
@@ -198,6 +251,38 @@ class Host(Part):
         default=30_000_000_000,
         description="Age of a file's oldest change at which all of it is written.",
     )
+    flusher_phase: Literal["idle", "busy", "random"] = Field(
+        default="idle",
+        description="When the flusher wakes: from the first store on, as where nobody else writes; "
+        "from the start on, kept awake by others; or from a random instant on.",
+    )
+    fsync_resets_age: bool = Field(
+        default=False,
+        description="An fsync that leaves nothing dirty ends the file's age, as on FUSE.",
+    )
+    file_system: Literal["ext4", "xfs"] = Field(
+        default="ext4", description="Where the backing files are: what a sync writes to commit."
+    )
+    kernel: Kernel = Field(
+        default="6.18", description="The host's Linux: folio: auto depends on it."
+    )
+    thp: Literal["always", "madvise", "never", "none"] = Field(
+        default="madvise",
+        description="Transparent huge pages, system-wide; none: a kernel without them. Only that "
+        "makes a difference to folio: auto.",
+    )
+    tick: Duration = Field(
+        default=4_000_000,
+        description="How coarse the host's clock is (4ms: HZ=250); 0s: not at all.",
+    )
+    second_phase: Duration = Field(
+        default=250_000_000,
+        lt=SECOND_NS,
+        description="When its first whole second is; timers of the journal round up to those.",
+    )
+    commit_interval: Duration = Field(
+        default=5_000_000_000, description="ext4's mount option commit=; 0s: no timer."
+    )
     fault: Duration = Field(
         default=2_400, description="What the first store to a clean page costs the guest."
     )
@@ -218,6 +303,12 @@ class Host(Part):
         default=None,
         description="Free space on the file system of sparse backing files. Default: enough.",
     )
+
+    @property
+    def large_folios(self) -> bool:
+        """Whether advised mappings of files are kept in folios of 2 MiB (Rule H2)."""
+        major, minor = self.kernel.split(".")
+        return (int(major), int(minor)) >= LARGE_FOLIOS_SINCE[self.file_system]
 
     def contradictions(self) -> Iterator[Contradiction]:
         if self.dirty_background_ratio >= self.dirty_ratio:
@@ -353,14 +444,27 @@ class Experiment(Part):
 
     def first_bytes(self) -> tuple[int, ...]:
         """Where each device lies in the global address space: one behind another, each at a
-        multiple of its folio."""
+        multiple of its largest folio."""
         found: list[int] = []
         end = 0
         for device, _, _ in self.resolved_devices():
-            folio = device.backing.folio
+            folio = max(size for size, _ in self.folio_parts(device))
             found.append(-(-end // folio) * folio)
             end = found[-1] + device.size
         return tuple(found)
+
+    def folio_parts(self, device: Device) -> list[tuple[int, int]]:
+        """(largest folio, end within the device) of each part of the device's file, bytes (Rule
+        H2)."""
+        folio = device.backing.folio
+        if isinstance(folio, tuple):
+            return [(part.size, part.until or device.size) for part in folio]
+        if folio == "auto":
+            mapped = device.type in ("virtio-pmem", "nvdimm") and device.backing.kind == "file"
+            advised = mapped and self.vmm == "qemu" and self.host.thp != "none"
+            large = advised and self.host.large_folios
+            folio = LARGEST_FOLIO_BYTES if large else SMALLEST_FOLIO_BYTES
+        return [(folio, device.size)]
 
     def inapplicable(self) -> frozenset[str]:
         workloads = [workload for _, workload, _ in self.resolved_devices()]
@@ -402,6 +506,9 @@ class Experiment(Part):
             if device.rate_limiter is not None and not self.vmm.startswith("firecracker"):
                 message = f"only firecracker limits flushes, {self.vmm} does not"
                 yield Contradiction((*path, "rate_limiter"), message)
+            if device.type == "virtio-blk" and self.guest.access == "direct":
+                message = "a virtio-blk is reached through the guest's page cache here: not direct"
+                yield Contradiction((*path, "type"), message)
             if isinstance(workload, Recording) and device.type == "virtio-blk":
                 yield Contradiction(
                     (*path, "type"), "a recording is what left the guest's page cache"
@@ -443,11 +550,10 @@ class Experiment(Part):
                 yield Contradiction(("guest", "on_sync_error"), message)
         if self.guest.on_sync_error == "rewrite":
             yield from self._rewrite_contradictions()
-        if any(recordings) and not self.guest.dax:
-            yield Contradiction(
-                ("guest", "dax"),
-                "a recording is what left the guest's page cache: dax: false does not apply",
-            )
+        guest = self.guest
+        if any(recordings) and guest.access == "cached" and guest.file_system != "none":
+            message = "a recording is what left the guest's page cache: cached does not apply"
+            yield Contradiction(("guest", "access"), message)
 
 
 def structure(top: Mapping[str, Any]) -> Iterator[Contradiction]:

@@ -18,6 +18,7 @@ from pydantic_core import PydanticCustomError
 
 from crashsim.experiment import units
 
+_KERNEL = re.compile(r"^[0-9]{1,3}\.[0-9]{1,3}$")
 _NUMBER = re.compile(r"^[0-4](\.[0-9]{1,20})?$")
 
 FROM_FILE: dict[str, object] = {"units_required": True}
@@ -79,6 +80,14 @@ def _theta(value: Any) -> Decimal:
     return number
 
 
+def _kernel(value: Any) -> str:
+    """YAML reads 6.18 as a number; the loader keeps its digits."""
+    text = str(value) if isinstance(value, str | Decimal) else ""
+    if not _KERNEL.match(text):
+        raise refused(f"expected a Linux version such as 6.18, got {units.shown(value)}")
+    return text
+
+
 def _text(pattern: str, example: str) -> WithJsonSchema:
     return WithJsonSchema({"type": "string", "pattern": pattern, "examples": [example]})
 
@@ -98,9 +107,10 @@ PositiveDuration = Annotated[
     _exact_duration,
     _duration_schema,
 ]
+read_size = _reader(units.parse_bytes, units.EXPECTED_SIZE, 1)
 Size = Annotated[
     int,
-    BeforeValidator(_reader(units.parse_bytes, units.EXPECTED_SIZE, 1)),
+    BeforeValidator(read_size),
     PlainSerializer(units.exact_bytes, when_used="json"),
     _text(units.SIZE_PATTERN, "64MiB"),
 ]
@@ -134,5 +144,10 @@ Theta = Annotated[
             ]
         }
     ),
+]
+Kernel = Annotated[
+    str,
+    BeforeValidator(_kernel),
+    WithJsonSchema({"anyOf": [{"type": "string", "pattern": _KERNEL.pattern}, {"type": "number"}]}),
 ]
 Count = Annotated[int, Field(ge=1, le=10**9)]

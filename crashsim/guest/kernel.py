@@ -1,23 +1,24 @@
 """The guest's kernel for one device: sync calls, the journal's commit, and group commit.
 
-Rules G1 (a flush has no range), G2 (what is in L1 no flush covers), G4 (flushes per call), G6 (the
-5 s commit), G7 (driver generations), G9 (EIO, no retry). A sync call asks the driver for its
-flushes one after another; an error of one fails the call, the others are made all the same.
+Rules G1 (a flush has no range), G2 (what is in L1 no flush covers), G4 (flushes per call, time
+stamps as coarse as ticks), G6 (ext4 commits some 5 s after a store, with two flushes), G7 (driver
+generations), G9 (EIO, no retry). A sync call asks the driver for its flushes one after another; an
+error of one fails the call, the others are made all the same.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Protocol
 
 from crashsim.engine.clock import Clock, Rank
-from crashsim.engine.history import NEVER
 from crashsim.engine.pageset import Work
 from crashsim.engine.streams import I64
+from crashsim.engine.timers import Anticipated, Stamps, Ticks
 from crashsim.guest.pagecache import GuestPageCache
 from crashsim.guest.program import Call, Program
 
-JOURNAL_COMMIT_NS = 5_000_000_000
 KERNEL = -1  # stands for a vCPU's number where the guest's kernel acts
 
 
@@ -38,6 +39,16 @@ class StoringVCpu(Protocol):
     def next_begin_ns(self) -> int | None: ...
 
 
+@dataclass(frozen=True, slots=True)
+class Journal:
+    """ext4's journal in the guest: the clock and interval of its timer; `put()`: its own pages go
+    to the device."""
+
+    ticks: Ticks
+    interval_ns: int
+    put: Callable[[], None]
+
+
 class GuestKernel:
     """Sync calls and the journal of one device's guest.
 
@@ -45,7 +56,6 @@ class GuestKernel:
     whose writes are through asks for none."""
 
     __slots__ = (
-        "_armed_ns",
         "_clock",
         "_driver",
         "_flush_path",
@@ -53,8 +63,8 @@ class GuestKernel:
         "_group_waiting",
         "_journal",
         "_page_cache",
-        "_rank",
-        "_uncommitted_ns",
+        "_timer",
+        "_times",
         "vcpus",
     )
 
@@ -63,69 +73,69 @@ class GuestKernel:
         clock: Clock,
         device: int,
         driver: FlushPort,
-        journal: bool,
+        journal: Journal | None,
         page_cache: GuestPageCache | None,
         flush_path: bool = True,
     ) -> None:
-        self._clock = clock
         self._flush_path = flush_path
-        self._rank = Rank.COMMIT + device
+        self._clock = clock
         self._driver = driver
-        self._journal = journal
         self._page_cache = page_cache
-        self._uncommitted_ns: int | None = (
-            None  # begin of the first store the journal has not committed
-        )
-        self._armed_ns = NEVER
+        self._journal = journal
+        self._times = Stamps(0)
+        self._timer: Anticipated | None = None
+        if journal is not None:
+            self._times = Stamps(journal.ticks.tick_ns)
+            self._timer = Anticipated(
+                clock,
+                Rank.COMMIT + device,
+                lambda t_ns: journal.ticks.commit_ns(t_ns, journal.interval_ns),
+                lambda: self._times.since_ns,
+                self._settle,
+                self._planned,
+                self._commit_by_itself,
+            )
         self._group_busy = False
         self._group_waiting: list[tuple[int, Program, Callable[[bool], None]]] = []
         self.vcpus: list[StoringVCpu] = []
 
     # the journal (Rule G6)
 
+    @property
+    def stamp_bar_ns(self) -> int:
+        """Stores that begin before leave the file's times as they are (Rule G4)."""
+        return self._times.bar_ns
+
     def will_store(self, t_ns: int) -> None:
         """A store is planned to begin at `t_ns`."""
-        if (
-            self._journal
-            and self._uncommitted_ns is None
-            and t_ns < self._armed_ns - JOURNAL_COMMIT_NS
-        ):
-            self._arm(t_ns)
+        if self._timer is not None:
+            self._timer.expect(max(t_ns, self._times.bar_ns))
 
-    def stored(self, t_ns: int) -> None:
-        """A store began at `t_ns`."""
-        if self._uncommitted_ns is None or t_ns < self._uncommitted_ns:
-            self._uncommitted_ns = t_ns
+    def stored(self, stamped_ns: int | None, last_ns: int) -> None:
+        """Stores began, up to `last_ns`; that at `stamped_ns` is the first that changed the
+        times."""
+        self._times.happened(stamped_ns, last_ns)
+        if stamped_ns is not None and self._timer is not None:
+            self._timer.expect(stamped_ns)
 
-    def _arm(self, first_store_ns: int) -> None:
-        self._armed_ns = first_store_ns + JOURNAL_COMMIT_NS
-        self._clock.at(self._armed_ns, self._rank, self._commit_due, self._armed_ns)
+    def _commit(self) -> None:
+        """The journal's own pages go to the device; the flushes are the caller's."""
+        assert self._journal is not None
+        self._times.clear()
+        self._journal.put()
 
-    def _commit_due(self, armed_ns: int) -> None:
-        if armed_ns != self._armed_ns:
-            return
-        self._armed_ns = NEVER
-        self._settle()
-        since = self._uncommitted_ns
-        if since is not None and since + JOURNAL_COMMIT_NS <= self._clock.now:
-            self._committed()
-            if self._flush_path:
-                self._driver.flush(KERNEL, _ignore)
-        elif since is not None:
-            self._arm(since)
-        else:
-            self._arm_for_planned()
+    def _commit_by_itself(self) -> None:
+        assert self._timer is not None
+        self._commit()
+        if self._flush_path:
+            self._flush_in_turn(KERNEL, 2, _ignore)
+        self._timer.again()
 
-    def _committed(self) -> None:
-        self._uncommitted_ns = None
-        self._armed_ns = NEVER
-        self._arm_for_planned()
-
-    def _arm_for_planned(self) -> None:
+    def _planned(self) -> Iterator[int]:
         for vcpu in self.vcpus:
-            begin = vcpu.next_begin_ns()
-            if begin is not None:
-                self.will_store(begin)
+            begin_ns = vcpu.next_begin_ns()
+            if begin_ns is not None:
+                yield begin_ns
 
     def _settle(self) -> None:
         for vcpu in self.vcpus:
@@ -136,11 +146,11 @@ class GuestKernel:
     def sync(self, vcpu: int, call: Call, done: Callable[[bool], None]) -> None:
         """msync, fdatasync or fsync."""
         flushes = 1
-        if call == Call.FSYNC and self._journal:
+        if call == Call.FSYNC and self._journal is not None:
             self._settle()
-            if self._uncommitted_ns is not None:
+            if self._times.since_ns is not None:
                 flushes = 2
-                self._committed()
+                self._commit()
         if not self._flush_path:
             flushes = 0
         if self._page_cache is None:
@@ -155,8 +165,8 @@ class GuestKernel:
     def sync_alone(self, vcpu: int, call: Call, work: Work) -> I64:
         """The next sync calls of the device's only vCPU: when each returns, with success, of those
         that nothing else comes between (none, if anything else may come)."""
-        one_flush = not self._journal or (
-            call != Call.FSYNC and self._uncommitted_ns is not None  # the timer runs
+        one_flush = self._journal is None or (
+            call != Call.FSYNC and self._times.since_ns is not None  # the timer runs
         )
         straight = self._page_cache is None and self._flush_path
         if not straight or len(self.vcpus) != 1 or not one_flush:
@@ -223,5 +233,5 @@ class GuestKernel:
         self.sync(leader, program.call, done)
 
 
-def _ignore(_result: int) -> None:
+def _ignore(_ok: bool) -> None:
     """Nobody waits for the kernel's own flush."""

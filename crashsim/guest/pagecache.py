@@ -7,16 +7,17 @@ file, through them to the disk (virtio-blk with cache=writethrough), or past the
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 import numpy as np
 
 from crashsim.engine.clock import Clock, Rank
+from crashsim.engine.folios import Folios
 from crashsim.engine.history import NEVER
-from crashsim.engine.pages import PAGE_SHIFT
 from crashsim.engine.pageset import PageSet
 from crashsim.engine.streams import I64
+from crashsim.engine.timers import WakeUps
 
 COPY_PAGE_NS = 512
 
@@ -36,6 +37,7 @@ class StoringVCpu(Protocol):
 
     def settle(self) -> None: ...
     def divide(self) -> None: ...
+    def next_begin_ns(self) -> int | None: ...
 
 
 class GuestPageCache:
@@ -46,35 +48,63 @@ class GuestPageCache:
         "_clock",
         "_expire_ns",
         "_host",
-        "_rank",
-        "_writeback_ns",
+        "_wake_ups",
         "copies",
+        "folios",
         "sources",
         "vcpus",
     )
 
     fault_ns = 0  # of a store into L1
-    shift = PAGE_SHIFT
     cleaned_by_sync = True
+    stamp_bar_ns = 0
 
     def __init__(
-        self, clock: Clock, device: int, host: HostPort, writeback_ns: int, expire_ns: int
+        self,
+        clock: Clock,
+        device: int,
+        folios: Folios,
+        host: HostPort,
+        timer: Callable[[int], int] | None,
+        first_wake_ns: int | None,
+        expire_ns: int,
     ) -> None:
+        """`timer(t)`: when the flusher wakes again after `t`, None: never; `first_wake_ns`: for the
+        first time, None: with the first store."""
         self._clock = clock
-        self._rank = Rank.GUEST_FLUSHER + device
+        self.folios = folios  # single pages
         self._host = host
-        self._writeback_ns = writeback_ns
         self._expire_ns = expire_ns
         self._age_start_ns: int | None = None
         self.sources: list[PageSet] = []
         self.vcpus: list[StoringVCpu] = []
         self.copies: list[tuple[int, I64]] = []  # instant, pages
-        if writeback_ns:
-            clock.at(writeback_ns, self._rank, self._wake)
+        self._wake_ups: WakeUps | None = None
+        if timer is not None:
+            rank = Rank.GUEST_FLUSHER + device
+            self._wake_ups = WakeUps(
+                clock, rank, timer, first_wake_ns, self._settle, self._planned, self._wake
+            )
 
-    def dirtied(self, t_ns: int) -> None:
-        if self._age_start_ns is None or t_ns < self._age_start_ns:
-            self._age_start_ns = t_ns
+    def will_store(self, t_ns: int) -> None:
+        if self._wake_ups is not None:
+            self._wake_ups.expect(t_ns)
+
+    def dirtied(self, first_ns: int, _stamped_ns: int | None, _last_ns: int) -> None:
+        if self._age_start_ns is None or first_ns < self._age_start_ns:
+            self._age_start_ns = first_ns
+            if self._wake_ups is not None:
+                self._wake_ups.aged(first_ns)
+
+    def _settle(self) -> None:
+        for vcpu in self.vcpus:
+            vcpu.settle()
+
+    def _planned(self) -> Iterator[int]:
+        for vcpu in self.vcpus:
+            begin_ns = vcpu.next_begin_ns()
+            if begin_ns is not None:
+                yield begin_ns
 
     def reserve(self, pages: int) -> None:
         """The host's thresholds do not count L1."""
@@ -103,26 +133,25 @@ class GuestPageCache:
     def _write_back(self) -> int | None:
         """Copy all dirty pages of L1 to the device; how long that keeps the caller, None if there
         were none."""
-        for vcpu in self.vcpus:
-            vcpu.settle()
+        self._settle()
         if not any(source.count for source in self.sources):
             return None
         for vcpu in self.vcpus:
             vcpu.divide()
-        parts = [source.take_all().pages() for source in self.sources]
+        parts = [source.take_all().folios(self.folios) for source in self.sources]
         pages = parts[0] if len(parts) == 1 else np.unique(np.concatenate(parts))
         self.copies.append((self._clock.now, pages))
         return self._host.copied(pages)
 
-    def _wake(self, _: None) -> None:
+    def _wake(self) -> bool:
+        """A pass; whether anything in L1 is older than it may be cleaned now."""
         now = self._clock.now
-        for vcpu in self.vcpus:
-            vcpu.settle()
+        self._settle()
         if self._age_start_ns is not None and now - self._age_start_ns >= self._expire_ns:
             if self._write_back() is not None:
                 self._host.written_through(_ignore)
             self._age_start_ns = None
-        self._clock.at(now + self._writeback_ns, self._rank, self._wake)
+        return self._age_start_ns is not None
 
 
 def _ignore(_ok: bool) -> None:

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from crashsim.engine.pages import pages_touched, words
+from crashsim.engine.folios import Folios
+from crashsim.engine.pages import PAGE_SHIFT, words
 from crashsim.engine.pageset import Taken
 from crashsim.engine.streams import I64
 
@@ -26,7 +27,7 @@ class Plan:
     stretch's start.
 
     `free[r]` is when the vCPU is free for row r (so `free[n]` is the end), `new[r]` how many pages
-    rows before r find clean."""
+    (of 4 KiB) rows before r find clean."""
 
     offset: I64
     length: I64
@@ -51,8 +52,15 @@ class Ahead:
     busy_ns: I64
     pages: I64
 
+    @property
+    def last_fault_ns(self) -> I64:
+        """When the last page is dirtied, from the window's start; only where any is."""
+        plan = self.plan
+        last = np.searchsorted(plan.new, plan.new[self.row], "left") - 1
+        return plan.begin[np.minimum(last, plan.begin.size - 1)] - self.free
+
     def taken(self, some: I64) -> list[Taken]:
-        """The pages of these windows."""
+        """What these windows dirty."""
         offset, length = self.plan.offset, self.plan.length
         ranges = zip(self.low[some].tolist(), self.row[some].tolist(), strict=True)
         return [Taken([(offset, length, low, high)]) for low, high in ranges]
@@ -83,17 +91,17 @@ class Syncs:
 
 
 def first_touch(
-    offset: I64, length: I64, stretch: I64 | None, touched: Contains | None, shift: int
-) -> I64:
-    """Pages (folios of `1 << shift` bytes) that each write is the first to touch, int64[n] (Rule
-    H1).
+    offset: I64, length: I64, stretch: I64 | None, touched: Contains | None, folios: Folios
+) -> tuple[I64, I64]:
+    """Folios that each write is the first to touch, and how many pages they have, int64[n] (Rules
+    H1, H2).
 
     `stretch`: for each write the ascending number of its clean stretch, None when there is one;
-    `touched` says which pages were touched before in stretch 0, None when none was."""
-    page, row = pages_touched(offset, length, shift)
-    n = page.size
+    `touched` says which folios were touched before in stretch 0, None when none was."""
+    folio, row = folios.touched(offset, length)
+    n = folio.size
     bits = max(1, (n - 1).bit_length())
-    key = page << bits
+    key = folio << bits
     key |= np.arange(n, dtype=np.int64)
     key.sort()
     index = key & ((1 << bits) - 1)
@@ -111,9 +119,15 @@ def first_touch(
         first &= ~known
     flag = np.empty(n, dtype=np.int64)
     flag[index] = first
-    if row is None:
-        return flag
-    return np.bincount(row, weights=flag, minlength=offset.size).astype(np.int64)
+    faults = flag if row is None else _per_write(row, flag, offset.size)
+    if folios.shift is not None:
+        return faults, faults << (folios.shift - PAGE_SHIFT)
+    pages = flag * folios.pages(folio)
+    return faults, pages if row is None else _per_write(row, pages, offset.size)
+
+
+def _per_write(row: I64, of_piece: I64, writes: int) -> I64:
+    return np.bincount(row, weights=of_piece, minlength=writes).astype(np.int64)
 
 
 def make_plan(
@@ -125,15 +139,17 @@ def make_plan(
     touched: Contains | None,
     first_write: int,
     head: int,
-    shift: int,
+    folios: Folios,
 ) -> Plan:
     """Plan the writes given; see `Plan`."""
     n = offset.size
     new = np.zeros(n + 1, dtype=np.int64)
-    fresh = first_touch(offset, length, stretch, touched, shift) if n else new[:0]
-    np.cumsum(fresh, out=new[1:])
+    faults = pages = new[:0]
+    if n:
+        faults, pages = first_touch(offset, length, stretch, touched, folios)
+    np.cumsum(pages, out=new[1:])
     word = words(offset, length)
-    lead = fresh * fault_ns
+    lead = faults * fault_ns
     lead += think_ns
     free = np.zeros(n + 1, dtype=np.int64)
     np.cumsum(lead + word, out=free[1:])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
+from crashsim.engine.folios import Folios
 from crashsim.engine.pageset import Work
 from crashsim.engine.streams import I64
 from crashsim.guest.program import Call, Program
@@ -17,14 +18,22 @@ class Memory(Protocol):
     @property
     def fault_ns(self) -> int: ...
     @property
-    def shift(self) -> int:
-        """Bytes of a page or folio, as a power of two."""
+    def folios(self) -> Folios:
+        """What it dirties and cleans as one."""
 
     @property
     def cleaned_by_sync(self) -> bool:
         """Whether a sync leaves every page clean."""
 
-    def dirtied(self, t_ns: int) -> None: ...
+    @property
+    def stamp_bar_ns(self) -> int:
+        """Stores that dirty pages before that leave the memory's time stamp as it is."""
+
+    def will_store(self, t_ns: int) -> None: ...
+    def dirtied(self, first_ns: int, stamped_ns: int | None, last_ns: int) -> None:
+        """Stores from `first_ns` to `last_ns` dirtied pages, that at `stamped_ns` as the first at
+        or after the bar."""
+
     def reserve(self, pages: int) -> None: ...
     def room(self) -> int: ...
     def dirtied_many(self) -> None: ...
@@ -35,7 +44,9 @@ class Kernel(Protocol):
     """What a vCPU asks of its guest's kernel; `done(ok)` comes when the call returns."""
 
     def will_store(self, t_ns: int) -> None: ...
-    def stored(self, t_ns: int) -> None: ...
+    @property
+    def stamp_bar_ns(self) -> int: ...
+    def stored(self, stamped_ns: int | None, last_ns: int) -> None: ...
     def sync(self, vcpu: int, call: Call, done: Callable[[bool], None]) -> None: ...
     def sync_alone(self, vcpu: int, call: Call, work: Work) -> I64: ...
     def group_sync(self, vcpu: int, program: Program, done: Callable[[bool], None]) -> None: ...

@@ -51,7 +51,7 @@ def next_stretch(
     stretch = np.cumsum(np.bincount(clean, minlength=n + 1)[:n]) if clean.size else None
     touched = dirty.contains if dirty.count else None
     plan = make_plan(
-        offset, length, think, memory.fault_ns, stretch, touched, position, head, memory.shift
+        offset, length, think, memory.fault_ns, stretch, touched, position, head, memory.folios
     )
     records = np.searchsorted(program.record_high, program.op_at[here], "right")
     begin = np.append(plan.begin, 0)

@@ -149,7 +149,7 @@ class VCpu:
             return False
         self._in_vain = 1
         self._stretch = n if n < ahead.row.size else 4 * n
-        before = np.append(self._free_ns, ends[:-1])
+        before, first_row = np.append(self._free_ns, ends[:-1]), self._row
         self._log.extend(ahead.low[:n], ahead.row[:n], before - ahead.free[:n])
         del self._ops[-n:]
         self._next_op += n
@@ -157,6 +157,9 @@ class VCpu:
         self._look_up(self._row)
         self.wait_ns += int((ends - before - ahead.busy_ns[:n]).sum())
         self._free_ns = self._clock.now = int(ends[-1])
+        if self._row > first_row:
+            last = self._log.shift[-1] + int(self._plan.begin[self._row - 1])
+            self._kernel.stored(None, last)
         self.acknowledged.many(ends, syncs.record[first : first + n])
         return True
 
@@ -199,6 +202,7 @@ class VCpu:
         self._in_window = True
         self._careful = careful
         self._kernel.will_store(first)
+        self._memory.will_store(first)
         if careful:
             self._clock.at(first, self._rank, self._look, self._token)
         self._go_on_at(shift + free, self._end_window)
@@ -250,20 +254,47 @@ class VCpu:
         call."""
         low = self._dirty_row
         if row > low:
-            plan = self._plan
-            begin = self._shift + (self._rel_begin if low == self._row else int(plan.begin[low]))
+            plan, shift = self._plan, self._shift
+            begin = shift + (self._rel_begin if low == self._row else int(plan.begin[low]))
+            last = begin if row == low + 1 else shift + int(plan.begin[row - 1])
             self.dirty.add_range(plan.offset, plan.length, low, row, new)
             if new:
                 self._reserved -= new
                 self._memory.reserve(-new)
-                skip = 0
-                if new < row - low and plan.new[low + 1] == plan.new[low]:
-                    skip = int(np.searchsorted(plan.new[low + 1 : row + 1], plan.new[low], "right"))
-                self._memory.dirtied(
-                    begin if skip == 0 else self._shift + int(plan.begin[low + skip])
-                )
-            self._kernel.stored(begin)
+                self._faulted(low, row, begin, last)
+            bar = self._kernel.stamp_bar_ns
+            stamped: int | None = begin
+            if begin < bar:
+                stamped = None
+                if last >= bar:
+                    stamped = shift + int(plan.begin[self._first_at(low, row, bar)])
+            self._kernel.stored(stamped, last)
             self._dirty_row = row
+
+    def _first_at(self, low: int, row: int, t_ns: int) -> int:
+        """The first of these rows that begins at an instant or later; there is one."""
+        begin = self._plan.begin[low:row]
+        return low + int(np.searchsorted(begin, t_ns - self._shift, "left"))
+
+    def _faulted(self, low: int, row: int, begin: int, last: int) -> None:
+        """Some of the rows [low, row), which begin from `begin` to `last`, dirtied pages."""
+        if row == low + 1:
+            stamped = begin if begin >= self._memory.stamp_bar_ns else None
+            self._memory.dirtied(begin, stamped, begin)
+            return
+        plan, shift = self._plan, self._shift
+        new = plan.new[low + 1 : row + 1]
+        first_ns = shift + int(plan.begin[low + int(np.searchsorted(new, plan.new[low], "right"))])
+        last_ns = shift + int(plan.begin[low + int(np.searchsorted(new, plan.new[row], "left"))])
+        bar = self._memory.stamp_bar_ns
+        stamped_ns: int | None = first_ns
+        if first_ns < bar:
+            stamped_ns = None
+            if last_ns >= bar:
+                at = self._first_at(low, row, bar)
+                at += int(np.searchsorted(plan.new[at + 1 : row + 1], plan.new[at], "right"))
+                stamped_ns = shift + int(plan.begin[at])
+        self._memory.dirtied(first_ns, stamped_ns, last_ns)
 
     def _landed(self, row: int) -> None:
         """Rows before `row` have landed whole."""

@@ -5,34 +5,38 @@ H6: the age is the inode's, not the page's; a pass takes all its dirty pages, an
 the age: an fsync cleans pages but does not (Linux 6.6 `fs/fs-writeback.c`: `__mark_inode_dirty`
 sets `dirtied_when` only on an inode that was not dirty, and only the flusher clears that state).
 H8: any dirty page may be written at any time; here at stated times and with a stated probability.
+When it wakes is a matter of the kernel's timers, and of whether anybody else is awake.
 H15: fsync of a file in memory does nothing and succeeds; with no file at all it fails (V5).
-Thresholds count pages of 4 KiB, files count folios (H2).
+Thresholds count pages of 4 KiB, whatever the folios (H2).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from enum import Enum
 from typing import Protocol
 
 import numpy as np
 
 from crashsim.engine.clock import Clock, Rank
-from crashsim.engine.history import NEVER, DeviceSpan, Reason
-from crashsim.engine.pages import PAGE_BYTES, PAGE_SHIFT
+from crashsim.engine.folios import Folios
+from crashsim.engine.history import Reason
+from crashsim.engine.pages import PAGE_BYTES
 from crashsim.engine.pageset import Work
 from crashsim.engine.streams import I64, Stream
+from crashsim.engine.timers import Anticipated, Stamps, Ticks, WakeUps
 from crashsim.pagecache.sync import (
-    COMMIT_BYTES,
-    JOURNAL_BYTES,
+    JOURNALS,
     Commit,
+    Committing,
+    FileSystem,
     Fsync,
-    alone,
     flushes_alone,
 )
-from crashsim.pagecache.writeback import NO_PAGES, BackingFile, Batch, DiskPort
+from crashsim.pagecache.writeback import NONE, BackingFile, Batch, BoolArray, DiskPort
 
 BACKGROUND_CHUNK_PAGES = 1024
+_LONG_NS = 4_000_000_000  # in a window that long the host's journal may commit
 _HOST_RANK = int(Rank.HOST)
 PAUSE_MAX_NS = 200_000_000
 
@@ -59,6 +63,16 @@ class HostSettings(Protocol):
     def dirty_writeback(self) -> int: ...
     @property
     def dirty_expire(self) -> int: ...
+    @property
+    def file_system(self) -> str: ...
+    @property
+    def fsync_resets_age(self) -> bool: ...
+    @property
+    def commit_interval(self) -> int: ...
+    @property
+    def tick(self) -> int: ...
+    @property
+    def second_phase(self) -> int: ...
 
 
 class PageCache:
@@ -74,9 +88,11 @@ class PageCache:
         "_early_count",
         "_errors",
         "_fsyncs",
-        "_metadata_bytes",
         "_settings",
         "_syncs",
+        "_system",
+        "_ticks",
+        "_wake_ups",
         "_write_errors",
         "background_pages",
         "batches",
@@ -96,8 +112,10 @@ class PageCache:
         early: tuple[int, int, int, Stream] | None,
         errors_at_ns: Sequence[int],
         write_errors_at_ns: Sequence[int],
+        first_wake_ns: int | None,
         complete: Callable[[Batch], None],
     ) -> None:
+        """`first_wake_ns`: of the flusher; None: with the first store on an idle device."""
         self._clock = clock
         self._disk = disk
         self._settings = settings
@@ -112,7 +130,6 @@ class PageCache:
         self._syncs: list[Sync] = []
         self.files: list[BackingFile] = []
         self.batches: list[Batch] = []
-        self._metadata_bytes = 0  # of syncs done many at a time
         self.commits: list[Commit] = []
         self.errors_fired: list[int] = []
         self.planned_pages = 0  # new pages of windows under way, not in any set yet
@@ -121,22 +138,37 @@ class PageCache:
         )
         self.limit_pages = settings.memory * settings.dirty_ratio // 100 // PAGE_BYTES
         self.freerun_pages = (self.background_pages + self.limit_pages) // 2
+        self._ticks = Ticks(settings.tick, settings.second_phase)
+        self._system = FileSystem(JOURNALS[settings.file_system], settings.fsync_resets_age)
+        self._wake_ups: WakeUps | None = None
+        if settings.dirty_writeback:
+            self._wake_ups = WakeUps(
+                clock,
+                Rank.FLUSHER,
+                lambda t_ns: self._ticks.timer_ns(t_ns, settings.dirty_writeback),
+                first_wake_ns,
+                self._settle,
+                self._planned,
+                self._wake,
+            )
 
-    def open(
-        self, device: int, span: DeviceSpan, folio_bytes: int, new_extents: bool, sync: Sync
-    ) -> BackingFile:
+    def open(self, device: int, folios: Folios, new_extents: bool, sync: Sync) -> BackingFile:
         """Add a device's backing; `sync` is what an fsync of it does."""
         file = BackingFile(
             self._clock,
             self._disk,
             device,
-            span,
-            folio_bytes.bit_length() - 1,
+            folios,
             new_extents,
+            Stamps(self._settings.tick),
             self.batches,
             self._complete,
             self._fails,
         )
+        if self._wake_ups is not None:
+            file.aged = self._wake_ups.aged
+        if self._settings.file_system == "ext4":
+            file.own_commits = self._commits_of(file)
         self.files.append(file)
         self._syncs.append(sync)
         return file
@@ -155,8 +187,6 @@ class PageCache:
 
     def start(self) -> None:
         """Arm the timers."""
-        if self._settings.dirty_writeback:
-            self._clock.at(self._settings.dirty_writeback, Rank.FLUSHER, self._wake)
         if self._early:
             self._clock.at(self._early[0], Rank.EARLY, self._write_early)
 
@@ -179,41 +209,120 @@ class PageCache:
 
         self._fsyncs += 1
         rank = _HOST_RANK + self._fsyncs
-        Fsync(self._clock, rank, self._disk, file, datasync, self.commits, returned)
+        Fsync(self._clock, rank, self._disk, file, self._system, datasync, self.commits, returned)
+
+    # Rule H16
+
+    def _commits_of(self, file: BackingFile) -> Anticipated:
+        """The host's own commits of a file's journal."""
+
+        def commit() -> None:
+            file.mtime.clear()
+            self._fsyncs += 1
+            rank, journal = _HOST_RANK + self._fsyncs, self._system.journal
+            covers = file.convert()
+            Committing(self._clock, rank, self._disk, file, journal, covers, self.commits, _nothing)
+            own_commits.again()
+
+        own_commits = Anticipated(
+            self._clock,
+            Rank.HOST_JOURNAL + file.device,
+            lambda t_ns: self._ticks.commit_ns(t_ns, self._settings.commit_interval),
+            lambda: file.mtime.since_ns,
+            file.settle,
+            lambda: _planned_of(file),
+            commit,
+        )
+        return own_commits
+
+    def will_store(self, file: BackingFile, t_ns: int) -> None:
+        """A store to the file is planned to begin at `t_ns`."""
+        if self._wake_ups is not None:
+            self._wake_ups.expect(t_ns)
+        if file.own_commits is not None:
+            file.own_commits.expect(max(t_ns, file.mtime.bar_ns))
+
+    def _settle(self) -> None:
+        for file in self.files:
+            file.settle()
+
+    def _planned(self) -> Iterator[int]:
+        for file in self.files:
+            yield from _planned_of(file)
 
     def fsync_alone(self, device: int, datasync: bool, work: Work) -> tuple[I64, I64]:
         """The next fsyncs of a file, one after the other, if only its one guest acts meanwhile:
         when each begins and returns. Fewer of them, or none, if anything else might happen."""
         file, disk = self.files[device], self._disk
-        settled = file.age_start_ns is not None and not (file.mtime_dirty and not datasync)
+        # What the file's age and mtime depend on must be settled: an age that runs, an mtime that
+        # stays dirty (fdatasync) or is clean (fsync).
+        stamped = file.mtime.since_ns is not None
+        settled = file.age_start_ns is not None and stamped == datasync
+        settled &= not self._system.sync_resets_age
         errors = self._write_errors or disk.may_die_of_writes
         simple = file.plain() and not errors and len(file.guests) == 1
         if not (simple and len(file.sources) == 1 and settled and file.idle() and disk.idle()):
-            return NO_PAGES, NO_PAGES
-        data_ns, whole_ns = alone(disk, work.pages, datasync)
-        end_ns = self._clock.now + np.cumsum(work.busy_ns + whole_ns)
+            return NONE, NONE
         quiet_ns = min([self._clock.quiet_until_ns(), disk.dead_ns, *self._errors[:1]])
+        data_ns = disk.transfer_ns(work.pages)
+        whole_ns = data_ns + disk.flush_ns
+        commits = np.zeros(work.pages.size, dtype=bool)
+        if not datasync:
+            commits = self._commit_alone(file, work, whole_ns, quiet_ns)
+            whole_ns = whole_ns + np.where(commits, self._system.journal.commit_ns(disk), 0)
+        end_ns = self._clock.now + np.cumsum(work.busy_ns + whole_ns)
         n = int(np.searchsorted(end_ns, quiet_ns, "left"))
-        crowded = np.flatnonzero(work.pages[:n] > self.room())
-        n = int(crowded[0]) if crowded.size else n
-        pages, end_ns = work.pages[:n], end_ns[:n]
+        odd = (work.pages[:n] > self.room()) | (work.busy_ns[:n] >= _LONG_NS)
+        n = int(odd.argmax()) if odd.any() else n
+        pages, end_ns, commits = work.pages[:n], end_ns[:n], commits[:n]
         begin_ns = end_ns - whole_ns[:n]
         dirty = np.flatnonzero(pages)
         t_ns = begin_ns[dirty]
         file.written_alone(t_ns, t_ns + data_ns[dirty], pages[dirty], work.taken(dirty))
-        disk.flushed_alone(flushes_alone(disk, begin_ns, pages, datasync))
-        if datasync:
-            file.mtime_dirty |= bool(dirty.size)
-        else:
-            self._metadata_bytes += dirty.size * (JOURNAL_BYTES + COMMIT_BYTES)
+        journal = self._system.journal
+        disk.flushed_alone(flushes_alone(disk, journal, begin_ns + data_ns[:n], end_ns, commits))
+        file.metadata_bytes += int(commits.sum()) * sum(journal)
+        if dirty.size:
+            last = int(dirty[-1])
+            started_ns = int(begin_ns[last] - work.busy_ns[last])
+            file.mtime.happened(None, started_ns + int(work.last_fault_ns[last]))
+            if not datasync:
+                file.mtime.clear()
         return begin_ns, end_ns
+
+    def _commit_alone(
+        self, file: BackingFile, work: Work, plain_ns: I64, quiet_ns: int
+    ) -> BoolArray:
+        """Which of the next fsyncs find the mtime dirty, if each that does not takes `plain_ns`;
+        of those that return before `quiet_ns`."""
+        tick = self._settings.tick
+        commits = work.pages > 0
+        if not tick:
+            return commits
+        now, bar = self._clock.now, file.mtime.bar_ns
+        longer_ns = self._system.journal.commit_ns(self._disk)
+        rows = zip(
+            work.busy_ns.tolist(),
+            plain_ns.tolist(),
+            work.last_fault_ns.tolist(),
+            commits.tolist(),
+            strict=True,
+        )
+        for row, (busy, plain, fault, dirty) in enumerate(rows):
+            if dirty and now + fault >= bar:
+                bar = ((now + fault) // tick + 1) * tick
+                now += longer_ns
+            else:
+                commits[row] = False
+            now += busy + plain
+            if now >= quiet_ns:
+                break
+        return commits
 
     @property
     def metadata_bytes(self) -> int:
-        """Journal and commit blocks that were submitted."""
-        whole = sum(commit.complete_ns != NEVER for commit in self.commits)
-        blocks = len(self.commits) * JOURNAL_BYTES + whole * COMMIT_BYTES
-        return self._metadata_bytes + blocks
+        """Journal and commit blocks that were submitted, the guests' journals included."""
+        return sum(file.metadata_bytes for file in self.files)
 
     @property
     def errors_left(self) -> list[int]:
@@ -227,7 +336,8 @@ class PageCache:
 
     # Rule H6
 
-    def _wake(self, _: None) -> None:
+    def _wake(self) -> bool:
+        """A pass over the files; whether any is dirty still."""
         now = self._clock.now
         for file in self.files:
             file.settle()
@@ -237,17 +347,17 @@ class PageCache:
             if file.idle():
                 file.write_back_all(Reason.FLUSHER)
             else:
-                file.write_back(self._free_pages(file), Reason.FLUSHER)
+                file.write_back(self._free(file), Reason.FLUSHER)
             if file.dirty_count() == 0:
                 file.age_start_ns = None
-        self._clock.at(now + self._settings.dirty_writeback, Rank.FLUSHER, self._wake)
+        return any(file.age_start_ns is not None for file in self.files)
 
     @staticmethod
-    def _free_pages(file: BackingFile) -> I64:
-        """Dirty pages that are not under writeback."""
+    def _free(file: BackingFile) -> I64:
+        """Dirty folios that are not under writeback."""
         if file.idle():
-            return file.dirty_pages()
-        return np.setdiff1d(file.dirty_pages(), file.under_writeback(), assume_unique=True)
+            return file.dirty()
+        return np.setdiff1d(file.dirty(), file.under_writeback(), assume_unique=True)
 
     # Rule H8
 
@@ -257,11 +367,10 @@ class PageCache:
         self._early_count += 1
         for file in self.files:
             file.settle()
-            pages = self._free_pages(file)
-            first_page = pages << (file.shift - PAGE_SHIFT)
-            draws = stream.draws((self._early_count << 32) + first_page)
+            free = self._free(file)
+            draws = stream.draws((self._early_count << 32) + file.folios.first_page(free))
             bar = min((numerator << 64) // denominator, (1 << 64) - 1)
-            file.write_back(pages[draws < np.uint64(bar)], Reason.EARLY)
+            file.write_back(free[draws < np.uint64(bar)], Reason.EARLY)
         self._clock.at(self._clock.now + every, Rank.EARLY, self._write_early)
 
     # Rule H7
@@ -272,10 +381,9 @@ class PageCache:
         dirty = self.planned_pages
         writeback = 0
         for file in self.files:
-            bits = file.shift - PAGE_SHIFT
             for source in file.sources:
-                dirty += source.count << bits
-            writeback += file.in_flight_pages() << bits
+                dirty += source.count
+            writeback += file.in_flight_pages()
         until_throttled = self.freerun_pages - dirty - writeback
         if self._background_running:
             return until_throttled
@@ -297,7 +405,7 @@ class PageCache:
     def pause_ns(self, dirtied_pages: int) -> int:
         """How long a writer that has just dirtied that many pages is held up."""
         pages = self._dirty_pages() + sum(
-            int(file.under_writeback().size) << (file.shift - PAGE_SHIFT) for file in self.files
+            file.folios.count_pages(file.under_writeback()) for file in self.files
         )
         if pages <= self.freerun_pages:
             return 0
@@ -309,7 +417,7 @@ class PageCache:
     def _dirty_pages(self) -> int:
         for file in self.files:
             file.settle()
-        return sum(file.dirty_count() << (file.shift - PAGE_SHIFT) for file in self.files)
+        return sum(file.dirty_count() for file in self.files)
 
     def _write_background(self, _: None) -> None:
         if self._dirty_pages() <= self.background_pages:
@@ -323,14 +431,28 @@ class PageCache:
         self._clock.at(again, Rank.BACKGROUND, self._write_background)
 
     def _write_chunk(self) -> bool:
-        free = [self._free_pages(file) for file in self.files]
+        free = [self._free(file) for file in self.files]
         for start in (self._cursor, 0):
-            for file, pages in zip(self.files, free, strict=True):
-                bits = file.shift - PAGE_SHIFT
-                chunk = pages[np.searchsorted(pages << bits, start) :]
-                chunk = chunk[: max(1, BACKGROUND_CHUNK_PAGES >> bits)]
-                if chunk.size:
-                    file.write_back(chunk, Reason.BACKGROUND)
-                    self._cursor = (int(chunk[-1]) + 1) << bits
+            for file, folios in zip(self.files, free, strict=True):
+                first_page = file.folios.first_page(folios)
+                at = int(np.searchsorted(first_page, start))
+                if at < folios.size:
+                    end = np.cumsum(file.folios.pages(folios[at : at + BACKGROUND_CHUNK_PAGES]))
+                    size = max(1, int(np.searchsorted(end, BACKGROUND_CHUNK_PAGES, "right")))
+                    file.write_back(folios[at : at + size], Reason.BACKGROUND)
+                    last = folios[at + size - 1 : at + size]
+                    self._cursor = int((file.folios.first_page(last) + file.folios.pages(last))[0])
                     return True
         return False
+
+
+def _planned_of(file: BackingFile) -> Iterator[int]:
+    """When stores to the file are planned next."""
+    for guest in file.guests:
+        begin_ns = guest.next_begin_ns()
+        if begin_ns is not None:
+            yield begin_ns
+
+
+def _nothing() -> None:
+    """Nobody waits for the host's own commits."""

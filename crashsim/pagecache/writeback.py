@@ -3,9 +3,10 @@
 
 A snapshot (`write_back`) makes pages clean and submits their content of that instant as one batch.
 A page under writeback is never in a second batch: writeback of a page that is dirty again waits
-until the first has completed (H3). The unit is the folio, of one page or more (H2): "page" means it
-here. A failed write leaves its pages clean all the same (H14). What completed rests in the disk's
-cache until somebody flushes it (H9); nothing here issues a FLUSH.
+until the first has completed (H3). What is dirtied and cleaned as one is the folio, of one page or
+more (H2); counts are of pages of 4 KiB. A failed write leaves its pages clean all the same (H14).
+What completed rests in the disk's cache until somebody flushes it (H9); nothing here issues a
+FLUSH.
 """
 
 from __future__ import annotations
@@ -17,20 +18,15 @@ from typing import Protocol
 import numpy as np
 
 from crashsim.engine.clock import Clock
-from crashsim.engine.history import DeviceSpan, Reason
+from crashsim.engine.folios import Folios
+from crashsim.engine.history import Reason
 from crashsim.engine.pages import PAGE_SHIFT, unique_sorted
 from crashsim.engine.pageset import PageSet, Taken
 from crashsim.engine.streams import I64
+from crashsim.engine.timers import Anticipated, Stamps
 
-NO_PAGES: I64 = np.empty(0, dtype=np.int64)
-
-
-def on_pages(folios: I64, shift: int) -> I64:
-    """The pages of ascending folios of `1 << shift` bytes."""
-    if shift == PAGE_SHIFT:
-        return folios
-    each = 1 << (shift - PAGE_SHIFT)
-    return (folios[:, None] * each + np.arange(each, dtype=np.int64)).ravel()
+NONE: I64 = np.empty(0, dtype=np.int64)
+BoolArray = np.ndarray[tuple[int], np.dtype[np.bool_]]
 
 
 class DiskPort(Protocol):
@@ -66,10 +62,13 @@ class Guest(Protocol):
     def reconsider(self) -> None:
         """A threshold changed: look at it before the next store."""
 
+    def next_begin_ns(self) -> int | None:
+        """When the next planned store begins, None outside of a window."""
+
 
 @dataclass(slots=True)
 class Batch:
-    """Pages submitted together. `pages` are worked out when somebody needs them, at the latest
+    """Pages submitted together. Its `folios` are worked out when somebody needs them, at the latest
     after the run."""
 
     number: int
@@ -79,18 +78,18 @@ class Batch:
     end_ns: int
     reason: Reason
     whole: bool  # every page that was dirty
-    count: int  # pages (folios)
+    count: int  # pages
     taken: list[Taken]
     failed: bool = False  # none of it reached the disk (Rule H14)
-    _pages: I64 | None = None
-    complete_ns: I64 | None = None  # of each page
+    _folios: I64 | None = None
+    complete_ns: I64 | None = None  # of each folio
 
-    def pages(self) -> I64:
-        """Ascending distinct pages of the batch."""
-        if self._pages is None:
-            parts = [taken.pages() for taken in self.taken]
-            self._pages = unique_sorted(np.concatenate(parts) if len(parts) > 1 else parts[0])
-        return self._pages
+    def folios(self, of: Folios) -> I64:
+        """Ascending distinct folios of the batch."""
+        if self._folios is None:
+            parts = [taken.folios(of) for taken in self.taken]
+            self._folios = unique_sorted(np.concatenate(parts) if len(parts) > 1 else parts[0])
+        return self._folios
 
 
 class BackingFile:
@@ -103,18 +102,21 @@ class BackingFile:
         "_disk",
         "_errors",
         "_fails",
+        "_guest_journal_bytes",
         "_unconverted",
         "_written",
         "age_start_ns",
+        "aged",
         "behind_commit",
         "committing",
         "device",
+        "folios",
         "guests",
         "in_flight",
-        "mtime_dirty",
-        "shift",
+        "metadata_bytes",
+        "mtime",
+        "own_commits",
         "sources",
-        "span",
     )
 
     def __init__(
@@ -122,9 +124,9 @@ class BackingFile:
         clock: Clock,
         disk: DiskPort,
         device: int,
-        span: DeviceSpan,
-        shift: int,
+        folios: Folios,
         new_extents: bool,
+        mtime: Stamps,
         batches: list[Batch],
         complete: Callable[[Batch], None],
         fails: Callable[[int, int], bool],
@@ -135,25 +137,63 @@ class BackingFile:
         self._complete = complete  # fills in `Batch.complete_ns`
         self._fails = fails  # whether the batch of that number that ends then fails
         self._errors: list[int] = []  # ends of failed batches that no sync has reported
-        # Rule H13: pages that were ever written, and ends of batches with others, not committed.
-        self._written = np.zeros(span.pages, dtype=bool) if new_extents else None
+        # Rule H13: folios that were ever written, and ends of batches with others, not committed.
+        self._written = np.zeros(folios.end - folios.first, dtype=bool) if new_extents else None
         self._unconverted: list[int] = []
         self.committing = 0  # commits of such pages that are under way
         self.behind_commit: list[Callable[[], None]] = []  # calls that wait for one
         self.device = device
-        self.span = span
-        self.shift = shift  # of a folio (Rule H2)
+        self.folios = folios
         self.sources: list[PageSet] = []
         self.guests: list[Guest] = []
         self.in_flight: list[Batch] = []
         self.age_start_ns: int | None = None  # the inode is dirty since (Rule H6); None: not dirty
-        self.mtime_dirty = False
+        self.aged: Callable[[int], None] = _ignore  # called when that begins
+        self.mtime = mtime
+        self.own_commits: Anticipated | None = None  # of the host's journal (Rule H16)
+        self.metadata_bytes = 0  # written that no batch has: journals, the host's and the guest's
+        self._guest_journal_bytes = 0  # dirty pages of the guest's own journal (Rule G6)
 
-    def dirtied(self, t_ns: int) -> None:
-        """A store that began at `t_ns` dirtied a page (Rule H1)."""
-        self.mtime_dirty = True
-        if self.age_start_ns is None or t_ns < self.age_start_ns:
-            self.age_start_ns = t_ns
+    def dirtied(self, first_ns: int, stamped_ns: int | None, last_ns: int) -> None:
+        """Stores that began at `first_ns` to `last_ns` dirtied pages (Rule H1); `stamped_ns`: the
+        first that its time stamp notices."""
+        if self.age_start_ns is None or first_ns < self.age_start_ns:
+            self.age_start_ns = first_ns
+            self.aged(first_ns)
+        self._stamp(stamped_ns, last_ns)
+
+    def dirtied_now(self) -> None:
+        """Pages were dirtied at this instant."""
+        now = self._clock.now
+        self.dirtied(now, now if now >= self.mtime.bar_ns else None, now)
+
+    def _stamp(self, stamped_ns: int | None, last_ns: int) -> None:
+        self.mtime.happened(stamped_ns, last_ns)
+        if stamped_ns is not None and self.own_commits is not None:
+            self.own_commits.expect(stamped_ns)
+
+    def mtime_again(self, since_ns: int) -> None:
+        """A call that was to commit it has failed (Rule H14)."""
+        self._stamp(since_ns, since_ns)
+
+    def forget_age(self) -> None:
+        """A sync wrote what was dirty: the age ends if nothing is dirty now (FUSE)."""
+        self.settle()
+        if not self.dirty_count():
+            self.age_start_ns = None
+
+    def put_guest_journal(self, size_bytes: int) -> None:
+        """The guest's kernel has stored that much into its own journal (Rule G6)."""
+        unit = self.folios.largest_bytes
+        self._guest_journal_bytes += -(-size_bytes // unit) * unit
+        now = self._clock.now
+        self._stamp(now if now >= self.mtime.bar_ns else None, now)
+
+    def write_guest_journal(self) -> int:
+        """Write it; when it will be on the disk."""
+        size, self._guest_journal_bytes = self._guest_journal_bytes, 0
+        self.metadata_bytes += size
+        return self._disk.write(size)[1] if size else 0
 
     def settle(self) -> None:
         for guest in self.guests:
@@ -163,16 +203,16 @@ class BackingFile:
         """Dirty pages, exactly."""
         if len(self.sources) == 1:
             return self.sources[0].count
-        return int(self.dirty_pages().size)
+        return self.folios.count_pages(self.dirty())
 
-    def dirty_pages(self) -> I64:
-        """Dirty pages, ascending."""
+    def dirty(self) -> I64:
+        """Dirty folios, ascending."""
         if len(self.sources) == 1:
-            return self.sources[0].pages()
-        return unique_sorted(np.concatenate([source.pages() for source in self.sources]))
+            return self.sources[0].folios()
+        return unique_sorted(np.concatenate([source.folios() for source in self.sources]))
 
     def under_writeback(self) -> I64:
-        """Pages submitted and not completed, ascending. Forgets batches that are done."""
+        """Folios submitted and not completed, ascending. Forgets batches that are done."""
         now = self._clock.now
         self.in_flight = [batch for batch in self.in_flight if batch.end_ns > now]
         parts = []
@@ -180,8 +220,8 @@ class BackingFile:
             if batch.complete_ns is None:
                 self._complete(batch)
             assert batch.complete_ns is not None
-            parts.append(batch.pages()[batch.complete_ns > now])
-        return np.sort(np.concatenate(parts)) if parts else NO_PAGES
+            parts.append(batch.folios(self.folios)[batch.complete_ns > now])
+        return np.sort(np.concatenate(parts)) if parts else NONE
 
     def writeback_end_ns(self) -> int:
         """When everything in flight will have completed; now if nothing is."""
@@ -202,10 +242,7 @@ class BackingFile:
 
     def write_back_all(self, reason: Reason) -> None:
         """Snapshot every dirty page; for a file with nothing under writeback."""
-        if len(self.sources) == 1:
-            count = self.sources[0].count
-        else:
-            count = int(self.dirty_pages().size)
+        count = self.dirty_count()
         if count:
             for guest in self.guests:
                 guest.divide()
@@ -222,14 +259,15 @@ class BackingFile:
             for i, (t, end, count, one) in enumerate(rows)
         )
 
-    def write_back(self, pages: I64, reason: Reason) -> None:
-        """Snapshot `pages`: ascending, dirty, none of them under writeback."""
-        if pages.size:
+    def write_back(self, folios: I64, reason: Reason) -> None:
+        """Snapshot `folios`: ascending, dirty, none of them under writeback."""
+        if folios.size:
             for guest in self.guests:
                 guest.divide()
             for source in self.sources:
-                source.discard(pages)
-            self._submit([Taken(known=[pages])], int(pages.size), reason, whole=False)
+                source.discard(folios)
+            count = self.folios.count_pages(folios)
+            self._submit([Taken(known=[folios])], count, reason, whole=False)
 
     def write_direct(self, pages: I64) -> int:
         """Pages that go to the disk without resting in L2 (O_DIRECT); when they are there."""
@@ -238,15 +276,10 @@ class BackingFile:
 
     def prealloc(self) -> None:
         """Every page is dirty before anything is stored (Rule V5)."""
-        first, count = (self.span.first_page << PAGE_SHIFT) >> self.shift, self.folios()
         if self.guests or not self.sources:  # else copies are what dirties it
-            self.sources.append(PageSet(first, count, self.shift))
-        self.sources[-1].add_pages(np.arange(first, first + count, dtype=np.int64))
-        self.dirtied(0)
-
-    def folios(self) -> int:
-        """How many the file has."""
-        return (self.span.pages << PAGE_SHIFT) >> self.shift
+            self.sources.append(PageSet(self.folios))
+        self.sources[-1].add(np.arange(self.folios.first, self.folios.end, dtype=np.int64))
+        self.dirtied_now()
 
     def error_to_report(self) -> bool:
         """Whether a write has failed that no sync has reported; it counts as reported now (H14)."""
@@ -269,10 +302,10 @@ class BackingFile:
 
     def plain(self) -> bool:
         """Nothing about it that a sync has to look at but its dirty pages and mtime."""
-        return self._written is None and not self._errors and self.shift == PAGE_SHIFT
+        return self._written is None and not self._errors and not self._guest_journal_bytes
 
     def _submit(self, taken: list[Taken], count: int, reason: Reason, whole: bool) -> None:
-        start, end = self._disk.write(count << self.shift)
+        start, end = self._disk.write(count << PAGE_SHIFT)
         now = self._clock.now
         batch = Batch(len(self._batches), self.device, now, start, end, reason, whole, count, taken)
         self._batches.append(batch)
@@ -281,7 +314,11 @@ class BackingFile:
             batch.failed = True
             self._errors.append(end)
         elif self._written is not None:
-            pages = on_pages(batch.pages(), self.shift) - self.span.first_page
-            if not bool(self._written[pages].all()):
-                self._written[pages] = True
+            here = batch.folios(self.folios) - self.folios.first
+            if not bool(self._written[here].all()):
+                self._written[here] = True
                 self._unconverted.append(end)
+
+
+def _ignore(_t_ns: int) -> None:
+    """Nobody waits for a file to age."""
