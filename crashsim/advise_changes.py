@@ -21,11 +21,11 @@ from crashsim.errors import ExperimentError
 from crashsim.experiment.document import find, plain, read
 from crashsim.experiment.loader import Case, load
 from crashsim.experiment.model import Device, Experiment, Recording, Sync
+from crashsim.experiment.workload import NO_FLUSH
 
 NO_LOSS = "{uncovered_acknowledgements: 0, broken_promises: 0}"
 _EVERY = ("1 records", "10 records", "100 records", "10ms", "100ms", "1s")
 _PLAIN = re.compile(r"[A-Za-z0-9./][A-Za-z0-9 ./_-]*")
-_NO_FLUSH = ("none", "msync-async")
 _JUDGED = ("name", "description", "expect", "cases", "sweep")
 
 
@@ -91,19 +91,19 @@ def programs(experiment: Experiment) -> list[Changes]:
     if not places:
         return []
     early = tuple(change for change, _, _ in places if change is not None)
-    lacking = [(key, sync) for change, key, sync in places if change or sync.call in _NO_FLUSH]
+    lacking = [(key, sync) for change, key, sync in places if change or sync.call in NO_FLUSH]
     policies = dict(lacking or [(key, sync) for _, key, sync in places])
     found = [early + _policy(policies, f"every: {every}") for every in _EVERY]
     if any(workload.vcpus > 1 for _, workload, _ in _synthetic(experiment)):
         found.append(early + _policy(policies, "group: true"))
-    if early and all(sync.call not in _NO_FLUSH for sync in policies.values()):
+    if early and all(sync.call not in NO_FLUSH for sync in policies.values()):
         found.append(early)
     return found
 
 
 def at_fault(experiment: Experiment) -> bool:
     """Whether a program acknowledges what no sync stands behind."""
-    return any(change or sync.call in _NO_FLUSH for change, _, sync in _places(experiment))
+    return any(change or sync.call in NO_FLUSH for change, _, sync in _places(experiment))
 
 
 def _synthetic(experiment: Experiment) -> Iterator[tuple[int, Any, Sync]]:
@@ -135,7 +135,7 @@ def _policy(policies: dict[str, Sync], how: str) -> Changes:
 
 
 def _call(sync: Sync) -> str:
-    return "fdatasync" if sync.call in _NO_FLUSH else sync.call
+    return "fdatasync" if sync.call in NO_FLUSH else sync.call
 
 
 def _words(sync: Sync) -> str:

@@ -28,7 +28,7 @@ from crashsim.engine.history import History
 from crashsim.engine.pages import words
 from crashsim.engine.streams import I64
 from crashsim.experiment.model import Experiment
-from crashsim.guest.program import Call, Op, Program
+from crashsim.guest.program import Op, Program
 from crashsim.power.losses import Losses
 from crashsim.power.safety import Stage
 from crashsim.stack import simulate
@@ -231,7 +231,7 @@ def _as_good(before: Figures, after: Figures) -> bool:
 
 def _certain(program: Program) -> I64:
     """Operations behind which everything that the vCPU stored is durable."""
-    if program.call == Call.MSYNC_ASYNC:
+    if not program.flushes:
         return np.flatnonzero(program.op_kind == Op.FLUSH)
     return np.flatnonzero(np.isin(program.op_kind, (Op.SYNC, Op.GROUP_SYNC, Op.FLUSH)))
 

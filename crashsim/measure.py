@@ -18,6 +18,7 @@ from crashsim.experiment.expect import judge
 from crashsim.experiment.loader import Case
 from crashsim.experiment.model import Experiment
 from crashsim.experiment.units import exact_instant
+from crashsim.experiment.workload import NO_FLUSH
 from crashsim.inputs import Inputs
 from crashsim.power.losses import Losses
 from crashsim.power.safety import Domain, HostCrash, Stage, kept_stage
@@ -184,9 +185,7 @@ def _syncs(experiment: Experiment, history: History) -> bool:
     """Whether the guest's program asks for durability: of a recording its flushes tell."""
     if history.facts["recorded"]:
         return bool(history.flush_device.size)
-    asks = (
-        sync.call not in ("none", "msync-async") for _, _, sync in experiment.resolved_devices()
-    )
+    asks = (sync.call not in NO_FLUSH for _, _, sync in experiment.resolved_devices())
     return any(asks)
 
 
@@ -230,6 +229,13 @@ def _notices(history: History) -> list[str]:
             f"the host's file system was full: a store to a hole of {device} killed the monitor "
             f"with SIGBUS at {at}; no flush reported anything (V6)"
         )
+    for span, at_ns in zip(history.devices, facts["journal_aborted_ns"], strict=True):
+        if at_ns is not None:
+            notices.append(
+                f"a flush of a commit of the guest's ext4 on {span.name} failed at "
+                f"{exact_instant(at_ns)}: the journal aborts, no store and no sync succeeds from "
+                "then on (G9)"
+            )
     if facts["panicked_ns"] is not None:
         at = exact_instant(facts["panicked_ns"])
         notices.append(f"the guest panicked at {at} after a failed sync: the run ends there")

@@ -32,7 +32,7 @@ from crashsim.errors import UsageError
 from crashsim.experiment.model import Device, Experiment
 from crashsim.guest.acks import acknowledgements
 from crashsim.guest.driver import Driver
-from crashsim.guest.kernel import GuestKernel, Journal
+from crashsim.guest.kernel import GuestKernel, Journal, Path
 from crashsim.guest.pagecache import GuestPageCache
 from crashsim.guest.program import Program
 from crashsim.guest.vcpu import VCpu
@@ -85,6 +85,7 @@ class Stack:
         self.flush_log = FlushLog()
         self.spans = spans(experiment)
         self.vcpus: list[VCpu] = []
+        self.kernels: list[GuestKernel] = []
         self.guest_caches: list[GuestPageCache] = []
         self.with_dax: list[bool] = []
         self._running = len(programs)
@@ -124,7 +125,9 @@ class Stack:
             if shared and guest.journal_pages:
                 put = partial(file.put_guest_journal, guest.journal_pages << PAGE_SHIFT)
             journal = Journal(self._guest_ticks(), guest.commit_interval, put)
-        kernel = GuestKernel(self.clock, device, driver, journal, page_cache, flush_path)
+        path = Path(flush_path, guest.access != "devdax", any(p.grows for p in programs))
+        kernel = GuestKernel(self.clock, device, driver, journal, page_cache, path)
+        self.kernels.append(kernel)
         for program in programs:
             store_memory = memory if page_cache is None else page_cache
             dirty = PageSet(store_memory.folios)
@@ -317,6 +320,7 @@ class Stack:
             "new_extents": [device.backing.extents != "written" for device in devices],
             "discard_data": [device.backing.discard_data for device in devices],
             "panicked_ns": self.panicked_ns,
+            "journal_aborted_ns": [kernel.aborted_ns for kernel in self.kernels],
             "sigbus": None,
             "plp": disk.plp,
             "dead_ns": self.disk.dead_ns,
@@ -416,7 +420,9 @@ class Stack:
         self, stores: tuple[I64, I64, I64, I64]
     ) -> tuple[I64, I64, I64, I64, np.ndarray[tuple[int], np.dtype[np.str_]]]:
         parts = [
-            acknowledgements(vcpu.acknowledged, vcpu.marks, vcpu.stores, program)
+            acknowledgements(
+                vcpu.acknowledged, vcpu.marks, vcpu.stores, program, vcpu.unfinished_write
+            )
             for vcpu, program in zip(self.vcpus, self._by_vcpu(), strict=True)
         ]
         if not parts:

@@ -79,7 +79,7 @@ def comparable(world: OracleWorld) -> OracleWorld:
     if is_recorded(world):
         guest = replace(guest, ext4=False, dax=True)
         devices = tuple(_with_dax(device) for device in devices)
-    if _may_commit_by_itself(world):
+    if _may_commit_by_itself(world) or _may_abort_a_journal(world):
         guest = replace(guest, ext4=False)
     host = world.host
     if host.background_ratio >= host.dirty_ratio:
@@ -99,6 +99,14 @@ def _may_commit_by_itself(world: OracleWorld) -> bool:
         for value in (getattr(item, "think_ns", 0), getattr(item, "delay_ns", 0))
     ]
     return max([world.duration_ns or 0, 25 * max(waits, default=0)]) >= 5 * 10**9
+
+
+def _may_abort_a_journal(world: OracleWorld) -> bool:
+    """The oracle does not know an aborted journal yet."""
+    host = world.host
+    backings = [device.backing for device in world.devices]
+    dies = world.disk.dead != OracleFault()
+    return bool(host.fsync_errors or host.write_errors or dies or "ram" in backings)
 
 
 def _with_dax(device: OracleDevice) -> OracleDevice:

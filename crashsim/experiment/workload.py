@@ -36,7 +36,8 @@ from crashsim.experiment.quantities import (
     refused,
 )
 
-Call = Literal["none", "msync-async", "msync", "fdatasync", "fsync"]
+Call = Literal["none", "msync-async", "msync", "fdatasync", "fsync", "sync", "sync_file_range"]
+NO_FLUSH = ("none", "msync-async", "sync_file_range")  # calls that never flush the device
 
 KIB = 1024
 PAGE_BYTES = 4096
@@ -114,6 +115,16 @@ class Sync(Part):
     delay: Duration = Field(
         default=0, description="How long the leader of a group waits for others before it syncs."
     )
+    range: Literal["whole", "written"] = Field(
+        default="whole",
+        description="What a call is for: the whole, or what was written since the last one. It "
+        "matters in the guest's page cache; a device flush has no range.",
+    )
+
+    @property
+    def ranged(self) -> bool:
+        """Whether its calls have a range; those of sync_file_range always have."""
+        return self.range == "written" or self.call == "sync_file_range"
 
     @property
     def every_records(self) -> int | None:
@@ -130,7 +141,11 @@ class Sync(Part):
     def contradictions(self) -> Iterator[Contradiction]:
         if self.call == "none" and self.every is not None:
             yield Contradiction(("every",), "call is none, so there is nothing to do every time")
-        if self.group and self.call in ("none", "msync-async"):
+        if self.range == "written" and self.call in ("none", "msync-async", "sync"):
+            yield Contradiction(("range",), f"{self.call} has no range")
+        if self.range == "written" and self.group:
+            yield Contradiction(("range",), "a group commit is for the whole")
+        if self.group and self.call in ("none", "msync-async", "sync_file_range"):
             yield Contradiction(
                 ("group",), f"a group commit needs a call that waits for the disk, not {self.call}"
             )
@@ -175,6 +190,10 @@ class AppendLog(Synthetic):
     )
     records: Count = Field(description="How many records are written, by all vCPUs together.")
     record_size: Size = Field(default=256, description="Size of a record with its checksum.")
+    grows: bool = Field(
+        default=False,
+        description="Each record makes the file longer, so that fdatasync commits as fsync does.",
+    )
 
     def least_bytes(self) -> int:
         return self._in_parts(self.record_size)

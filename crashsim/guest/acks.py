@@ -52,8 +52,11 @@ def acknowledgements(
     marks: list[tuple[int, int, int]],
     stores: StoreLog,
     program: Program,
+    unfinished_write: int | None,
 ) -> tuple[I64, I64, I64, I64, np.ndarray[tuple[int], np.dtype[np.str_]]]:
-    """Acknowledgement columns of one vCPU: instant, device, writes [low, high), label."""
+    """Acknowledgement columns of one vCPU: instant, device, writes [low, high), label.
+
+    `unfinished_write`: the last one, if a part of it never began."""
     base = program.first_write
     if marks:
         t = column([t for t, _, _ in marks])
@@ -62,7 +65,7 @@ def acknowledgements(
         label = np.array([program.labels[i] for _, _, i in marks], dtype=np.str_)
     else:
         if program.acknowledge_at_once:
-            t = _landed_ns(stores, program)
+            t = _landed_ns(stores, program, unfinished_write)
             low, high = program.record_low[: t.size], program.record_high[: t.size]
         else:
             groups = np.array(acknowledged.groups, dtype=np.int64).reshape(-1, 3)
@@ -79,13 +82,13 @@ def acknowledgements(
     return t, np.broadcast_to(np.int64(program.device), t.shape), low, high, label
 
 
-def _landed_ns(stores: StoreLog, program: Program) -> I64:
+def _landed_ns(stores: StoreLog, program: Program, unfinished_write: int | None) -> I64:
     """The instant at which each finished record's last word landed, ascending."""
     write = join(stores.write) - program.first_write
     if not write.size:
         return write
     end = join(stores.t_ns) + words(join(stores.offset), join(stores.length)) - 1
     last = np.searchsorted(write, program.record_high, "left") - 1  # the last store before
-    done = program.record_high <= write[-1] + 1
+    done = program.record_high <= write[-1] + (unfinished_write is None)
     landed: I64 = end[last[done]]
     return landed

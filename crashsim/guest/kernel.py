@@ -2,8 +2,9 @@
 
 Rules G1 (a flush has no range), G2 (what is in L1 no flush covers), G4 (flushes per call, time
 stamps as coarse as ticks), G6 (ext4 commits some 5 s after a store, with two flushes), G7 (driver
-generations), G9 (EIO, no retry). A sync call asks the driver for its flushes one after another; an
-error of one fails the call, the others are made all the same.
+generations), G9 (EIO, no retry; a failed flush of a commit aborts ext4's journal). A sync call asks
+the driver for its flushes one after another; an error of one fails the call, the others are made
+all the same.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ class StoringVCpu(Protocol):
 
     def settle(self) -> None: ...
     def divide(self) -> None: ...
+    def journal_aborted(self) -> None: ...
     def next_begin_ns(self) -> int | None: ...
 
 
@@ -49,22 +51,33 @@ class Journal:
     put: Callable[[], None]
 
 
-class GuestKernel:
-    """Sync calls and the journal of one device's guest.
+@dataclass(frozen=True, slots=True)
+class Path:
+    """What of the way to the device the calls depend on.
 
-    `flush_path`: whether the device has one at all: an emulated NVDIMM has not (Rule V9), and one
-    whose writes are through asks for none."""
+    `flushes`: whether there are any: an emulated NVDIMM has no flush path (Rule V9), and one whose
+    writes are through asks for none. `fsync`: a character device has no such operation (Rule G2).
+    `grows`: the file gets longer, so that fdatasync commits, too (Rule G4)."""
+
+    flushes: bool = True
+    fsync: bool = True
+    grows: bool = False
+
+
+class GuestKernel:
+    """Sync calls and the journal of one device's guest."""
 
     __slots__ = (
         "_clock",
         "_driver",
-        "_flush_path",
         "_group_busy",
         "_group_waiting",
         "_journal",
         "_page_cache",
+        "_path",
         "_timer",
         "_times",
+        "aborted_ns",
         "vcpus",
     )
 
@@ -75,9 +88,10 @@ class GuestKernel:
         driver: FlushPort,
         journal: Journal | None,
         page_cache: GuestPageCache | None,
-        flush_path: bool = True,
+        path: Path,
     ) -> None:
-        self._flush_path = flush_path
+        self._path = path
+        self.aborted_ns: int | None = None  # when the journal has
         self._clock = clock
         self._driver = driver
         self._page_cache = page_cache
@@ -85,7 +99,7 @@ class GuestKernel:
         self._times = Stamps(0)
         self._timer: Anticipated | None = None
         if journal is not None:
-            self._times = Stamps(journal.ticks.tick_ns)
+            self._times = Stamps(0 if path.grows else journal.ticks.tick_ns)
             self._timer = Anticipated(
                 clock,
                 Rank.COMMIT + device,
@@ -125,10 +139,10 @@ class GuestKernel:
         self._journal.put()
 
     def _commit_by_itself(self) -> None:
-        assert self._timer is not None
+        if self._timer is None or self.aborted_ns is not None:
+            return
         self._commit()
-        if self._flush_path:
-            self._flush_in_turn(KERNEL, 2, _ignore)
+        self._flush_in_turn(KERNEL, 2 if self._path.flushes else 0, _ignore, commits=True)
         self._timer.again()
 
     def _planned(self) -> Iterator[int]:
@@ -143,54 +157,104 @@ class GuestKernel:
 
     # sync calls (Rules G4, G9)
 
-    def sync(self, vcpu: int, call: Call, done: Callable[[bool], None]) -> None:
-        """msync, fdatasync or fsync."""
-        flushes = 1
-        if call == Call.FSYNC and self._journal is not None:
+    def _flushes(self, call: Call) -> int:
+        """How many device flushes a call makes that commits nothing (Rule G4)."""
+        if not self._path.flushes or call in (Call.MSYNC_ASYNC, Call.SYNC_FILE_RANGE):
+            return 0
+        return 0 if call == Call.SYNC and self._journal is None else 1
+
+    def _may_commit(self, call: Call) -> bool:
+        if self._journal is None:
+            return False
+        return call == Call.FSYNC or (self._path.grows and call in (Call.MSYNC, Call.FDATASYNC))
+
+    def _refuses(self, call: Call) -> bool:
+        """Whether the call fails at once (Rules G2, G9)."""
+        if not self._path.fsync:
+            return call in (Call.MSYNC, Call.FDATASYNC, Call.FSYNC)
+        return self.aborted_ns is not None and self._flushes(call) > 0
+
+    def does_nothing(self, call: Call) -> bool:
+        """Neither flushes nor copies: it succeeds at once."""
+        if call == Call.MSYNC_ASYNC:
+            return True
+        copies = self._page_cache is not None
+        return self._flushes(call) == 0 and not copies and self._path.flushes
+
+    def cleans(self, call: Call) -> bool:
+        """Whether after a call of a vCPU's that succeeds its pages are clean for certain."""
+        if self._refuses(call) or call == Call.MSYNC_ASYNC:
+            return False
+        return self._page_cache is not None or self._flushes(call) > 0
+
+    def sync(self, vcpu: int, call: Call, pages: I64 | None, done: Callable[[bool], None]) -> None:
+        """A sync call; `pages`: those that it is for, if not for all."""
+        if self._refuses(call):
+            done(False)
+            return
+        flushes, commits = self._flushes(call), False
+        if self._may_commit(call):
             self._settle()
             if self._times.since_ns is not None:
-                flushes = 2
+                commits = True
+                flushes *= 2
                 self._commit()
-        if not self._flush_path:
-            flushes = 0
         if self._page_cache is None:
-            self._flush_in_turn(vcpu, flushes, done)
-        else:
-            self._page_cache.sync(vcpu, lambda ok: self._copied(vcpu, flushes, ok, done))
+            self._flush_in_turn(vcpu, flushes, done, commits)
+            return
 
-    def _copied(self, vcpu: int, flushes: int, ok: bool, done: Callable[[bool], None]) -> None:
-        """The guest's own writeback is over."""
-        self._flush_in_turn(vcpu, flushes, lambda flushed: done(ok and flushed))
+        def copied(ok: bool) -> None:
+            """The guest's own writeback is over."""
+            self._flush_in_turn(vcpu, flushes, lambda flushed: done(ok and flushed), commits)
+
+        self._page_cache.sync(vcpu, pages, copied)
 
     def sync_alone(self, vcpu: int, call: Call, work: Work) -> I64:
         """The next sync calls of the device's only vCPU: when each returns, with success, of those
         that nothing else comes between (none, if anything else may come)."""
-        one_flush = self._journal is None or (
-            call != Call.FSYNC and self._times.since_ns is not None  # the timer runs
-        )
-        straight = self._page_cache is None and self._flush_path
+        one_flush = self._flushes(call) == 1 and not self._refuses(call)
+        if self._journal is not None:  # and its timer runs
+            one_flush &= not self._may_commit(call) and self._times.since_ns is not None
+        straight = self._page_cache is None
         if not straight or len(self.vcpus) != 1 or not one_flush:
             return work.pages[:0]
         return self._driver.flush_alone(vcpu, work)
 
-    def _flush_in_turn(self, vcpu: int, flushes: int, done: Callable[[bool], None]) -> None:
+    def _flush_in_turn(
+        self, vcpu: int, flushes: int, done: Callable[[bool], None], commits: bool
+    ) -> None:
+        """`commits`: they are those of a commit of the journal, which a failed one aborts."""
         if flushes == 0:
             done(True)
             return
-        if flushes == 1:
-            self._driver.flush(vcpu, lambda result: done(result == 0))
+        if self.aborted_ns is not None:
+            done(False)
             return
 
-        def second(first_result: int) -> None:
-            self._driver.flush(vcpu, lambda result: done(result == 0 and first_result == 0))
+        def acknowledged(result: int, left: int, ok: bool) -> None:
+            failed = result != 0
+            if failed and commits:
+                self._abort()
+            if left and not (self.aborted_ns is not None and not failed):
+                self._driver.flush(vcpu, lambda last: acknowledged(last, left - 1, not failed))
+            else:
+                done(ok and not failed and not left)
 
-        self._driver.flush(vcpu, second)
+        self._driver.flush(vcpu, lambda result: acknowledged(result, flushes - 1, True))
+
+    def _abort(self) -> None:
+        """The journal has: nothing is stored or synced any more (Rule G9)."""
+        if self.aborted_ns is None:
+            self.aborted_ns = self._clock.now
+            for vcpu in self.vcpus:
+                vcpu.journal_aborted()
 
     def flush(self, vcpu: int, count: int, done: Callable[[bool], None]) -> None:
         """A block request's flushes: asked for together, or one after the other by a driver that
         has one at a time (Rule G7)."""
-        if self._driver.one_at_a_time or not self._flush_path:
-            self._flush_in_turn(vcpu, count if self._flush_path else 0, done)
+        if self._driver.one_at_a_time or not self._path.flushes:
+            flushes = count if self._path.flushes else 0
+            self._flush_in_turn(vcpu, flushes, done, commits=False)
             return
         results: list[int] = []
 
@@ -230,7 +294,7 @@ class GuestKernel:
             for _vcpu, _program, released in members:
                 released(ok)
 
-        self.sync(leader, program.call, done)
+        self.sync(leader, program.call, None, done)
 
 
 def _ignore(_ok: bool) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 from crashsim.engine.clock import Clock, Rank
 from crashsim.engine.folios import Folios
 from crashsim.engine.history import NEVER
+from crashsim.engine.pages import unique_sorted
 from crashsim.engine.pageset import PageSet
 from crashsim.engine.streams import I64
 from crashsim.engine.timers import WakeUps
@@ -118,9 +119,9 @@ class GuestPageCache:
     def pause_ns(self, _dirtied_pages: int) -> int:
         return 0
 
-    def sync(self, vcpu: int, done: Callable[[bool], None]) -> None:
-        """Write back; `done(ok)` when that is over."""
-        busy_ns = self._write_back()
+    def sync(self, vcpu: int, pages: I64 | None, done: Callable[[bool], None]) -> None:
+        """Write back all that is dirty, or what of `pages` is; `done(ok)` when that is over."""
+        busy_ns = self._write_back(pages)
         if busy_ns is None:
             done(True)
         elif busy_ns:
@@ -130,16 +131,25 @@ class GuestPageCache:
         else:
             self._host.written_through(done)
 
-    def _write_back(self) -> int | None:
-        """Copy all dirty pages of L1 to the device; how long that keeps the caller, None if there
+    def _write_back(self, only: I64 | None = None) -> int | None:
+        """Copy dirty pages of L1 to the device; how long that keeps the caller, None if there
         were none."""
         self._settle()
         if not any(source.count for source in self.sources):
             return None
+        if only is not None:
+            dirty = unique_sorted(np.concatenate([source.folios() for source in self.sources]))
+            pages = np.intersect1d(dirty, only, assume_unique=True)
+            if not pages.size:
+                return None
         for vcpu in self.vcpus:
             vcpu.divide()
-        parts = [source.take_all().folios(self.folios) for source in self.sources]
-        pages = parts[0] if len(parts) == 1 else np.unique(np.concatenate(parts))
+        if only is None:
+            parts = [source.take_all().folios(self.folios) for source in self.sources]
+            pages = unique_sorted(np.concatenate(parts))
+        else:
+            for source in self.sources:
+                source.discard(pages)
         self.copies.append((self._clock.now, pages))
         return self._host.copied(pages)
 

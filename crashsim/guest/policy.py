@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from crashsim.engine.streams import I64, Stream
-from crashsim.experiment.model import Experiment, Recording, Sync, Synthetic
+from crashsim.experiment.model import AppendLog, Experiment, Recording, Sync, Synthetic
 from crashsim.guest.program import Call, Op, Program
 from crashsim.guest.workloads import SECOND_NS, Writes, build
 
@@ -21,6 +21,8 @@ _CALLS = {
     "msync": Call.MSYNC,
     "fdatasync": Call.FDATASYNC,
     "fsync": Call.FSYNC,
+    "sync": Call.SYNC,
+    "sync_file_range": Call.SYNC_FILE_RANGE,
 }
 
 
@@ -75,6 +77,8 @@ def make_program(
         call=_CALLS[sync.call],
         group_delay_ns=sync.delay,
         acknowledge_at_once=at_once,
+        grows=isinstance(workload, AppendLog) and workload.grows,
+        ranged=sync.ranged,
     )
 
 

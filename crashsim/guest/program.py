@@ -37,6 +37,8 @@ class Call(IntEnum):
     MSYNC = 1
     FDATASYNC = 2
     FSYNC = 3
+    SYNC = 4
+    SYNC_FILE_RANGE = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +61,13 @@ class Program:
     group_delay_ns: int = 0
     acknowledge_at_once: bool = False  # records are acknowledged when written, not when synced
     labels: tuple[str, ...] = ()
+    grows: bool = False  # each record makes the program's file longer (Rule G4)
+    ranged: bool = False  # a call is for what was written since the last one that succeeded
 
-    def cleans(self, kind: I64) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
-        """Operations after which every page is clean for certain."""
-        if self.call == Call.MSYNC_ASYNC:
-            return np.isin(kind, FLUSHES)
-        return np.isin(kind, (Op.SYNC, Op.GROUP_SYNC, *FLUSHES))
+    @property
+    def flushes(self) -> bool:
+        """Whether its sync call flushes the device, whatever the guest's file system."""
+        return self.call in (Call.MSYNC, Call.FDATASYNC, Call.FSYNC)
 
     def _check(self) -> None:
         n = self.offset.size

@@ -9,7 +9,7 @@ import numpy as np
 from crashsim.engine.pageset import PageSet
 from crashsim.guest.plan import Plan, Syncs, make_plan
 from crashsim.guest.ports import Memory
-from crashsim.guest.program import Call, Op, Program
+from crashsim.guest.program import FLUSHES, Op, Program
 
 # row, kind, delay, argument, then of the row: free, new, records before it, begin
 Operation = tuple[int, int, int, int, int, int, int, int]
@@ -32,8 +32,10 @@ def next_stretch(
     rows_max: int,
     memory: Memory,
     dirty: PageSet,
+    call_cleans: bool,
 ) -> Stretch:
-    """Plan from write `position` on, the rest (offset, length) of a divided write first."""
+    """Plan from write `position` on, the rest (offset, length) of a divided write first;
+    `call_cleans`: after the program's sync call every page of it is clean for certain."""
     head = 0 if rest is None else 1
     end = min(position + rows_max, program.offset.size)
     offset, length = program.offset[position:end], program.length[position:end]
@@ -46,7 +48,10 @@ def next_stretch(
     here = slice(first_op, int(np.searchsorted(program.op_at, last_end)))
     rows = program.op_at[here] - (position - head)
     kind, delay = program.op_kind[here], program.op_delay_ns[here]
-    clean = rows[program.cleans(kind)] if memory.cleaned_by_sync else rows[:0]
+    clean = rows[:0]
+    if memory.cleaned_by_sync:
+        calls = (Op.SYNC, Op.GROUP_SYNC) if call_cleans else ()
+        clean = rows[np.isin(kind, (*calls, *FLUSHES))]
     n = offset.size
     stretch = np.cumsum(np.bincount(clean, minlength=n + 1)[:n]) if clean.size else None
     touched = dirty.contains if dirty.count else None
@@ -59,5 +64,5 @@ def next_stretch(
     columns += [plan.free[rows], plan.new[rows], records, begin[rows]]
     operations: list[Operation] = list(zip(*(c.tolist() for c in columns), strict=True))
     operations.reverse()
-    plain = program.call != Call.MSYNC_ASYNC and bool(np.all((kind == Op.SYNC) & (delay == 0)))
+    plain = call_cleans and bool(np.all((kind == Op.SYNC) & (delay == 0)))
     return Stretch(plan, operations, Syncs(plan, rows, records) if plain and rows.size else None)

@@ -1,5 +1,5 @@
 """A vCPU at work: stores in bulk between operations, brought up to date whenever the host looks
-(Rules G10, H1, H7).
+(Rules G9, G10, H1, H7).
 
 The vCPU is either in a *window* (writes up to the next operation, one event for all of them), at an
 operation, or blocked in one. A snapshot of the host inside a window first accounts for the stores
@@ -14,11 +14,13 @@ from collections.abc import Callable
 import numpy as np
 
 from crashsim.engine.clock import Clock, Rank
+from crashsim.engine.pages import pages_touched, unique_sorted
 from crashsim.engine.pageset import PageSet
+from crashsim.engine.streams import I64
 from crashsim.guest.acks import Acknowledged
 from crashsim.guest.plan import Syncs
 from crashsim.guest.ports import Kernel, Memory
-from crashsim.guest.program import FLUSHES, Call, Op, Program
+from crashsim.guest.program import FLUSHES, Op, Program
 from crashsim.guest.storelog import PlanLog, StoreLog
 from crashsim.guest.stretch import Operation, next_stretch
 
@@ -72,6 +74,10 @@ class VCpu:
         self._rest: tuple[int, int] | None = None  # (offset, length) left of a divided write
         self._stretch = 0  # how many windows and syncs to try at once; below 0: try later
         self._in_vain = 1
+        self._dead = False  # of SIGBUS or EROFS: the journal has aborted
+        self._unsynced = 0  # writes from here on no ranged call has covered
+        self._call_does_nothing = kernel.does_nothing(program.call)
+        self._call_cleans = kernel.cleans(program.call)
         self._make_plan(0)
 
     def start(self, t_ns: int) -> None:
@@ -91,6 +97,7 @@ class VCpu:
             self._chunk_rows,
             self._memory,
             self.dirty,
+            self._call_cleans,
         )
         self._rest = None
         self._log = PlanLog(self._plan)
@@ -111,6 +118,9 @@ class VCpu:
 
     def _proceed(self) -> None:
         """The vCPU is free now (or was, at `_free_ns`): do operations until it stores or blocks."""
+        if self._dead:
+            self._end()
+            return
         while True:
             ops = self._ops
             if ops and ops[-1][0] == self._row:
@@ -426,13 +436,13 @@ class VCpu:
         _row, kind, _delay, argument, _free, _new, record, _begin = op
         now = self._clock.now
         program = self._program
+        position = self._plan.first_write - self._plan.head + self._row
         if kind == Op.MARK:
-            plan = self._plan
-            self.marks.append((now, plan.first_write - plan.head + self._row, argument))
+            self.marks.append((now, position, argument))
             return False
         if kind == Op.SYNC_IF_DUE and now - self.acknowledged.last_sync_ns < argument:
             return False
-        if program.call == Call.MSYNC_ASYNC and kind not in FLUSHES:
+        if self._call_does_nothing and kind not in FLUSHES:
             self._returned(kind, record, True)
             return False
 
@@ -442,10 +452,15 @@ class VCpu:
                 self._stale = True  # the call cleaned nothing: it got another one's result (V3)
             self._free_ns = self._clock.now
             self.wait_ns += self._clock.now - now
-            if not ok and kind not in FLUSHES and self._on_sync_error != "give-up":
+            reacts = self._on_sync_error == "panic" or (
+                self._on_sync_error != "give-up" and not self._dead
+            )
+            if not ok and kind not in FLUSHES and reacts:
                 if not self._react(op):
                     return
             else:
+                if ok:
+                    self._unsynced = max(self._unsynced, position)
                 self._returned(kind, record, ok)
                 if kind == Op.PREFLUSH and not ok:
                     self._skip_write(argument)
@@ -460,8 +475,31 @@ class VCpu:
         elif kind == Op.GROUP_SYNC:
             self._kernel.group_sync(self.number, program, done)
         else:
-            self._kernel.sync(self.number, program.call, done)
+            self._kernel.sync(self.number, program.call, self._range(position), done)
         return True
+
+    def _range(self, position: int) -> I64 | None:
+        """The pages that a call with a range is for, ascending; None for one without."""
+        if not self._program.ranged:
+            return None
+        here = slice(self._unsynced, position)
+        page, _row = pages_touched(self._program.offset[here], self._program.length[here])
+        return unique_sorted(page)
+
+    def journal_aborted(self) -> None:
+        """Nothing that would begin after this instant happens (Rule G9)."""
+        self.settle()
+        self._dead = True
+        if not self._in_window:
+            return  # it ends when its call returns, or when it would go on
+        plan, row = self._plan, self._dirty_row
+        self._token += 1
+        self._memory.reserve(-self._reserved)
+        self._reserved = 0
+        self._careful = False
+        self._bound = row
+        free_ns = self._shift + int(plan.free[row])
+        self._go_on_at(max(self._clock.now, free_ns), self._end_window)
 
     def _react(self, op: Operation) -> bool:
         """A sync failed, and the program does not just go on (Rules G9, H14); False: not at
@@ -513,11 +551,23 @@ class VCpu:
         self.throttle_ns -= max(0, self._paused_until_ns - self._clock.now)
         if not self.done:
             self.settle()
-            plan = self._plan
-            if self._rest is not None or (plan.head and self._row == self._dirty_row == 0):
-                position = plan.first_write - plan.head + self._row
-                self.unfinished_write = self._program.first_write + position
-            self._landed(max(self._row, self._dirty_row))
-            self._retire()
+            self._close()
             if self._clean_wait:
                 self.wait_ns += self._clock.now - self._asked_ns
+
+    def _close(self) -> None:
+        """Nothing more happens: put what did into the columns."""
+        plan = self._plan
+        if self._rest is not None or (plan.head and self._row == self._dirty_row == 0):
+            position = plan.first_write - plan.head + self._row
+            self.unfinished_write = self._program.first_write + position
+        self._landed(max(self._row, self._dirty_row))
+        self._retire()
+
+    def _end(self) -> None:
+        """The program has died."""
+        if not self.done:
+            self._close()
+            self.stores.whole = False
+            self.done = True
+            self._finished()
