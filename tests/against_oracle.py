@@ -79,8 +79,7 @@ def comparable(world: OracleWorld) -> OracleWorld:
     if is_recorded(world):
         guest = replace(guest, ext4=False, dax=True)
         devices = tuple(_with_dax(device) for device in devices)
-    if _may_commit_by_itself(world) or _may_abort_a_journal(world):
-        guest = replace(guest, ext4=False)
+    guest = replace(guest, ext4=guest.ext4 and not _beyond_the_oracle(world))
     host = world.host
     if host.background_ratio >= host.dirty_ratio:
         host = replace(host, dirty_ratio=host.background_ratio + 1)
@@ -89,28 +88,17 @@ def comparable(world: OracleWorld) -> OracleWorld:
     return replace(world, devices=devices, guest=guest, host=host)
 
 
-def _may_commit_by_itself(world: OracleWorld) -> bool:
-    """The oracle does not know the second flush of a guest's own commit yet."""
-    waits = [
-        value
-        for device in world.devices
-        for program in device.vcpus
-        for item in program
-        for value in (getattr(item, "think_ns", 0), getattr(item, "delay_ns", 0))
-    ]
-    return max([world.duration_ns or 0, 25 * max(waits, default=0)]) >= 5 * 10**9
-
-
-def _may_abort_a_journal(world: OracleWorld) -> bool:
-    """The oracle does not know an aborted journal yet."""
-    host = world.host
-    backings = [device.backing for device in world.devices]
-    dies = world.disk.dead != OracleFault()
-    return bool(host.fsync_errors or host.write_errors or dies or "ram" in backings)
+def _beyond_the_oracle(world: OracleWorld) -> bool:
+    """It knows neither the second flush of a guest's own commit nor an aborted journal yet."""
+    items = [i for device in world.devices for program in device.vcpus for i in program]
+    waits = [getattr(item, name, 0) for item in items for name in ("think_ns", "delay_ns")]
+    late = max([world.duration_ns or 0, 25 * max(waits, default=0)]) >= 5 * 10**9
+    fails = world.host.fsync_errors or world.host.write_errors or world.disk.dead != OracleFault()
+    return bool(late or fails or any(device.backing == "ram" for device in world.devices))
 
 
 def _with_dax(device: OracleDevice) -> OracleDevice:
-    """The simulator takes every program of a recorded run for what left the guest's page cache."""
+    """The simulator takes a recorded program for what left the guest's page cache."""
     return replace(device, kind="virtio-pmem") if device.kind == "virtio-blk" else device
 
 
@@ -305,7 +293,6 @@ def _columns(rows: Sequence[tuple[int, ...]], width: int) -> list[I64]:
 
 def simulate_world(world: OracleWorld) -> History:
     described = experiment(world)
-    # What an experiment says of its workload's programs; these are made by hand.
     access = "cached" if not world.guest.dax else "dax" if world.guest.ext4 else "direct"
     guest = described.guest.model_copy(
         update={"on_sync_error": world.guest.on_sync_error, "access": access}

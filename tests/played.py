@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from crashsim.engine.history import History
@@ -24,6 +25,7 @@ def play(
     guest: Changes | None = None,
     host: Changes | None = None,
     disk: Changes | None = None,
+    program: Changes | None = None,
     pages: int = 8,
     until: int | None = None,
     synced: bool = True,
@@ -41,7 +43,8 @@ def play(
         "devices": (Device(name="pmem0", size=pages * P, **(device or {})),),
     }
     experiment: Experiment = plain.model_copy(update=changed | top)
-    history = simulate(experiment, against_oracle.programs(world))
+    programs_of = [replace(one, **(program or {})) for one in against_oracle.programs(world)]
+    history = simulate(experiment, programs_of)
     history._check()
     return history
 

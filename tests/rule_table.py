@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-RULES = {"G": 10, "V": 9, "H": 15, "D": 5, "P": 6}
+RULES = {"G": 10, "V": 9, "H": 16, "D": 5, "P": 6}
 NOT_MODELLED = "not modelled yet"
 
 _ROW = re.compile(r"^\|\s*`?([GVHDP]\d+)`?\s*\|(.*)\|(.*)\|\s*$", re.MULTILINE)

@@ -7,10 +7,19 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from crashsim.engine.history import Reason
+from crashsim.engine.history import NEVER, Reason
 from crashsim.engine.streams import I64
+from crashsim.engine.timers import Stamps, Ticks
+from crashsim.experiment.model import Host
+from crashsim.guest.kernel import GuestKernel
+from crashsim.guest.program import Call
+from crashsim.guest.vcpu import VCpu
+from crashsim.pagecache.sync import JOURNALS
 from crashsim.pagecache.writeback import BackingFile
 from crashsim.power.safety import Domain, Safety
+from crashsim.stack import Stack
+from tests import test_measured as measured
+from tests import test_rules_of_kernels as kernels
 from tests.against_oracle import (
     differences,
     predicted,
@@ -121,6 +130,99 @@ def two_files_object(world: OracleWorld) -> bool:
 def test_the_oracle_notices_a_broken_rule(canary: Patch, monkeypatch: pytest.MonkeyPatch) -> None:
     canary(monkeypatch)
     assert any(oracle_objects(world) for world in WORLDS)
+
+
+# --- rules that the oracle does not know yet: their own tests must notice -------------------------
+
+
+def advice_is_not_heard(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Host, "large_folios", False)
+
+
+def time_stamps_are_exact(patch: pytest.MonkeyPatch) -> None:
+    original = Stamps.__init__
+    patch.setattr(Stamps, "__init__", lambda self, _tick_ns: original(self, 0))
+
+
+def a_raw_device_is_dax(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Stack, "_dax", lambda self, what: True)
+
+
+def a_journal_never_aborts(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(GuestKernel, "_abort", lambda self: None)
+
+
+def journals_do_not_wait_for_whole_seconds(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Ticks, "commit_ns", lambda self, t_ns, interval_ns: t_ns + interval_ns)
+
+
+def the_flusher_is_always_awake(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Stack, "_first_wake_ns", lambda self, tick_ns, number: 5_120_000_000)
+
+
+def xfs_writes_as_ext4(patch: pytest.MonkeyPatch) -> None:
+    patch.setitem(JOURNALS, "xfs", JOURNALS["ext4"])
+
+
+def the_host_never_commits(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Ticks, "commit_ns", lambda self, t_ns, interval_ns: NEVER)
+
+
+def no_fsync_resets_an_age(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(BackingFile, "forget_age", lambda self: None)
+
+
+def a_growing_file_is_like_any(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(GuestKernel, "_may_commit", lambda self, call: call == Call.FSYNC)
+
+
+def a_range_is_the_whole(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(VCpu, "_range", lambda self, position: None)
+
+
+NOTICED: tuple[tuple[Patch, Callable[[], None]], ...] = (
+    (advice_is_not_heard, measured.test_H2_qemus_advice_makes_each_small_sync_write_two_mebibytes),
+    (
+        time_stamps_are_exact,
+        kernels.test_G4_within_one_tick_of_the_last_commit_an_fsync_of_the_guest_makes_one_flush,
+    ),
+    (a_raw_device_is_dax, lambda: measured.test_G2_a_raw_device_is_not_dax("cached")),
+    (
+        a_journal_never_aborts,
+        lambda: kernels.test_G9_a_failed_flush_of_a_commit_ends_the_program("retry"),
+    ),
+    (
+        journals_do_not_wait_for_whole_seconds,
+        measured.test_G6_an_idle_ext4_guest_commits_with_two_flushes,
+    ),
+    (the_flusher_is_always_awake, kernels.test_H6_an_idle_flusher_wakes_from_the_first_store_on),
+    (
+        xfs_writes_as_ext4,
+        kernels.test_H11_xfs_flushes_writes_one_kibibyte_of_journal_and_flushes,
+    ),
+    (the_host_never_commits, kernels.test_H16_it_covers_new_extents),
+    (
+        no_fsync_resets_an_age,
+        kernels.test_H6_an_fsync_that_leaves_nothing_dirty_resets_the_age_on_fuse_alone,
+    ),
+    (
+        a_growing_file_is_like_any,
+        kernels.test_G4_a_growing_file_commits_with_every_call_whatever_the_tick,
+    ),
+    (
+        a_range_is_the_whole,
+        kernels.test_H12_an_msync_of_a_part_copies_that_part_and_flushes_the_device,
+    ),
+)
+
+
+@pytest.mark.parametrize(("canary", "rule"), NOTICED)
+def test_a_rules_own_test_notices_when_it_is_broken(
+    canary: Patch, rule: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    canary(monkeypatch)
+    with pytest.raises(AssertionError):
+        rule()
 
 
 @pytest.mark.parametrize("canary", [a_store_after_tagging_is_covered, no_flush_is_needed])

@@ -248,7 +248,7 @@ def test_rules_are_found_alone_in_lists_and_in_ranges() -> None:
 
 def table(tmp_path: Path, **changed: str) -> list[str]:
     """The faults of a table that is right but for the rows `changed`."""
-    (tmp_path / "a.py").write_text('"""Rules G1-G10, V1-V9, H1-H15, D1-D5 and P1-P5."""\n')
+    (tmp_path / "a.py").write_text('"""Rules G1-G10, V1-V9, H1-H16, D1-D5 and P1-P5."""\n')
     (tmp_path / "test_a.py").write_text("def test_it(): pass\n")
     every = [f"{letter}{n + 1}" for letter, count in rule_table.RULES.items() for n in range(count)]
     lines = [changed.get(rule, f"| {rule} | a.py | `test_a.py::test_it` |") for rule in every]

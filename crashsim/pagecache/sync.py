@@ -1,4 +1,4 @@
-"""The host's fsync on a backing file (Rules H10, H11, H12, H13, H14).
+"""The host's fsync on a backing file (Rules H10, H11, H12, H13, H14, H16).
 
 What it promises: pages dirty when it tags them, and those then under writeback, are in the disk's
 cache when the FLUSH is issued. What it does not: anything stored after the tagging. `F` alone when
