@@ -209,7 +209,6 @@ def test_a_storys_writes_its_acknowledgement_and_its_message_are_those_of_one_st
         {
             "name": "log",
             "device": {"size": "4MiB"},
-            "guest": {"file_system": "none"},
             "workload": {
                 "kind": "write-ahead-log",
                 "table_size": "64KiB",

@@ -21,7 +21,7 @@ def check(image, acks):
 """
 EXPERIMENT = """
 device: {size: 64KiB}
-guest: {file_system: none}
+guest: {file_system: none, access: direct}
 workload: {kind: append-log, record_size: 512B, records: 4, acknowledge: before-sync}
 sync: {call: fsync, every: 4 records}
 explore: {states: 200, check: {function: "check.py:check"}}
@@ -89,7 +89,7 @@ def test_a_saved_finding_is_known_by_its_state_whatever_its_outcome_is_called(
 
 def test_a_saved_finding_that_is_not_possible_any_more_fails(program: Program) -> None:
     file = saved(program)
-    code, words, _ = run(program, {"findings": 2, "known": [file]}, "--set", "guest.dax=false")
+    code, words, _ = run(program, {"findings": 2, "known": [file]}, "--set", "guest.access=cached")
     assert code == 1 and "known_findings >= 1 of 'first.crashsim-finding', but it was 0" in words
 
 

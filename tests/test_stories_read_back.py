@@ -149,6 +149,13 @@ def test_stories_of_recordings_are_true(items: list[Item], host: Host, seed: int
         held_to_be_true(history_of(items, 4), Bytes(contents), b"", Rules(host), seed, None)
 
 
+GUESTS: tuple[dict[str, str], ...] = (
+    {"file_system": "ext4", "access": "dax"},
+    {"file_system": "none", "access": "direct"},
+    {"file_system": "none", "access": "cached"},
+)
+
+
 @st.composite
 def experiments(draw: st.DrawFn) -> dict[str, Any]:
     kinds: list[dict[str, Any]] = [
@@ -170,7 +177,7 @@ def experiments(draw: st.DrawFn) -> dict[str, Any]:
         },
         "host": draw(st.sampled_from(({}, {"dirty_writeback": "3ms", "dirty_expire": "1ms"}))),
         "disk": draw(st.sampled_from(({}, {"ignores_flush": True}, {"profile": "plp-nvme"}))),
-        "guest": {"file_system": "none", "dax": draw(st.booleans())},
+        "guest": draw(st.sampled_from(GUESTS)),
         "workload": workload,
         "sync": {"call": call, **every},
     }
