@@ -278,33 +278,15 @@ def image(
     It holds what is certain to survive, or with --survivors some of what was still in flight or in
     the disk's cache.
     """
-    from crashsim.cuts import host_crash
-    from crashsim.experiment.units import exact_instant, format_bytes
-    from crashsim.inputs import make_inputs
-    from crashsim.power.safety import Domain, kept_stage
-    from crashsim.replay.build import write_image
-    from crashsim.replay.image import damaged
-    from crashsim.replay.survivors import surviving
-    from crashsim.runs import check_instant, device_number, load_run
+    from crashsim.experiment.units import format_bytes
+    from crashsim.runs.folder import load_run
 
-    saved = load_run(folder, case_name)
-    check_instant(saved, at_ns)
-    number = device_number(saved, device)
+    run = load_run(folder, case_name)
     if output.exists():
         raise OutputError(f"{output}: exists already; nothing was written")
-    inputs = make_inputs(saved.experiment, saved.files)
-    stage = kept_stage(Domain(domain), host_crash(saved.experiment.power))
-    span = saved.history.devices[number]
-    lost = damaged(saved.history, stage, at_ns)
-    lost = lost[(lost >= span.first_page) & (lost < span.end_page)]
-    if lost.size and at_ns >= saved.history.facts["dead_ns"]:
-        dead = exact_instant(saved.history.facts["dead_ns"])
-        raise UsageError(f"the disk is dead since {dead} (D4): there is no image to write")
-    extents = surviving(saved.history, stage, at_ns, survivors)
     working = output.with_name(f".{output.name}.unfinished-{os.getpid()}")
     try:
-        before = inputs.before[number]
-        stored = write_image(working, span, extents, inputs.content, before, damaged=lost)
+        stored = run.write_image(working, at_ns, survivors, domain, device)
         os.link(working, output)  # unlike a rename, never over a file that is there
     except FileExistsError:
         raise OutputError(f"{output}: exists already; nothing was written") from None
@@ -324,15 +306,9 @@ def image(
 @click.option("--case", "case_name", help="Which case, if the run has several.")
 def loss(folder: Path, at_ns: int, domain: str, case_name: str | None) -> None:
     """Tell in words what a cut at one instant takes."""
-    from crashsim.cuts import host_crash
-    from crashsim.power.safety import Domain
-    from crashsim.runs import check_instant, load_run
-    from crashsim.tell import loss_at
+    from crashsim.runs.folder import load_run
 
-    saved = load_run(folder, case_name)
-    check_instant(saved, at_ns)
-    options = host_crash(saved.experiment.power)
-    _say_on_output("\n".join(loss_at(saved.history, Domain(domain), options, at_ns)))
+    _say_on_output(load_run(folder, case_name).why(at_ns, domain))
 
 
 @cli.command()

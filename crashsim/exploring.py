@@ -20,7 +20,6 @@ from crashsim.checkers.workshop import Workshop
 from crashsim.errors import OutputError, UsageError
 from crashsim.experiment.expect import Known, judge
 from crashsim.experiment.explore import Explore
-from crashsim.experiment.loader import Case
 from crashsim.experiment.model import Expect
 from crashsim.explore.budget import Budget
 from crashsim.explore.results import to_json
@@ -40,10 +39,11 @@ from crashsim.explore.wiring import (
     Opened,
     keep_finding,
     open_finding,
-    open_subject,
+    open_run,
     read_finding,
 )
 from crashsim.results import CaseResult, Expectation
+from crashsim.runs.run import Run
 from crashsim.states import Choices, Rules
 from crashsim.trust import remember
 
@@ -65,27 +65,22 @@ class Explored:
 
 
 def explore_case(
-    case: Case,
-    file: str,
-    output: Path,
-    workers: int,
-    advance: Advance | None,
-    paranoid: bool = False,
+    run: Run, file: str, output: Path, workers: int, advance: Advance | None
 ) -> Explored:
-    """Explore a case as its `explore` block says. `output`: the folder of the experiment's runs."""
-    wanted = case.experiment.explore
+    """Explore a run as its `explore` block says. `output`: the folder of the experiment's runs."""
+    wanted = run.experiment.explore
     assert wanted is not None
     rules = Rules(wanted.host, wanted.atom)
     spec = named_checker(wanted, file)
-    known = _known(case.experiment.expect, Path(file).resolve().parent)
-    opened = open_subject(case.experiment, spec, rules, wanted.device, paranoid=paranoid)
+    known = _known(run.experiment.expect, Path(file).resolve().parent)
+    opened = open_run(run, spec, rules, wanted.device)
     located = {name: _located(one, opened, name) for name, one in known.items()}
     states = {name: state for name, state in located.items() if state is not None}
     journal = _journal(output, opened.identity)
     found = explore(
         opened.subject,
         budget_of(wanted),
-        case.experiment.seed,
+        run.experiment.seed,
         workers,
         journal,
         opened.identity,

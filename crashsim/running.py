@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from crashsim.experiment.loader import Plan
     from crashsim.exploring import Explored
     from crashsim.results import CaseResult, Results
-    from crashsim.runs import Finished
+    from crashsim.runs.run import Run
 
 INTERRUPTED = 130
 NOT_COVERED = 4
@@ -51,12 +51,12 @@ class Ran:
 def run_experiment(plan: Plan, options: Options) -> Ran:
     """Simulate, explore, keep. KeyboardInterrupt, or WorkerDied, when there is nothing to keep."""
     from crashsim.checkers.folder import sweep
-    from crashsim.runs import check_latest
+    from crashsim.runs.folder import check_latest
 
     sweep()  # what explorations left that were killed
     check_latest(options.output, plan.experiment.name)
     finished, ended = _simulated(plan, options)
-    cases = [one.result for one in finished]
+    cases = [one.figures for one in finished]
     explored: list[Explored | None] = [None] * len(cases)
     if not ended:
         cases, explored, ended = _explored(plan, finished, options)
@@ -68,12 +68,12 @@ def run_experiment(plan: Plan, options: Options) -> Ran:
     return Ran(plan.file, results, final, ended or _verdict(results), bool(ended))
 
 
-def _simulated(plan: Plan, options: Options) -> tuple[list[Finished], int]:
+def _simulated(plan: Plan, options: Options) -> tuple[list[Run], int]:
     """What was simulated, and the exit code of what ended it early, 0 if nothing did."""
     from crashsim.report.progress import progress
-    from crashsim.runs import run_cases
+    from crashsim.runs.cases import run_cases
 
-    finished: list[Finished] = []
+    finished: list[Run] = []
     try:
         with progress(len(plan.cases)) as advance:
             for one in run_cases(plan.cases, options.workers, options.paranoid, advance):
@@ -95,7 +95,7 @@ def _told(error: BaseException, then: str) -> int:
 
 
 def _explored(
-    plan: Plan, finished: list[Finished], options: Options
+    plan: Plan, finished: list[Run], options: Options
 ) -> tuple[list[CaseResult], list[Explored | None], int]:
     """The same of what was explored."""
     from crashsim.exploring import explore_case, with_exploration
@@ -106,26 +106,21 @@ def _explored(
     ended = 0
     runs = options.output / plan.experiment.name
     for one in finished:
-        wanted = one.case.experiment.explore
+        wanted = one.experiment.explore
         found: Explored | None = None
         if wanted is not None and not ended:
             try:
                 with progress(wanted.states) as advance:
                     found = explore_case(
-                        one.case,
-                        plan.file,
-                        runs,
-                        options.workers,
-                        _teller(advance, one.case.name),
-                        options.paranoid,
+                        one, plan.file, runs, options.workers, _teller(advance, one.name)
                     )
             except (KeyboardInterrupt, WorkerDied) as error:
                 ended = _told(error, _GO_ON)
         explored.append(found)
         if found is None:
-            cases.append(one.result)
+            cases.append(one.figures)
             continue
-        cases.append(with_exploration(one.result, found, one.case.experiment.expect))
+        cases.append(with_exploration(one.figures, found, one.experiment.expect))
         if found.found.interrupted:
             ended = _told(KeyboardInterrupt(), _GO_ON)
     return cases, explored, ended
@@ -150,12 +145,12 @@ def _results(plan: Plan, cases: list[CaseResult], interrupted: bool) -> Results:
 
 def _keep(
     results: Results,
-    finished: list[Finished],
+    finished: list[Run],
     explored: list[Explored | None],
     options: Options,
 ) -> tuple[Results, Path]:
     from crashsim.report.write import write_reports
-    from crashsim.runs import new_folder, write_history
+    from crashsim.runs.folder import new_folder, write_history
 
     suffix = "-interrupted" if results.interrupted else ""
     with new_folder(options.output, results.experiment, results.seed, suffix) as (folder, final):

@@ -17,7 +17,7 @@ from crashsim.errors import CrashsimError, UsageError
 from crashsim.experiment.loader import load
 from crashsim.experiment.units import format_bytes, format_duration
 from crashsim.results import CaseResult
-from crashsim.runs import run_case
+from crashsim.runs.cases import run_case
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "what-you-lose.md"
@@ -280,7 +280,7 @@ def _results() -> dict[Row, CaseResult]:
             if row.experiment == experiment:
                 if row.case not in cases:
                     raise UsageError(f"{file}: no case {row.case!r}; there are {', '.join(cases)}")
-                found[row] = run_case(cases[row.case]).result
+                found[row] = run_case(cases[row.case]).figures
     return found
 
 

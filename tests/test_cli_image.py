@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from crashsim.inputs import make_inputs
 from crashsim.power.loss import acknowledgements_safe, rows_safe, write_safety
 from crashsim.power.safety import Safety, Stage
-from crashsim.runs import Saved, load_run
+from crashsim.runs.folder import load_run
+from crashsim.runs.run import Run
 from tests.cli_support import EXPERIMENTS, SMALL, SWEEP, SYNCED, Answer, Program
 
 RECORD_BYTES = 256
@@ -46,7 +46,7 @@ def records_in(content: bytes) -> dict[int, int]:
     return found
 
 
-def safe_writes(saved: Saved, at_ns: int) -> list[int]:
+def safe_writes(saved: Run, at_ns: int) -> list[int]:
     safety = Safety(saved.history, Stage.DURABLE)
     writes = write_safety(saved.history, *rows_safe(saved.history, safety))
     return list(writes.write[writes.whole_ns <= at_ns].tolist())
@@ -157,7 +157,7 @@ def recorded(program: Program) -> Program:
     return program
 
 
-def covered_ns(saved: Saved, label: str) -> int:
+def covered_ns(saved: Run, label: str) -> int:
     history = saved.history
     safety = Safety(history, Stage.DURABLE)
     writes = write_safety(history, *rows_safe(history, safety))
@@ -206,5 +206,5 @@ def test_everything_that_was_written_is_on_the_last_image_with_all_survivors(
     assert not [key for key in range(100) if value_of(key) not in content]
     assert os.stat(path).st_blocks * 512 < len(content) // 2
     check_file_system(path)
-    inputs = make_inputs(saved.experiment, saved.files)
+    inputs = saved.inputs
     assert inputs.before[0] is not None

@@ -11,14 +11,15 @@ from typing import Any
 
 import pytest
 
-from crashsim import cuts, runs
+from crashsim import cuts
 from crashsim.cuts import durability_events
 from crashsim.experiment.loader import Case, load
-from crashsim.inputs import make_inputs
 from crashsim.measure import measure
 from crashsim.report.loading import read_results
 from crashsim.results import SCHEMA_VERSION, to_json
-from crashsim.runs import Finished, load_run, new_folder
+from crashsim.runs import cases
+from crashsim.runs.folder import load_run, new_folder
+from crashsim.runs.run import Run
 from tests.cli_support import (
     SMALL,
     SWEEP,
@@ -109,7 +110,7 @@ def test_a_history_that_is_loaded_again_gives_the_same_figures(program: Program)
     plan = load(program.folder / "small.yaml")
     for case, was in zip(plan.cases, program.results()["cases"], strict=True):
         saved = load_run(program.latest(), case.name)
-        again = measure(case, saved.history, make_inputs(saved.experiment, saved.files), False)
+        again = measure(case, saved.history, saved.inputs, False)
         assert json.loads(json.dumps(asdict(again))) == was
 
 
@@ -258,15 +259,15 @@ def test_latest_may_point_to_nothing(program: Program) -> None:
 def test_a_case_whose_process_is_killed_is_tried_once_more_then_named(
     program: Program, monkeypatch: pytest.MonkeyPatch, always: bool
 ) -> None:
-    run_case, tried = runs.run_case, program.folder / "tried"
+    run_case, tried = cases.run_case, program.folder / "tried"
 
-    def deadly(case: Case, paranoid: bool) -> Finished:
+    def deadly(case: Case, paranoid: bool) -> Run:
         if "fdatasync" in case.name and (always or not tried.exists()):
             tried.touch()
             os.kill(os.getpid(), signal.SIGKILL)
         return run_case(case, paranoid)
 
-    monkeypatch.setattr(runs, "run_case", deadly)
+    monkeypatch.setattr(cases, "run_case", deadly)
     answer = program.run(SWEEP, "--workers", "2")
     assert tried.exists()
     if not always:

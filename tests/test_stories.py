@@ -6,14 +6,14 @@ from functools import cache
 
 from crashsim.experiment.loader import load
 from crashsim.results import CaseResult
-from crashsim.runs import run_case
+from crashsim.runs.cases import run_case
 from tests.cli_support import EXPERIMENTS
 
 
 @cache
 def cases(experiment: str) -> dict[str, CaseResult]:
     plan = load(EXPERIMENTS / f"{experiment}.yaml")
-    return {case.name: run_case(case).result for case in plan.cases}
+    return {case.name: run_case(case).figures for case in plan.cases}
 
 
 def at_risk(case: CaseResult, domain: str) -> int:

@@ -31,6 +31,7 @@ from crashsim.experiment.sweep import RawCase, expand, with_case_expectations
 from crashsim.experiment.units import shown
 
 LARGEST_FILE_BYTES = 1 << 20
+NOTHING = Node(None, Place(""), Place(""))
 RECORDING_FILES = ("log", "times", "image")
 
 
@@ -41,7 +42,7 @@ class Case:
     name: str
     experiment: Experiment
     parameters: dict[str, str]
-    tree: Node = field(repr=False, compare=False)
+    tree: Node = field(default=NOTHING, repr=False, compare=False)  # of its file, if it has one
 
 
 @dataclass(frozen=True, slots=True)

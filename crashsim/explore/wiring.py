@@ -1,6 +1,6 @@
 """From an experiment to what is explored, and from a saved finding back to it.
 
-Contract: the one module of this room that runs a simulation. A saved finding names its files
+Contract: A saved finding names its files
 relative to itself, so that it can be moved together with them.
 """
 
@@ -26,12 +26,13 @@ from crashsim.checkers.python import FilesFunction, Function
 from crashsim.checkers.station import MEMORY_BYTES, TIME_LIMIT_S
 from crashsim.engine.history import History
 from crashsim.errors import UsageError
+from crashsim.experiment.loader import Case
 from crashsim.experiment.model import Experiment
 from crashsim.explore.bench import Subject
 from crashsim.explore.findings import Finding
 from crashsim.explore.saved import Saved, read_saved, saved, write_saved
-from crashsim.inputs import Inputs, make_inputs
-from crashsim.stack import simulate
+from crashsim.inputs import Inputs
+from crashsim.runs.run import Run
 from crashsim.states import Rebuilt, Rules, Space
 
 _RECORDING_FILES = ("log", "times", "image")
@@ -85,6 +86,14 @@ class Opened:
         return hashlib.sha256(text.encode()).hexdigest()
 
 
+def open_run(run: Run, spec: CheckerSpec, rules: Rules, device: str | None = None) -> Opened:
+    """One device's states of a run, and its checker. Of a paranoid run, whatever the checker is
+    given is held against the state made from the History alone; a difference is a
+    ReplayMismatch."""
+    subject = subject_of(run.experiment, run.inputs, run.history, spec, rules, device, run.paranoid)
+    return Opened(subject, run.experiment, spec, run.inputs.files, run.inputs.notices)
+
+
 def open_subject(
     experiment: Experiment,
     spec: CheckerSpec,
@@ -93,13 +102,10 @@ def open_subject(
     files: dict[str, str] | None = None,
     paranoid: bool = False,
 ) -> Opened:
-    """Simulate, and make one device's states and its checker. With `files` (path -> SHA-256) a
-    recording that has changed is refused (UsageError). `paranoid`: whatever a checker is given is
-    held against the state made from the History alone; a difference is a ReplayMismatch."""
-    inputs = make_inputs(experiment, files)
-    history = simulate(experiment, inputs.programs)
-    subject = subject_of(experiment, inputs, history, spec, rules, device, paranoid)
-    return Opened(subject, experiment, spec, inputs.files, inputs.notices)
+    """The same of an experiment that is yet to be simulated. With `files` (path -> SHA-256) a
+    recording that has changed is refused (UsageError)."""
+    run = Run(Case(experiment.name, experiment, {}), paranoid, files=files)
+    return open_run(run, spec, rules, device)
 
 
 def subject_of(

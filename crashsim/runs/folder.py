@@ -1,9 +1,8 @@
-"""Running an experiment's cases, and the folder in which a run is kept.
+"""The folder in which a run is kept.
 
 Contract: a run's folder appears under its final name only when everything in it is written and on
 the disk; `latest` is switched after that. A run that is killed leaves nothing but a hidden
-`.unfinished-*` folder, which nobody takes for a result and the next run removes. Results depend on
-neither the number of workers nor the folder's name.
+`.unfinished-*` folder, which nobody takes for a result and the next run removes.
 """
 
 from __future__ import annotations
@@ -12,9 +11,8 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
@@ -24,67 +22,16 @@ from zipfile import BadZipFile
 import numpy as np
 from pydantic import ValidationError
 
-from crashsim.crew import Crew
 from crashsim.engine.history import History
-from crashsim.errors import OutputError, UsageError, WorkerDied
+from crashsim.errors import OutputError, UsageError
 from crashsim.experiment.loader import Case
 from crashsim.experiment.model import Experiment
-from crashsim.experiment.units import exact_duration
-from crashsim.inputs import make_inputs
-from crashsim.measure import measure
-from crashsim.results import CaseResult
-from crashsim.stack import simulate
+from crashsim.runs.run import Run
 
 HISTORY_FILE = "history.npz"
 _LATEST = "latest"
 _NEW_LINK = ".latest-"
 _UNFINISHED = ".unfinished-"
-
-
-@dataclass(frozen=True, slots=True)
-class Finished:
-    """A case that has run. `files`: the recordings it read, path -> SHA-256."""
-
-    case: Case
-    result: CaseResult
-    history: History
-    files: dict[str, str]
-
-
-def run_case(case: Case, paranoid: bool = False) -> Finished:
-    """Simulate one case and measure it."""
-    inputs = make_inputs(case.experiment)
-    history = simulate(case.experiment, inputs.programs)
-    result = measure(case, history, inputs, paranoid)
-    return Finished(case, result, history, inputs.files)
-
-
-def run_cases(
-    cases: tuple[Case, ...], workers: int, paranoid: bool, advance: Callable[[int, str], None]
-) -> Iterator[Finished]:
-    """Run all cases, in order, on several processes; `advance(done, now)` tells how far it is.
-
-    Interrupted, or with a case whose process was killed twice (WorkerDied), it gives what is
-    finished before it raises; no process is left."""
-    if workers <= 1 or len(cases) == 1:
-        for number, case in enumerate(cases):
-            advance(number, case.name)
-            yield run_case(case, paranoid)
-        return
-
-    def run(case: Case) -> Finished:
-        return run_case(case, paranoid)
-
-    def wait_for(case: Case, done: int) -> None:
-        advance(done, case.name)
-
-    with Crew(min(workers, len(cases)), lambda: nullcontext(run), lambda case: case.name) as crew:
-        try:
-            for _, one in crew.work_off(cases, wait_for):
-                yield one
-        except (KeyboardInterrupt, WorkerDied):
-            yield from (one for _, one in crew.left())
-            raise
 
 
 @contextmanager
@@ -197,36 +144,26 @@ def _point(link: Path, target: str) -> None:
         new.unlink(missing_ok=True)
 
 
-def write_history(folder: Path, finished: list[Finished]) -> None:
-    """All Histories of a run in one file; `cases` says what they are."""
+def write_history(folder: Path, runs: list[Run]) -> None:
+    """The Histories of all cases in one file; `cases` says what they are."""
     head = [
         {
-            "name": one.case.name,
-            "experiment": one.case.experiment.model_dump(mode="json", exclude_unset=True),
-            "files": one.files,
+            "name": run.name,
+            "experiment": run.experiment.model_dump(mode="json", exclude_unset=True),
+            "files": run.inputs.files,
         }
-        for one in finished
+        for run in runs
     ]
     columns: dict[str, np.ndarray[Any, Any]] = {"cases": np.array(json.dumps(head))}
-    for number, one in enumerate(finished):
-        for name, column in one.history.columns().items():
+    for number, run in enumerate(runs):
+        for name, column in run.history.columns().items():
             columns[f"{number}/{name}"] = column
     with (folder / HISTORY_FILE).open("xb") as file:
         np.savez(file, **columns)  # type: ignore[arg-type]
 
 
-@dataclass(frozen=True, slots=True)
-class Saved:
-    """One case of a run that was kept."""
-
-    name: str
-    experiment: Experiment
-    history: History
-    files: dict[str, str]
-
-
-def load_run(folder: Path, case_name: str | None) -> Saved:
-    """A case from a run's folder; without a name the only one."""
+def load_run(folder: Path, case_name: str | None = None) -> Run:
+    """A case from a run's folder; without a name the only one. UsageError when there is none."""
     path = folder / HISTORY_FILE if folder.is_dir() else folder
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
@@ -240,7 +177,8 @@ def load_run(folder: Path, case_name: str | None) -> Saved:
             }
         entry = head[number]
         experiment = Experiment.model_validate(entry["experiment"])
-        return Saved(entry["name"], experiment, History.from_columns(columns), entry["files"])
+        history = History.from_columns(columns)
+        return Run(Case(entry["name"], experiment, {}), history=history, files=entry["files"])
     except FileNotFoundError:
         message = f"{folder}: no run here; expected a folder such as runs/NAME/latest"
         raise UsageError(message) from None
@@ -264,20 +202,3 @@ def _choose(names: list[str], wanted: str | None, folder: Path) -> int:
     listed = "\n  ".join(names)
     ask = f"no case {wanted!r}" if wanted else "several cases: say which with --case"
     raise UsageError(f"{folder}: {ask}\n  {listed}")
-
-
-def check_instant(saved: Saved, at_ns: int) -> None:
-    """UsageError unless the instant lies within the run."""
-    if at_ns > saved.history.end_ns:
-        end = exact_duration(saved.history.end_ns)
-        raise UsageError(f"--at: the run ended at {end}; choose an instant up to then")
-
-
-def device_number(saved: Saved, wanted: str | None) -> int:
-    """A device by its name; without one the only one."""
-    names = [span.name for span in saved.history.devices]
-    if wanted is None and len(names) == 1:
-        return 0
-    if wanted in names:
-        return names.index(wanted)
-    raise UsageError(f"--device: expected one of {', '.join(names)}, got {wanted or 'none'}")
