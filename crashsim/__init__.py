@@ -10,32 +10,59 @@
 are first used, so that `import crashsim` is at once.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from __future__ import annotations
 
+TYPE_CHECKING = False  # as typing has it, without loading it
 if TYPE_CHECKING:
+    from typing import Any
+
     from crashsim.errors import CrashsimError
     from crashsim.experiment.model import Experiment
+    from crashsim.runs.check import Command, Files, Function
     from crashsim.runs.curve import Curve
+    from crashsim.runs.explored import Found, FoundState
+    from crashsim.runs.folder import load_run
     from crashsim.runs.run import Image, Run, run, sweep
 
 __version__ = "0.1.0"
 
 _PLACES = {
+    "Command": "crashsim.runs.check",
     "CrashsimError": "crashsim.errors",
     "Curve": "crashsim.runs.curve",
     "Experiment": "crashsim.experiment.model",
+    "Files": "crashsim.runs.check",
+    "Found": "crashsim.runs.explored",
+    "FoundState": "crashsim.runs.explored",
+    "Function": "crashsim.runs.check",
     "Image": "crashsim.runs.run",
     "Run": "crashsim.runs.run",
+    "load_run": "crashsim.runs.folder",
     "run": "crashsim.runs.run",
     "sweep": "crashsim.runs.run",
 }
-__all__ = ["CrashsimError", "Curve", "Experiment", "Image", "Run", "run", "sweep"]
+__all__ = [
+    "Command",
+    "CrashsimError",
+    "Curve",
+    "Experiment",
+    "Files",
+    "Found",
+    "FoundState",
+    "Function",
+    "Image",
+    "Run",
+    "load_run",
+    "run",
+    "sweep",
+]
 
 
 def __getattr__(name: str) -> Any:
     if name not in _PLACES:
         raise AttributeError(f"module 'crashsim' has no attribute {name!r}")
+    from importlib import import_module
+
     return getattr(import_module(_PLACES[name]), name)
 
 

@@ -48,7 +48,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "crashsim.crew": (),
     "crashsim.interrupts": (),
     "crashsim.__main__": ("crashsim.cli", "crashsim.interrupts"),
-    "crashsim.__init__": (),
+    "crashsim.__init__": ("crashsim.experiment.model", "crashsim.runs"),
     # The places that wire the rooms together.
     "crashsim.stack": ("crashsim",),
     "crashsim.hostfull": ("crashsim.engine", "crashsim.experiment.model", "crashsim.guest.program"),

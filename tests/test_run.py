@@ -1,0 +1,160 @@
+"""A run, asked from Python: once simulated, then anything."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import crashsim
+from crashsim.errors import ExperimentError, UsageError
+from crashsim.runs import run as runs
+
+LOG = {
+    "device": {"size": "1MiB"},
+    "guest": {"file_system": "none", "access": "direct"},
+    "workload": {
+        "kind": "append-log",
+        "record_size": "256B",
+        "records": 40,
+        "rate": "1000/s",
+        "acknowledge": "before-sync",
+    },
+    "sync": {"call": "fdatasync", "every": "4 records"},
+}
+CHECK = '''
+def all_there(image, acks):
+    """Every acknowledged record has bytes."""
+    for low, high in acks.records:
+        if not any(image[low * 256 : high * 256]):
+            return False
+'''
+
+
+@pytest.fixture(scope="module")
+def log() -> crashsim.Run:
+    return crashsim.run(LOG)
+
+
+def test_a_run_is_simulated_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    times = []
+
+    def counted(*arguments: object) -> object:
+        times.append(1)
+        return really(*arguments)  # type: ignore[arg-type]
+
+    really = runs.simulate
+    monkeypatch.setattr(runs, "simulate", counted)
+    run = crashsim.run(LOG)
+    assert "not simulated" in repr(run) and not times
+    assert run.figures.at_risk_bytes.max == run.loss().max
+    run.why(at="5ms")
+    run.explore(crashsim.Command("true"), states=5)
+    assert times == [1]
+
+
+def test_answers_are_those_of_the_figures(log: crashsim.Run) -> None:
+    figures = log.figures
+    for domain, known in figures.domains.items():
+        curve = log.loss(domain)
+        found = (curve.max, curve.quantile(0.5), curve.quantile(0.99))
+        assert found == (known.max, known.p50, known.p99)
+    point = log.recovery_point
+    assert (point.max, point.quantile(0.99)) == (
+        figures.recovery_point_ns.max,
+        figures.recovery_point_ns.p99,
+    )
+    assert log.acknowledged == figures.acknowledged == 40
+
+
+def test_an_image_is_what_the_loss_says(log: crashsim.Run) -> None:
+    for t in (0, 3_900_000, "7.5ms", log.end_ns):
+        lost = log.loss().at(t)
+        with log.image(at=t) as kept, log.image(at=t, domain="program-kill") as stored:
+            assert sum(a != b for a, b in zip(kept.data, stored.data, strict=True)) <= lost
+            assert stored.stored - kept.stored == lost
+            path = kept.path
+            assert path.stat().st_size == len(kept.data) == 1 << 20
+        assert not path.exists()
+
+
+def test_a_run_travels_with_its_history(log: crashsim.Run) -> None:
+    assert log.figures
+    again = pickle.loads(pickle.dumps(log))
+    assert "not simulated" not in repr(again)
+    assert again.figures == log.figures
+    assert again.loss("vmm-kill").max == log.loss("vmm-kill").max
+    assert len(pickle.dumps(crashsim.run(LOG))) < 20_000, "what was not asked for does not travel"
+
+
+def test_a_sweep_gives_a_run_for_each_case() -> None:
+    swept = LOG | {"sweep": {"product": {"sync.call": ["msync-async", "fdatasync"]}}}
+    cases = crashsim.sweep(swept)
+    assert [one.figures.flushes > 0 for one in cases] == [False, True]
+    with pytest.raises(UsageError, match=r"crashsim\.sweep\(\)"):
+        crashsim.run(swept)
+    assert [one.name for one in crashsim.sweep(cases[0].experiment)] == ["experiment"]
+
+
+def test_what_cannot_be_answered_is_said(log: crashsim.Run) -> None:
+    with pytest.raises(UsageError, match="the run ended at"):
+        log.why(at="1h")
+    with pytest.raises(UsageError, match="power-cut"):
+        log.loss("earthquake")
+    with pytest.raises(UsageError, match="pmem0"), log.image(at=0, device="pmem7"):
+        pass
+    with pytest.raises(ExperimentError, match="workload"):
+        crashsim.run({"device": {"size": "1MiB"}})
+
+
+def test_a_run_is_explored_and_its_findings_are_told_and_kept(
+    log: crashsim.Run, tmp_path: Path
+) -> None:
+    (tmp_path / "checks.py").write_text(CHECK)
+    check = crashsim.Function("checks.py:all_there", folder=tmp_path)
+    found = log.explore(check, states=200)
+    assert found.findings and found.checked == found.exploration.checked > 0
+    one = found.findings[0]
+    assert "was lost" in one.story and "fdatasync" not in one.outcome
+    saved = one.save(tmp_path / "one.crashsim-finding")
+    assert saved.exists()
+    two = log.explore(check, states=200, workers=2)
+    assert two.exploration == found.exploration
+
+
+def test_the_callers_process_is_left_as_it_was(tmp_path: Path) -> None:
+    """No handler, no folder, no output, and nobody else's child is waited for."""
+    program = """
+import os, signal, subprocess, crashsim
+before = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD)]
+mine = subprocess.Popen(["true"])
+run = crashsim.run({LOG!r})
+run.figures
+run.explore(crashsim.Function("checks.py:all_there"), states=20)
+assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD)] == before
+assert os.listdir(".") == ["checks.py"], os.listdir(".")
+assert os.waitpid(mine.pid, 0)[0] == mine.pid
+""".replace("{LOG!r}", repr(LOG))
+    (tmp_path / "checks.py").write_text(CHECK)
+    done = subprocess.run(
+        [sys.executable, "-B", "-c", program],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(Path(crashsim.__file__).parents[1])},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_every_public_name_is_there_and_documented() -> None:
+    for name in crashsim.__all__:
+        assert getattr(crashsim, name).__doc__, name
+    with pytest.raises(AttributeError, match="nothing_like_it"):
+        _ = crashsim.nothing_like_it
