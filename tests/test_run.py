@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 import crashsim
+from crashsim import stack
 from crashsim.errors import ExperimentError, UsageError
-from crashsim.runs import run as runs
 
 LOG = {
     "device": {"size": "1MiB"},
@@ -48,8 +48,8 @@ def test_a_run_is_simulated_once(monkeypatch: pytest.MonkeyPatch) -> None:
         times.append(1)
         return really(*arguments)  # type: ignore[arg-type]
 
-    really = runs.simulate
-    monkeypatch.setattr(runs, "simulate", counted)
+    really = stack.simulate
+    monkeypatch.setattr("crashsim.runs.run.simulate", counted)
     run = crashsim.run(LOG)
     assert "not simulated" in repr(run) and not times
     assert run.figures.at_risk_bytes.max == run.loss().max
