@@ -160,7 +160,7 @@ def _marks(history: History) -> Marks:
         flush_acks=_thinned(np.sort(acked)),
         flusher_passes=_thinned(history.batch_t_ns[flusher]),
         other_writeback=_thinned(history.batch_t_ns[other]),
-        acknowledgements=_thinned(history.ack_t_ns),
+        acknowledgements=_thinned(history.ack_t_ns[history.ack_t_ns <= end]),
     )
 
 
@@ -251,7 +251,9 @@ def _examples(found: Losses) -> list[Example]:
         examples.append(tell.hole(position))
     for position in found.torn[:EXAMPLES_EACH].tolist():
         examples.append(tell.torn(position))
-    late = np.flatnonzero(found.covered_ns > history.ack_t_ns)
+    # One whose record's last word lands after the end is not given in this run.
+    given = history.ack_t_ns <= history.end_ns
+    late = np.flatnonzero(given & (found.covered_ns > history.ack_t_ns))
     if late.size:
         wait_ns = np.minimum(found.covered_ns, history.end_ns)[late] - history.ack_t_ns[late]
         worst = int(late[np.argmax(wait_ns)])

@@ -126,3 +126,13 @@ def test_a_loss_is_told_at_an_instant_that_shows_it(program: Program) -> None:
     assert told is not None
     again = program("loss", program.latest(), "--at", told[1]).out
     assert f"  {told[2]} are lost; 1 write is not wholly safe." in again.splitlines()
+
+
+def test_a_record_that_lands_after_the_end_was_not_acknowledged(program: Program) -> None:
+    text = TO_THE_END.replace("100, record_size: 8B, rate: 100/s", "1, record_size: 4KiB")
+    assert program.run("duration: 2500ns" + text).code == 0
+    (case,) = program.results()["cases"]
+    assert case["writes"] == 1
+    assert case["acknowledged"] == 0
+    assert [example["kind"] for example in case["examples"]] == ["at-risk-peak"]
+    assert case["marks"]["acknowledgements"] == []
