@@ -119,7 +119,7 @@ DISKS = {
 }
 GUESTS = {
     "driver": ["concurrent", "serialized", "ordered"],
-    "dax": [True, False],
+    "access": ["dax", "cached", "direct", "devdax"],
     "file_system": ["ext4", "none"],
     "on_sync_error": ["give-up", "retry", "panic", "rewrite"],
 }
@@ -150,6 +150,7 @@ def experiments(draw: st.DrawFn, host: str) -> Experiment:
         (case,) = plan(json.dumps(tree), "drawn.yaml", []).cases
     except ExperimentError:  # what does not go together
         tree["guest"].pop("on_sync_error", None)
+        tree["guest"].pop("access", None)
         tree["workload"].pop("vcpus", None)
         for device in tree["devices"]:
             device.pop("backing", None)
