@@ -1,0 +1,1 @@
+"""A run: what is simulated once and asked anything, and the folder in which it is kept."""
