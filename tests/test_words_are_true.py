@@ -23,7 +23,7 @@ from crashsim.experiment.units import format_bytes, format_duration, parse_durat
 from crashsim.power.safety import Domain
 from crashsim.report.verdict import headline, sentences, standing
 from crashsim.results import FAILURES, CaseResult, Example, Results
-from crashsim.runs import run_case
+from crashsim.runs.cases import run_case
 from crashsim.tell import loss_at
 from tests.log_writer import FLUSH, FUA, Entry, flush, mark, write, write_log
 from tests.random_experiments import experiments
@@ -53,7 +53,7 @@ class Told:
         self.experiment = experiment.model_copy(update={"power": power})
         case = Case("case", self.experiment, {}, None)  # type: ignore[arg-type]
         finished = run_case(case)
-        self.case: CaseResult = finished.result
+        self.case: CaseResult = finished.figures
         self.history: History = finished.history
         self.recorded = bool(self.history.facts["recorded"])
         self.options = host_crash(power)

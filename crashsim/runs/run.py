@@ -18,8 +18,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-
-
 from crashsim.cuts import host_crash
 from crashsim.engine.history import History
 from crashsim.errors import UsageError
