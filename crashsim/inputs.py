@@ -111,6 +111,8 @@ def _content(
     resolved = experiment.resolved_devices()
     for program in synthetic:
         workload = resolved[program.device][1]
+        if not program.offset.size:  # more vCPUs than records
+            continue
         if isinstance(workload, AppendLog):
             ranges.append((program.first_write, program.first_write + program.offset.size))
         elif isinstance(workload, WriteAheadLog):

@@ -18,7 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from crashsim.checkers.keeper import LONGEST_WORD
-from crashsim.checkers.spawn import PIPE_BYTES, shorten, signal_name
+from crashsim.checkers.spawn import LONGEST_POLL_MS, PIPE_BYTES, shorten, signal_name
 from crashsim.checkers.verdict import NO_ACKS, Acks
 from crashsim.engine.shared import SharedImage
 from crashsim.errors import UsageError
@@ -216,8 +216,11 @@ class Keeper:
 
     def _ready(self, end: float) -> list[int]:
         """What can be read; nothing when the time is up. What was printed is taken."""
-        left_ms = (end - time.monotonic()) * 1000
-        ready = [descriptor for descriptor, _ in self._poll.poll(max(left_ms, 0))]
+        ready: list[int] = []
+        left_ms = max((end - time.monotonic()) * 1000, 0)
+        while not ready and left_ms >= 0:
+            ready = [descriptor for descriptor, _ in self._poll.poll(min(left_ms, LONGEST_POLL_MS))]
+            left_ms -= LONGEST_POLL_MS
         if self._out in ready and not self._drain():
             self._poll.unregister(self._out)  # the child and all that it started have closed it
         return ready

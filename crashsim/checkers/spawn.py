@@ -26,6 +26,7 @@ from crashsim.checkers.watch import called, libc
 PR_SET_CHILD_SUBREAPER = 36
 _MOST_OUTPUT_BYTES = 1 << 16
 PIPE_BYTES = 1 << 16
+LONGEST_POLL_MS = (1 << 31) - 1  # what poll() takes
 _DEFAULT_SIGNALS = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 Environment = Mapping[bytes, bytes]  # encoded once, not for every image
@@ -144,7 +145,8 @@ class Launcher:
         self._poll.register(ended, select.POLLIN)
         try:
             while (left := end - time.monotonic()) > 0:
-                ready = [descriptor for descriptor, _ in self._poll.poll(left * 1000 + 1)]
+                left_ms = min(left * 1000 + 1, LONGEST_POLL_MS)
+                ready = [descriptor for descriptor, _ in self._poll.poll(left_ms)]
                 if ended in ready:
                     return True
                 if ready:

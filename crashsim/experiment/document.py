@@ -4,12 +4,12 @@ Contract: `read` gives a tree of `Node`s and every mistake of the text (syntax, 
 that are not text, tags, merge keys), with line and column. Scalars are plain Python values: text,
 int, bool, None, and Decimal (never float, so that no digit is lost). Nodes are values: `with_value`
 returns a new tree. Aliases are followed, but a document that grows beyond `MOST_VALUES` or is
-nested deeper than `DEEPEST` is refused, so that no few lines can fill the memory.
+nested deeper than `DEEPEST` is refused while it is read, so that no few lines can fill the memory
+or take minutes.
 """
 
 from __future__ import annotations
 
-import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,6 +17,7 @@ from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from ruamel.yaml import YAML
+from ruamel.yaml.composer import MaxDepthExceededError
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, ScalarNode, SequenceNode
 
@@ -62,8 +63,6 @@ class Mistake:
     relation: bool = False
 
 
-# The library needs seconds to find out that it cannot read these.
-_BRACKETS = re.compile(r"(?:[\[{]\s*){100}")
 _TAG = "tag:yaml.org,2002:"
 _TEXT_TAGS = ("str", "timestamp", "value")
 _TRUE = ("true", "yes", "on", "y")  # the last three in YAML 1.1 only
@@ -71,18 +70,19 @@ _TRUE = ("true", "yes", "on", "y")  # the last three in YAML 1.1 only
 
 def read(text: str, source: str) -> tuple[Node | None, list[Mistake]]:
     """The tree of a YAML document, None when it is empty or no YAML, and its mistakes."""
-    brackets = _BRACKETS.search(text)
-    if brackets is not None:
-        return None, [Mistake(_at(text, brackets.start(), source), "nested too deeply")]
+    reader = YAML(typ="rt", pure=True)
+    reader.max_depth = DEEPEST
     try:
         with warnings.catch_warnings():
             # Anchors defined twice are legal; ruamel.yaml warns of them on standard error.
             warnings.simplefilter("ignore")
-            root = YAML(typ="rt", pure=True).compose(text)
+            root = reader.compose(text)
+    except MaxDepthExceededError as error:
+        mark = error.problem_mark
+        place = Place(source, mark.line + 1, mark.column + 1)
+        return None, [Mistake(place, f"nested more than {DEEPEST} deep")]
     except YAMLError as error:
         return None, [_syntax_mistake(error, text, source)]
-    except RecursionError:
-        return None, [Mistake(Place(source, 1, 1), "nested too deeply")]
     if root is None:
         return None, [Mistake(Place(source), "expected a mapping of keys to values, got nothing")]
     builder = _Builder(source)

@@ -45,6 +45,10 @@ def with_machines(tree: Node) -> tuple[Node, list[Mistake]]:
     source = _source(written)
     if source is None and timeline is None:
         return tree, []
+    listed = find(tree, ("devices",))
+    if listed is not None and not _is_list(listed):
+        message = f"expected a list of devices, got {units.shown(listed.value)}"
+        return tree, [Mistake(listed.place, message)]
     mistakes: list[Mistake] = []
     machine = _NO_MACHINE if source is None else _machine(*source, mistakes)
     plugged = machine if timeline is None else _plugged(timeline, machine, mistakes)
@@ -98,6 +102,10 @@ def _plugged(timeline: Node, machine: Machine, mistakes: list[Mistake]) -> Machi
         return machine
 
 
+def _is_list(node: Node) -> bool:
+    return isinstance(node.value, Sequence) and not isinstance(node.value, str)
+
+
 def _strange(entry: Node) -> list[Mistake]:
     """Keys beside `at` and `do`."""
     keys = entry.value if isinstance(entry.value, Mapping) else {}
@@ -124,7 +132,7 @@ def _replaced(
         devices.append(written)
         beside = {}
     listed = keys.get("devices")
-    if listed is not None and isinstance(listed.value, Sequence):
+    if listed is not None:
         devices += list(listed.value)  # type: ignore[arg-type]
     for number, device in enumerate(machine.devices):
         made = _tree(_device(device, number), node.place)

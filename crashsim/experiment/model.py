@@ -311,6 +311,7 @@ class Experiment(Part):
         if not missing:
             yield from self._device_contradictions()
             yield from self._recording_contradictions()
+            yield from self._explored_contradictions()
         if self.expect.findings is not None and self.explore is None:
             yield Contradiction(("expect", "findings"), "nothing is explored: there is no explore")
         if self.expect.known and self.explore is None:
@@ -328,6 +329,16 @@ class Experiment(Part):
                     f"a cut at {units.exact_duration(at)} is after the end "
                     f"(duration: {units.exact_duration(self.duration)})",
                 )
+
+    def _explored_contradictions(self) -> Iterator[Contradiction]:
+        names = [device.name for device, _, _ in self.resolved_devices()]
+        if self.explore is None or self.explore.device in names:
+            return
+        if self.explore.device is not None:
+            message = f"expected one of {', '.join(names)}, got {units.shown(self.explore.device)}"
+            yield Contradiction(("explore", "device"), message)
+        elif len(names) > 1:
+            yield Contradiction(("explore",), f"expected device: one of {', '.join(names)}")
 
     def _device_contradictions(self) -> Iterator[Contradiction]:
         seen: set[str] = set()

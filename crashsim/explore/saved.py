@@ -79,7 +79,7 @@ class Saved(BaseModel):
     device: str
     host: Literal["this-host", "any-host"]
     atom_bytes: int
-    epoch: int
+    epoch: int = Field(ge=0)
     cut_ns: int
     acks: int
     rest: Literal["guaranteed", "newest"]

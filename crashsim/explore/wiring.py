@@ -26,6 +26,7 @@ from crashsim.checkers.python import FilesFunction, Function
 from crashsim.checkers.station import MEMORY_BYTES, TIME_LIMIT_S
 from crashsim.engine.history import History
 from crashsim.errors import UsageError
+from crashsim.experiment import units
 from crashsim.experiment.loader import Case
 from crashsim.experiment.model import Experiment
 from crashsim.explore.bench import Subject
@@ -46,8 +47,8 @@ class CheckerSpec(BaseModel):
     function: str | None = None
     files_function: str | None = None
     rule: RuleName | None = None
-    time_limit_s: float = Field(default=TIME_LIMIT_S, gt=0, allow_inf_nan=False)
-    memory_bytes: int = Field(default=MEMORY_BYTES, gt=0)
+    time_limit_s: float = Field(default=TIME_LIMIT_S, gt=0, le=units.LARGEST / 1e9)
+    memory_bytes: int = Field(default=MEMORY_BYTES, gt=0, le=units.LARGEST)
     how: How = "auto"
     folder: str = "."
 

@@ -14,7 +14,7 @@ from crashsim.monitor.backend import read_backend, refused, refused_elsewhere
 from crashsim.monitor.host import Look
 from crashsim.monitor.keyval import Setting, Settings
 from crashsim.monitor.machine import Backend, Machine, PmemDevice
-from crashsim.monitor.place import Mistake, Place, nearest
+from crashsim.monitor.place import Mistake, Mistakes, Place, nearest
 from crashsim.monitor.values import parse_id
 
 REAL_NVDIMM = "QEMU: real nvdimm device backend is not supported for virtio-pmem (V7)"
@@ -28,7 +28,7 @@ Ids = dict[str, Place | None]
 
 class Assembly:
     def __init__(self, look: Look | None = None) -> None:
-        self.mistakes: list[Mistake] = []
+        self.mistakes = Mistakes()
         self.notes: list[str] = []
         self.unread = False  # whether devices may be in what was passed over
         self.prealloc = False  # the default of all backends

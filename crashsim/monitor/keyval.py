@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 from crashsim.monitor.place import Mistake, Place
 
+_MOST_KEYS = 100  # several times what any monitor knows of one device
 _KEY = re.compile(r"[^=,]*")
 _VALUE = re.compile(r"(?:[^,]|,,)*", re.DOTALL)
 _TEXT = re.compile(r"\"(?:\\.|[^\"\\])*\"|'(?:\\.|[^'\\])*'", re.DOTALL)
@@ -132,7 +133,9 @@ def _double_quoted(match: re.Match[str]) -> str:
 def from_members(pairs: list[tuple[str, object]], whole: Place, report: Report) -> Settings:
     """The settings of a JSON object that stands in the text of `whole`."""
     settings: Settings = {}
-    for name, value in pairs:
+    if len(pairs) > _MOST_KEYS:
+        report(Mistake(whole, f"{len(pairs)} keys: expected at most {_MOST_KEYS}"))
+    for name, value in pairs[:_MOST_KEYS]:
         place = _place_of(name, whole)
         if name in settings:
             report(Mistake(place, f"the key {name!r} is given twice"))

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from crashsim.errors import CrashsimError
 from crashsim.printable import printable
 
+MOST_MISTAKES = 50
 _WIDEST = 88
 _BEFORE = 30
 
@@ -39,9 +40,10 @@ class Place:
 
     def caret(self) -> list[str]:
         """Two lines: the text, cut to fit around the stretch, and a caret below the stretch."""
-        before, after = self.text[: self.column - 1], self.text[self.column - 1 :]
-        text, start = printable(self.text), len(printable(before))
-        width = max(1, len(printable(after[: self.width])))
+        column = self.column - 1  # no more is looked at than can be seen of it
+        before = printable(self.text[max(0, column - _WIDEST) : column])
+        text, start = before + printable(self.text[column : column + _WIDEST]), len(before)
+        width = max(1, len(printable(self.text[column : column + min(self.width, _WIDEST)])))
         if len(text) > _WIDEST:
             first = max(0, min(start - _BEFORE, len(text) - _WIDEST))
             text, start = text[first : first + _WIDEST], start - first
@@ -73,3 +75,14 @@ class CommandLineError(CrashsimError):
 
     def __reduce__(self) -> tuple[type[CommandLineError], tuple[list[Mistake]]]:
         return type(self), (self.mistakes,)  # errors cross process borders
+
+
+class Mistakes(list[Mistake]):
+    """What was found wrong so far. Nobody reads more than `MOST_MISTAKES`: with that many the
+    search ends, by the CommandLineError that tells them."""
+
+    def append(self, mistake: Mistake) -> None:
+        super().append(mistake)
+        if len(self) >= MOST_MISTAKES:
+            more = Mistake(None, f"these are the first {len(self)} mistakes; there may be more")
+            raise CommandLineError([*self, more])

@@ -42,6 +42,7 @@ _PROGRAM = re.compile(
 )
 _OF_A_USER = ("-u", "-g", "--user", "--group")  # a monitor may run as a user that is named like it
 QEMU = "qemu"
+_LONGEST_COMMAND = 128 << 10  # Linux starts no program with a longer word
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +56,9 @@ class Option:
 
 def split(text: str) -> list[str]:
     """The words of a pasted command."""
+    if len(text) > _LONGEST_COMMAND:
+        message = f"longer than {_LONGEST_COMMAND >> 10} KiB: no command line"
+        raise CommandLineError([Mistake(None, message)])
     joined = _CONTINUED.sub("", text)
     try:
         return shlex.split(joined)
