@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import ctypes
 import gzip
 import mmap
 import os
 import shlex
+import signal
 import struct
 import sys
+import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +29,7 @@ from crashsim.stack import simulate
 
 RECORDINGS = Path(__file__).parents[1] / "experiments" / "recordings"
 IMAGE_BYTES = 1 << 16
+_PR_GET_CHILD_SUBREAPER = 37
 ACKS = Acks(("ready", "ack 0"), ((0, 1), (1, 2)))
 
 
@@ -74,6 +78,31 @@ def children() -> list[str]:
     """Processes that this one would have to wait for."""
     tasks = Path("/proc/self/task").glob("*/children")
     return sorted(" ".join(task.read_text() for task in tasks).split())
+
+
+def caller() -> dict[str, object]:
+    """What nobody may change of the process that uses a checker."""
+    subreaper = ctypes.c_int(-1)
+    ctypes.CDLL(None).prctl(_PR_GET_CHILD_SUBREAPER, ctypes.byref(subreaper), 0, 0, 0)
+    return {
+        "children": children(),
+        "folder": os.getcwd(),
+        "environment": {k: v for k, v in os.environ.items() if k != "PYTEST_CURRENT_TEST"},
+        "subreaper": subreaper.value,
+        "mounts": os.readlink("/proc/self/ns/mnt"),
+        "limits": Path("/proc/self/limits").read_text(),
+        "signals": [signal.getsignal(number) for number in signal.valid_signals()],
+        "descriptors": len(os.listdir("/proc/self/fd")),
+    }
+
+
+def wait_until(done: Callable[[], bool]) -> None:
+    """Of what others do: there is no telling when."""
+    for _ in range(6000):
+        if done():
+            return
+        time.sleep(0.01)
+    raise AssertionError("it never happened")
 
 
 def loops(prefix: str) -> list[str]:

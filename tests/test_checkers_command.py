@@ -5,6 +5,9 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,17 +16,18 @@ import pytest
 
 from crashsim.checkers import Acks, self_test
 from crashsim.checkers.command import Command
-from crashsim.checkers.folder import base_folder
+from crashsim.checkers.folder import base_folder, sweep
 from crashsim.errors import UsageError
 from tests.checkers_support import (
     ACKS,
     IMAGE_BYTES,
-    children,
+    caller,
     image_of,
     once,
     own_prefix,
     processes_with,
     python,
+    wait_until,
 )
 
 
@@ -34,10 +38,10 @@ def prefix(monkeypatch: pytest.MonkeyPatch) -> str:
 
 @pytest.fixture(autouse=True)
 def nothing_stays(prefix: str) -> Iterator[None]:
-    """No test leaves a folder of its own behind, or a child."""
-    before = children()
+    """No test leaves a folder of its own behind, or a child, or changes this process."""
+    before = caller()
     yield
-    assert children() == before
+    assert caller() == before
     assert not list(base_folder().glob(f"{prefix}*"))
 
 
@@ -87,11 +91,10 @@ def test_acknowledgements_are_those_of_each_state() -> None:
     checker.close()
 
 
-def test_the_paths_are_in_the_environment_and_little_else_is(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setenv("SECRET", "1")
-    said = once("/usr/bin/env").message
+def test_the_paths_are_in_the_environment_and_little_else_is() -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SECRET", "1")
+        said = once("/usr/bin/env").message
     names = {line.partition("=")[0] for line in said.splitlines()}
     ours = {f"CRASHSIM_{name}" for name in ("IMAGE", "DEVICE", "ACKS", "MNT")}
     assert names == {"PATH", "HOME", "TMPDIR", *ours}
@@ -201,6 +204,80 @@ def test_a_child_that_we_had_before_is_left_alone() -> None:
     assert mine.is_alive()
     mine.terminate()
     mine.join()
+
+
+def test_a_child_that_another_thread_starts_meanwhile_is_left_alone(tmp_path: Path) -> None:
+    begun = tmp_path / "begun"
+    mine: list[subprocess.Popen[bytes]] = []
+
+    def start() -> None:
+        wait_until(begun.exists)
+        mine.append(subprocess.Popen(["/bin/sleep", "60"]))
+        begun.unlink()
+
+    thread = threading.Thread(target=start)
+    thread.start()
+    waits = f"/bin/sh -c 'touch {begun}; while test -e {begun}; do sleep 0.01; done'"
+    assert once(waits, time_limit_s=60).kind == "ok"
+    thread.join()
+    assert mine[0].poll() is None
+    mine[0].kill()
+    mine[0].wait()
+
+
+@pytest.mark.parametrize("program", ["exec sleep 1000.25", "setsid sleep 1000.25 & sleep 1000.25"])
+def test_when_its_user_is_killed_all_of_a_command_ends(program: str, prefix: str) -> None:
+    code = (
+        "import sys, crashsim.checkers.folder as folder; folder._PREFIX = sys.argv[1]\n"
+        "from crashsim.checkers.command import Command\n"
+        "from tests.checkers_support import ACKS, image_of\n"
+        "Command(sys.argv[2], time_limit_s=1000).check(image_of(), ACKS)\n"
+    )
+    words = [sys.executable, "-c", code, prefix, f"/bin/sh -c '{program}'"]
+    user = subprocess.Popen(words, cwd=Path(__file__).parents[1])
+    wait_until(lambda: len(processes_with("1000.25")) == program.count("1000.25"))
+    user.send_signal(signal.SIGKILL)
+    user.wait()
+    wait_until(lambda: not processes_with("1000.25"))
+    sweep()
+
+
+def test_a_command_that_kills_who_runs_it_is_a_crash_and_the_next_state_is_checked() -> None:
+    checker = Command("/bin/sh -c 'if grep -q deadly $0; then kill -9 $PPID; fi' {image}")
+    for _ in range(2):
+        found = checker.check(image_of(b"deadly"), ACKS)
+        assert (found.kind, found.outcome) == ("crash", "died: with its helper")
+        assert checker.check(image_of(b"fine"), ACKS).kind == "ok"
+    checker.close()
+
+
+def test_an_interrupt_ends_a_command_and_the_checker_can_be_used_again(tmp_path: Path) -> None:
+    begun = tmp_path / "begun"
+    checker = Command(f"/bin/sh -c 'test -e {begun} || {{{{ touch {begun}; sleep 1000.375; }}}}'")
+
+    def interrupt() -> None:
+        wait_until(begun.exists)
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    with pytest.raises(KeyboardInterrupt):
+        checker.check(image_of(), ACKS)
+    thread.join()
+    assert processes_with("1000.375") == []
+    assert checker.check(image_of(), ACKS).kind == "ok"
+    checker.close()
+
+
+def test_limits_are_inherited_from_who_starts_it() -> None:
+    """So no program has a moment without them."""
+    of_both = once("/bin/sh -c 'cat /proc/$PPID/limits /proc/self/limits'").message.splitlines()
+    half = len(of_both) // 2
+    assert of_both[:half] == of_both[half:]
+    limits = {line[:25].strip(): line[25:].split()[:2] for line in of_both[:half]}
+    assert limits["Max address space"] == [str(2 << 30)] * 2
+    assert limits["Max file size"] == [str((2 << 30) + IMAGE_BYTES)] * 2
+    assert limits["Max core file size"] == ["0", "0"]
 
 
 def test_a_command_that_fills_memory_is_stopped() -> None:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import ctypes
 import multiprocessing
 import os
 import re
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -20,31 +18,18 @@ from crashsim.checkers import Acks, Verdict
 from crashsim.checkers.python import Function
 from crashsim.checkers.verdict import verdict
 from crashsim.engine.shared import SharedImage
-from tests.checkers_support import ACKS, children, image_of, processes_with
+from tests.checkers_support import ACKS, caller, image_of, processes_with, wait_until
 
-_PR_GET_CHILD_SUBREAPER = 37
 HEAD = "import ctypes, os, signal, subprocess, sys, time\n\n\ndef check(image, acks):\n"
 FINE = "if image[0] == 0:\n        return f'fine in {os.getcwd()}'\n    "
-
-
-def is_subreaper() -> bool:
-    found = ctypes.c_int(-1)
-    ctypes.CDLL(None).prctl(_PR_GET_CHILD_SUBREAPER, ctypes.byref(found), 0, 0, 0)
-    return found.value == 1
 
 
 @pytest.fixture(autouse=True)
 def nobody_notices(capfd: pytest.CaptureFixture[str]) -> Iterator[None]:
     """Nothing of this process is touched, nor does anything appear on its output."""
-
-    def state() -> object:
-        fds = len(os.listdir("/proc/self/fd"))
-        environment = {k: v for k, v in os.environ.items() if k != "PYTEST_CURRENT_TEST"}
-        return children(), os.getcwd(), environment, is_subreaper(), fds
-
-    before = state()
+    before = caller()
     yield
-    assert state() == before
+    assert caller() == before
     assert capfd.readouterr() == ("", "")
 
 
@@ -249,16 +234,8 @@ def test_when_its_user_is_killed_all_of_it_ends(tmp_path: Path) -> None:
     user = subprocess.Popen(
         [sys.executable, "-c", code], cwd=tmp_path, env={**os.environ, "PYTHONPATH": root}
     )
-    _wait_until(lambda: (tmp_path / "begun").exists())
+    wait_until(lambda: (tmp_path / "begun").exists())
     assert processes_with("1000.4375")
     user.send_signal(signal.SIGKILL)
     user.wait()
-    _wait_until(lambda: not processes_with("1000.4375"))
-
-
-def _wait_until(done: Callable[[], bool]) -> None:
-    for _ in range(6000):
-        if done():
-            return
-        time.sleep(0.01)
-    raise AssertionError("it never happened")
+    wait_until(lambda: not processes_with("1000.4375"))

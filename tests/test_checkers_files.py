@@ -21,6 +21,7 @@ from crashsim.errors import UsageError
 from tests.checkers_support import (
     ACKS,
     after_requests,
+    caller,
     empty_ext4,
     entries,
     image_of,
@@ -38,8 +39,8 @@ def loops_work() -> bool:
     """Tried in a process of its own: it changes its mounts."""
     code = (
         "import pathlib, tempfile; from crashsim.checkers.loop import attach_loop;"
-        "from crashsim.checkers.mounts import own_mounts;"
-        "own_mounts([]); file = tempfile.NamedTemporaryFile(); file.truncate(1 << 20);"
+        "from crashsim.checkers.mounts import our_own, own_mounts;"
+        "own_mounts(our_own()); file = tempfile.NamedTemporaryFile(); file.truncate(1 << 20);"
         "attach_loop(pathlib.Path(file.name))"
     )
     return subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
@@ -62,7 +63,9 @@ def prefix(monkeypatch: pytest.MonkeyPatch) -> str:
 
 @pytest.fixture(autouse=True)
 def no_loop_device_and_no_mount_stays(prefix: str) -> Iterator[None]:
+    before = caller()
     yield
+    assert caller() == before
     assert not loops(prefix)
     assert prefix not in Path("/proc/mounts").read_text()
     assert not list(base_folder().glob(f"{prefix}*"))
@@ -248,10 +251,10 @@ def test_where_there_is_no_way_to_the_files_the_user_is_told(
 
 @has_e2fsprogs
 def test_without_privileges_files_are_unpacked(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refused(needs: object) -> None:
+    def refused(helper: object, needs: object) -> None:
         raise PermissionError(1, "Operation not permitted")
 
-    monkeypatch.setattr("crashsim.checkers.filesystem.own_mounts", refused)
+    monkeypatch.setattr("crashsim.checkers.helper.Helper.own_mounts", refused)
     checker = Command("/bin/ls {mnt}/app.db")
     assert checker.way is None
     assert checker.check(after_requests(RECORDED, SOME_REQUESTS)[0], ACKS).kind == "ok"

@@ -75,7 +75,7 @@ class Command:
         return self._station.check(image, acks, changed, self._ask)
 
     def again(self, image: memoryview, acks: Acks, patience: int) -> Verdict:
-        self._station.close()
+        self._station.renew()
         return self._station.check(image, acks, None, self._ask, patience)
 
     def close(self) -> None:

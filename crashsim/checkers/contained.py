@@ -34,6 +34,7 @@ class Contained:
         self._folder = folder.absolute()
         self._time_limit_s = time_limit_s
         self._memory_bytes = memory_bytes
+        self._mounts: int | None = None
         self._keeper: Keeper | None = None
         self._own: SharedImage | None = None
 
@@ -42,8 +43,12 @@ class Contained:
         is no such function."""
         return self._ask(b"c", self._shared(image), acks, patience)
 
-    def ask_files(self, folder: Path, image_bytes: int, acks: Acks, patience: int = 1) -> Verdict:
-        """The same of the files in a folder, of an image of that size."""
+    def ask_files(
+        self, folder: Path, mounts: int | None, image_bytes: int, acks: Acks, patience: int = 1
+    ) -> Verdict:
+        """The same of the files in a folder, as the process `mounts` sees it, of an image of that
+        size."""
+        self._mounts = mounts
         return self._ask(b"f%d %s" % (image_bytes, os.fsencode(folder)), None, acks, patience)
 
     def renew(self) -> None:
@@ -68,7 +73,7 @@ class Contained:
 
     def _ask(self, word: bytes, image: SharedImage | None, acks: Acks, patience: int) -> Verdict:
         keeper = self._keeper
-        if keeper is None or keeper.child is None or not keeper.is_ours:
+        if keeper is None or keeper.child is None or not self._fits(keeper):
             keeper = self._made_ready()
         child = keeper.child
         assert child is not None, "it was made ready"
@@ -89,9 +94,11 @@ class Contained:
     def _made_ready(self) -> Keeper:
         """A keeper with a child that waits for questions."""
         keeper = self._keeper
-        if keeper is None or not keeper.is_usable:
+        if keeper is None or not (self._fits(keeper) and keeper.is_usable):
             self.close()
-            keeper = self._keeper = Keeper(self._name, self._folder, self._memory_bytes)
+            keeper = self._keeper = Keeper(
+                self._name, self._folder, self._memory_bytes, self._mounts
+            )
         if keeper.child is None:
             try:
                 keeper.start_child()
@@ -99,6 +106,9 @@ class Contained:
                 self.close()
                 raise
         return keeper
+
+    def _fits(self, keeper: Keeper) -> bool:
+        return keeper.is_ours and keeper.mounts == self._mounts
 
     def _late(self, keeper: Keeper, time_s: float) -> Verdict:
         assert keeper.child is not None, "it was asked"

@@ -4,8 +4,8 @@ Contract: there are two ways, and both change only the private copy of the image
 starts again after a power cut would:
 
 - `loop`: the kernel mounts the copy, read-write, so it replays the journal. Needs root. The mount
-  is in a mount namespace of this process and its loop device lets go of the copy when nobody uses
-  it: both are gone with the process, however that ends.
+  is in a mount namespace of the helper process (`helper.py`) and its loop device lets go of the
+  copy when nobody uses it: both are gone with that process, however it ends.
 - `debugfs`: `e2fsck -fy` replays the journal and repairs, `debugfs` unpacks into a folder. Needs no
   privilege; ext2, ext3 and ext4 only. What had to be repaired is told.
 
@@ -25,14 +25,8 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from crashsim.checkers.folder import empty
-from crashsim.checkers.loop import (
-    attach_loop,
-    forget_cached,
-    mount,
-    unmount,
-    unmount_lazily,
-)
-from crashsim.checkers.mounts import own_mounts
+from crashsim.checkers.helper import Helper, HelperDied
+from crashsim.checkers.mounts import our_own
 from crashsim.checkers.spawn import Ended
 from crashsim.checkers.verdict import Verdict, verdict
 from crashsim.checkers.workshop import Workshop
@@ -86,15 +80,15 @@ class LoopMount:
 
     def __init__(self, shop: Workshop, needs: Sequence[Path]) -> None:
         """OSError where it is not allowed."""
-        own_mounts([*needs, shop.files])
+        self._helper: Helper = shop.helper
+        self._helper.own_mounts([*map(str, needs), str(shop.files), *our_own()])
         self._kind = _kind_of(shop)
-        self._loop, self._device = attach_loop(shop.image.path)
+        self._helper.attach(shop.image.path)
 
     def lay_out(self, shop: Workshop) -> str | Verdict:
-        forget_cached(self._loop)
         shop.touched = True
         try:
-            mount(self._device, shop.files, self._kind, _OPTIONS.get(self._kind, ""))
+            self._helper.mount(shop.files, self._kind, _OPTIONS.get(self._kind, ""))
         except OSError as error:
             told = f"mounting the {self._kind or 'file system'} fails: {error.strerror}"
             if error.errno in _OURS:
@@ -107,7 +101,7 @@ class LoopMount:
         end = time.monotonic() + _PATIENCE_S
         while True:
             try:
-                unmount(shop.files)
+                self._helper.unmount(shop.files)
                 return
             except OSError as error:
                 if error.errno == errno.EINVAL:  # it is not mounted
@@ -115,12 +109,12 @@ class LoopMount:
                 if error.errno != errno.EBUSY:
                     raise
             if time.monotonic() > end:
-                unmount_lazily(shop.files)
+                self._helper.unmount(shop.files, lazily=True)
                 raise CrashsimError("the checker keeps files of the image open")
             time.sleep(0.005)
 
     def close(self) -> None:
-        os.close(self._loop)
+        self._helper.detach()
 
 
 class Unpacked:
@@ -199,5 +193,5 @@ def _said(ended: Ended) -> str:
 
 def close_quietly(way: Way | None) -> None:
     if way is not None:
-        with suppress(OSError):
+        with suppress(OSError, HelperDied):
             way.close()

@@ -31,11 +31,9 @@ class Folder:
         self.path, self._lock = _locked()
         self.work = self.path / "work"
         self.work.mkdir()
-        self.work_fd = os.open(self.work, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
 
     def abandon(self) -> None:
         """Let go of it in a process that inherited it: it stays its owner's."""
-        os.close(self.work_fd)
         os.close(self._lock)
 
     def close(self) -> None:

@@ -34,9 +34,12 @@ import socket
 import sys
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
+from crashsim.checkers.begin import PR_SET_CHILD_SUBREAPER, begun
 from crashsim.checkers.called import Check, called, load
-from crashsim.checkers.spawn import PR_SET_CHILD_SUBREAPER, at_most, children, reap_strays
+from crashsim.checkers.mounts import join_mounts
+from crashsim.checkers.spawn import address_space, at_most, children, reap_strays
 from crashsim.checkers.verdict import NO_ACKS, OK, Acks
 from crashsim.checkers.watch import libc
 from crashsim.errors import UsageError
@@ -46,19 +49,11 @@ _PR_SET_PDEATHSIG = 1
 _NO_ANSWER = 70  # exit code of a child that cannot go on
 
 
-def main() -> None:
-    """`argv[1]`: the name of the function, its folder, who started us, and so on (JSON)."""
-    wanted = json.loads(sys.argv[1])
-    sys.argv = [""]
-    control = socket.socket(fileno=wanted["control"])
-    control.set_inheritable(False)
-    libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    try:
-        owner = os.pidfd_open(wanted["owner"])
-    except ProcessLookupError:
-        return
-    if os.getppid() != wanted["owner"]:
-        return
+def main(wanted: dict[str, Any]) -> None:
+    """`wanted`: the name of the function, its folder and so on."""
+    control, owner = begun(wanted)
+    if wanted["mounts"] is not None:
+        join_mounts(wanted["mounts"])
     try:
         function = load(wanted["name"], Path(wanted["folder"]))
     except UsageError as error:
@@ -204,7 +199,7 @@ class _Child:
             return
         self._limited = image_bytes
         for kind, value in (
-            (resource.RLIMIT_AS, _address_space() + self._memory_bytes),
+            (resource.RLIMIT_AS, address_space() + self._memory_bytes),
             (resource.RLIMIT_FSIZE, image_bytes + self._memory_bytes),
             (resource.RLIMIT_CORE, 0),
         ):
@@ -233,9 +228,3 @@ class _Child:
         except ChildProcessError:
             return
         reap_strays(frozenset())
-
-
-def _address_space() -> int:
-    """Bytes."""
-    with open("/proc/self/statm", "rb") as file:
-        return int(file.read().split()[0]) * mmap.PAGESIZE

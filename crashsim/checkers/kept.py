@@ -11,22 +11,17 @@ import json
 import os
 import select
 import socket
-import subprocess
-import sys
 import time
 from contextlib import suppress
 from pathlib import Path
 
+from crashsim.checkers.begin import Begun
 from crashsim.checkers.keeper import LONGEST_WORD
 from crashsim.checkers.spawn import LONGEST_POLL_MS, PIPE_BYTES, shorten, signal_name
 from crashsim.checkers.verdict import NO_ACKS, Acks
 from crashsim.engine.shared import SharedImage
 from crashsim.errors import UsageError
 
-_BEGIN = (
-    "import json, sys; sys.path[:] = json.loads(sys.argv[1])['path'];"
-    "from crashsim.checkers.keeper import main; main()"
-)
 _IMPORT_S = 60.0  # a module that takes longer to import is given up
 _KEEPER_S = 10.0  # it only has to kill and to reap
 
@@ -81,32 +76,25 @@ def _parts(acks: Acks) -> tuple[object, object]:
 class Keeper:
     """Of one function, in the process that made it."""
 
-    def __init__(self, name: str, folder: Path, memory_bytes: int) -> None:
+    def __init__(self, name: str, folder: Path, memory_bytes: int, mounts: int | None) -> None:
+        """`mounts`: the process whose mounts it is to see, if it has its own."""
         self.child: Child | None = None
+        self.mounts = mounts
         self._name = name
-        self._owner = os.getpid()
         self._said = bytearray()
-        self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._out, out = os.pipe2(os.O_CLOEXEC)
         os.set_blocking(self._out, False)
-        wanted = {
+        wanted: dict[str, object] = {
             "name": name,
             "folder": str(folder),
             "memory_bytes": memory_bytes,
-            "owner": self._owner,
-            "control": theirs.fileno(),
-            "path": sys.path,
+            "mounts": mounts,
         }
-        self._program = subprocess.Popen(
-            [sys.executable, "-c", _BEGIN, json.dumps(wanted)],
-            stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=out,
-            pass_fds=[theirs.fileno()],
-            process_group=0,
-        )
-        theirs.close()
-        os.close(out)
+        try:
+            self._begun = Begun("keeper", wanted, out, plain=False)
+        finally:
+            os.close(out)
+        self._control = self._begun.control
         self._poll = select.poll()
         self._poll.register(self._control, select.POLLIN)
         self._poll.register(self._out, select.POLLIN)
@@ -114,12 +102,12 @@ class Keeper:
     @property
     def is_ours(self) -> bool:
         """And not inherited."""
-        return self._owner == os.getpid()
+        return self._begun.is_ours
 
     @property
     def is_usable(self) -> bool:
         """Ours, and there."""
-        return self.is_ours and self._program.poll() is None
+        return self._begun.is_usable
 
     def start_child(self) -> None:
         """UsageError when there is no such function."""
@@ -134,7 +122,7 @@ class Keeper:
         if word[:1] == b"u":
             raise UsageError(word[1:].decode("utf-8", "replace"))
         if not fds:
-            code = self._program.wait(_KEEPER_S)
+            code = self._begun.wait()
             how = f"killed by {signal_name(-code)}" if code < 0 else f"exit code {code}"
             told = f"{self._name}: importing it ended the process ({how})"
             raise UsageError("\n".join([told, self.output()]).strip())
@@ -174,8 +162,7 @@ class Keeper:
                 word = self._control.recv(LONGEST_WORD)
                 if word[:1] == b"d":
                     return int(word[1:])
-        self._program.kill()  # its child ends with it
-        self._program.wait()
+        self._begun.kill()  # its child ends with it
         return None
 
     def forget_output(self) -> None:
@@ -190,16 +177,8 @@ class Keeper:
         """In a process that inherited it, only let go of it."""
         if self.child is not None:
             self._forget_child()
-        self._control.close()
         os.close(self._out)
-        if self.is_ours:
-            try:
-                self._program.wait(_KEEPER_S)
-            except subprocess.TimeoutExpired:
-                self._program.kill()
-                self._program.wait()
-        else:
-            self._program.returncode = 0  # it is not ours to wait for
+        self._begun.close()
 
     def _forget_child(self) -> None:
         assert self.child is not None, "there is a child"

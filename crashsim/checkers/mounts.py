@@ -1,4 +1,4 @@
-"""Mounts that only this process and its children see, and that hold nobody else's.
+"""Mounts that only the helper process and its children see, and that hold nobody else's.
 
 Contract: what is mounted here after `own_mounts` is gone with the process. A namespace begins with
 a copy of every mount there is, and a copy keeps its file system mounted: whoever unmounts the
@@ -41,7 +41,7 @@ class Mount:
     source: str
 
 
-def own_mounts(needs: Iterable[Path]) -> None:
+def own_mounts(needs: Iterable[str]) -> None:
     """Once for a process; `needs`: files and folders that have to stay in sight. OSError where it
     is not allowed."""
     global _owner
@@ -49,12 +49,20 @@ def own_mounts(needs: Iterable[Path]) -> None:
         return
     called(libc.unshare(_CLONE_NEWNS))
     called(libc.mount(None, b"/", None, _MS_REC | _MS_SLAVE, None))
-    wanted = {os.path.realpath(path) for path in [*map(str, needs), *_our_own()]}
+    wanted = {os.path.realpath(path) for path in needs}
     for one in reversed(mounts()):
         if _can_go(one, wanted):
             flags = _MNT_DETACH | _UMOUNT_NOFOLLOW
             libc.umount2(os.fsencode(one.place), flags)
     _owner = os.getpid()
+
+
+def join_mounts(process: int) -> None:
+    """See what that process sees; where we are stays the same folder by its name."""
+    here = os.getcwd()
+    with open(f"/proc/{process}/ns/mnt", "rb") as its:
+        called(libc.setns(its.fileno(), _CLONE_NEWNS))
+    os.chdir(here)
 
 
 def mounts() -> list[Mount]:
@@ -78,7 +86,8 @@ def _can_go(one: Mount, wanted: set[str]) -> bool:
     return not any(f"{path}/".startswith(inside) for path in wanted)
 
 
-def _our_own() -> Iterator[str]:
+def our_own() -> Iterator[str]:
+    """What this process, and a function that it runs, may need."""
     yield from _HIERARCHY
     yield from (tempfile.gettempdir(), sys.prefix, sys.base_prefix, sys.executable, __file__)
     yield os.path.expanduser("~")

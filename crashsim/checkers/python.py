@@ -71,7 +71,7 @@ class FilesFunction:
 
     def again(self, image: memoryview, acks: Acks, patience: int) -> Verdict:
         self._contained.renew()
-        self._station.close()
+        self._station.renew()
         return self._check(image, acks, None, patience)
 
     def close(self) -> None:
@@ -86,6 +86,7 @@ class FilesFunction:
             if shop is not self._shop:
                 self._contained.renew()  # it may keep files of the last workshop open
                 self._shop = shop
-            return self._contained.ask_files(shop.files, image.nbytes, acks, patience)
+            mounts = shop.helper.process if shop.helper.has_mounts else None
+            return self._contained.ask_files(shop.files, mounts, image.nbytes, acks, patience)
 
         return self._station.check(image, acks, changed, ask, patience)

@@ -1,17 +1,15 @@
-"""Running a program so that nothing of it stays.
+"""Running a program so that nothing of it stays: in the helper process, which is made for that.
 
 Contract: it gets a process group of its own, nothing on its standard input, no files of ours,
-default signals, and limits of time, memory, file size and core files. When its first process ends
-or its time is up, every process of its group is killed, and so are those that left the group; all
-are reaped before the answer is given. Of what it prints the first and the last bytes are kept, and
-it never has to wait because nobody reads.
-
-The limits are set just after the program was started. While a program runs, no other thread may
-start processes: they would be taken for its own.
+default signals, and limits of memory, file size and core files, which it inherits. When its first
+process ends, its time is up or whoever wanted it is gone, every process of its group is killed, and
+so are those that left the group; all are reaped before the answer is given. Of what it prints the
+first and the last bytes are kept, and it never has to wait because nobody reads.
 """
 
 from __future__ import annotations
 
+import mmap
 import os
 import resource
 import select
@@ -21,12 +19,10 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
-from crashsim.checkers.watch import called, libc
-
-PR_SET_CHILD_SUBREAPER = 36
 _MOST_OUTPUT_BYTES = 1 << 16
 PIPE_BYTES = 1 << 16
 LONGEST_POLL_MS = (1 << 31) - 1  # what poll() takes
+_OURS_BYTES = 1 << 24  # of memory that the helper may still need itself
 _DEFAULT_SIGNALS = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 Environment = Mapping[bytes, bytes]  # encoded once, not for every image
@@ -34,9 +30,9 @@ Environment = Mapping[bytes, bytes]  # encoded once, not for every image
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """`file_bytes`: the largest file it may write."""
+    """`memory_bytes`: of address space, but no less than the helper has, about 40 MB;
+    `file_bytes`: the largest file it may write."""
 
-    time_s: float
     memory_bytes: int
     file_bytes: int
 
@@ -54,44 +50,52 @@ class Ended:
     stopped: bool = False
 
 
-class Launcher:
-    """Runs one program after another."""
+class Gone(Exception):
+    """Whoever wanted it."""
 
-    def __init__(self, limits: Limits) -> None:
-        self._time_s = limits.time_s
-        self._processors = os.cpu_count() or 1
-        self._most_cpu_s = resource.getrlimit(resource.RLIMIT_CPU)[1]
-        wanted = (
-            (resource.RLIMIT_AS, limits.memory_bytes),
+
+class Launcher:
+    """Runs one program after another, in a process whose children are all started here. `owner`,
+    `control`: descriptors that say so when nobody wants anything any more: the one can be read
+    then, the other is hung up."""
+
+    def __init__(self, limits: Limits, owner: int, control: int) -> None:
+        """From now on the limits are this process's."""
+        for kind, value in (
+            (resource.RLIMIT_AS, max(limits.memory_bytes, address_space() + _OURS_BYTES)),
             (resource.RLIMIT_FSIZE, limits.file_bytes),
             (resource.RLIMIT_CORE, 0),
-        )
-        self._limits = [
-            (kind, (at_most(value, resource.getrlimit(kind)[1]),) * 2) for kind, value in wanted
-        ]
-        called(libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0))
-        self._null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
-        self._read, self._write = os.pipe2(os.O_CLOEXEC)
+        ):
+            most = at_most(value, resource.getrlimit(kind)[1])
+            resource.setrlimit(kind, (most, most))
+        null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        self._read, write = os.pipe2(os.O_CLOEXEC)
         os.set_blocking(self._read, False)
         self._actions = (
-            (os.POSIX_SPAWN_DUP2, self._null, 0),
-            (os.POSIX_SPAWN_DUP2, self._write, 1),
-            (os.POSIX_SPAWN_DUP2, self._write, 2),
-            *((os.POSIX_SPAWN_CLOSE, descriptor) for descriptor in _inherited()),
+            (os.POSIX_SPAWN_DUP2, null, 0),
+            (os.POSIX_SPAWN_DUP2, write, 1),
+            (os.POSIX_SPAWN_DUP2, write, 2),
         )
+        self._nobody = {owner, control}
         self._poll = select.poll()
         self._poll.register(self._read, select.POLLIN)
+        self._poll.register(owner, select.POLLIN)
+        self._poll.register(control, 0)
 
-    def run(
-        self, words: list[str], environment: Environment, folder_fd: int, patience: int = 1
-    ) -> Ended:
-        """Run it in the folder; `words[0]` is the program's path. `patience`: so many times the
-        time of the limits."""
-        time_s = self._time_s * patience
-        mine_before = children()
+    def run(self, words: list[str], environment: Environment, folder: str, time_s: float) -> Ended:
+        """Run it in the folder; `words[0]` is the program's path. Gone when nobody wants it."""
         output = bytearray()
         try:
-            process = self._start(words, environment, folder_fd, time_s)
+            os.chdir(folder)  # posix_spawn knows no folder
+            process = os.posix_spawn(
+                words[0],
+                words,
+                environment,
+                file_actions=self._actions,
+                setpgroup=0,  # a session would cost a fifth more: the scheduler groups by session
+                setsigmask=(),
+                setsigdef=_DEFAULT_SIGNALS,
+            )
         except OSError as error:
             return Ended(None, False, b"", error.strerror or str(error))
         stopped = False
@@ -102,41 +106,9 @@ class Launcher:
             # Not reaped yet, so its number cannot be another's.
             os.killpg(process, signal.SIGKILL)
             status = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
-            reap_strays(mine_before)
+            reap_strays(frozenset())
             self._drain(output)
         return Ended(status, timed_out, bytes(output), stopped=stopped)
-
-    def close(self) -> None:
-        for descriptor in (self._null, self._read, self._write):
-            os.close(descriptor)
-
-    def _start(
-        self, words: list[str], environment: Environment, folder_fd: int, time_s: float
-    ) -> int:
-        here = os.open(".", os.O_PATH | os.O_CLOEXEC)
-        os.fchdir(folder_fd)  # posix_spawn knows no folder
-        try:
-            process = os.posix_spawn(
-                words[0],
-                words,
-                environment,
-                file_actions=self._actions,
-                setpgroup=0,  # a session would cost a fifth more: the scheduler groups by session
-                setsigmask=(),
-                setsigdef=_DEFAULT_SIGNALS,
-            )
-        finally:
-            os.fchdir(here)
-            os.close(here)
-        try:
-            for kind, both in self._limits:
-                resource.prlimit(process, kind, both)
-            # For when we are killed ourselves: more than all processors can give it in its time.
-            cpu_s = at_most(int(time_s * self._processors) + 2, self._most_cpu_s)
-            resource.prlimit(process, resource.RLIMIT_CPU, (cpu_s, cpu_s))
-        except (ProcessLookupError, PermissionError):  # it ended; it is another user's
-            pass
-        return process
 
     def _wait(self, process: int, output: bytearray, time_s: float) -> bool:
         """Until it ends; False when its time is up."""
@@ -149,6 +121,8 @@ class Launcher:
                 ready = [descriptor for descriptor, _ in self._poll.poll(left_ms)]
                 if ended in ready:
                     return True
+                if not self._nobody.isdisjoint(ready):
+                    raise Gone
                 if ready:
                     self._drain(output)
             return False
@@ -163,6 +137,12 @@ class Launcher:
         except BlockingIOError:
             return
         shorten(output)
+
+
+def address_space() -> int:
+    """Of this process, in bytes."""
+    with open("/proc/self/statm", "rb") as file:
+        return int(file.read().split()[0]) * mmap.PAGESIZE
 
 
 def shorten(output: bytearray) -> None:
@@ -184,16 +164,6 @@ def is_stopped(process: int) -> bool:
             return file.read().rpartition(b")")[2].split()[0] in (b"T", b"t")
     except FileNotFoundError:
         return False
-
-
-def _inherited() -> list[int]:
-    """Descriptors that whoever started us left open for every program."""
-    found = []
-    for descriptor in sorted(map(int, os.listdir("/proc/self/fd"))):
-        with suppress(OSError):  # the folder that was just listed
-            if descriptor > 2 and os.get_inheritable(descriptor):
-                found.append(descriptor)
-    return found
 
 
 def at_most(value: int, hard: int) -> int:

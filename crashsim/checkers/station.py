@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from crashsim.checkers.filesystem import How, Way, choose, close_quietly
+from crashsim.checkers.helper import Helper, HelperDied
 from crashsim.checkers.spawn import Limits
 from crashsim.checkers.verdict import Acks, Ranges, Verdict, verdict
 from crashsim.checkers.workshop import Workshop
@@ -40,6 +41,7 @@ class Station:
         self._how = how
         self._paranoid = paranoid
         self._needs = needs
+        self._helper: Helper | None = None
         self._shop: Workshop | None = None
         self._way: Way | None = None
 
@@ -58,7 +60,29 @@ class Station:
     ) -> Verdict:
         """What `ask` says of the image, once all is laid out; `patience`: programs have so many
         times their time."""
-        shop = self._shown(image, acks, changed)
+        try:
+            return self._checked(self._shown(image, acks, changed), ask, patience)
+        except HelperDied as error:
+            self.close()
+            return verdict("crash", "died: with its helper", str(error))
+
+    def renew(self) -> None:
+        """All that programs see is made anew for the next image."""
+        close_quietly(self._way)
+        if self._shop is not None:
+            self._shop.close()
+        self._way = self._shop = None
+
+    def close(self) -> None:
+        """Remove everything; it can be used again."""
+        self.renew()
+        if self._helper is not None:
+            self._helper.close()
+        self._helper = None
+
+    def _checked(
+        self, shop: Workshop, ask: Callable[[Workshop], Verdict], patience: int
+    ) -> Verdict:
         shop.patience = patience
         if self._how is None:
             return ask(shop)
@@ -72,23 +96,20 @@ class Station:
             try:
                 way.clear(shop)
             except (CrashsimError, OSError):
-                self.close()  # the next image gets a new workshop
+                self.renew()  # the next image gets a new workshop
         return found
 
-    def close(self) -> None:
-        """Remove everything; it can be used again."""
-        close_quietly(self._way)
-        if self._shop is not None:
-            self._shop.close()
-        self._way = self._shop = None
-
     def _shown(self, image: memoryview, acks: Acks, changed: Ranges | None) -> Workshop:
-        if self._shop is not None and not self._shop.usable(image.nbytes):
+        limits = Limits(self._memory_bytes, image.nbytes + self._memory_bytes)
+        helper = self._helper
+        if helper is None or helper.limits != limits or not helper.is_usable:
             self.close()
+            helper = self._helper = Helper(limits)
+        if self._shop is not None and not self._shop.usable(image.nbytes):
+            self.renew()
         if self._shop is None:
-            limits = Limits(self._time_s, self._memory_bytes, image.nbytes + self._memory_bytes)
             wants_files = self._how is not None
-            self._shop = Workshop(limits, image.nbytes, self._device, wants_files)
+            self._shop = Workshop(helper, self._time_s, image.nbytes, self._device, wants_files)
             changed = None
         self._shop.show(image, acks, changed)
         if self._paranoid:

@@ -13,16 +13,22 @@ from __future__ import annotations
 import os
 
 from crashsim.checkers.folder import Folder, empty
+from crashsim.checkers.helper import Helper
 from crashsim.checkers.private import PrivateFile
-from crashsim.checkers.spawn import Ended, Environment, Launcher, Limits
+from crashsim.checkers.spawn import Ended, Environment
 from crashsim.checkers.verdict import Acks, Ranges
 from crashsim.checkers.watch import Watch
 
 
 class Workshop:
-    """Of one process, for images of one size; `files`: whether `files/` is somebody's to fill."""
+    """Of one process, for images of one size; `files`: whether `files/` is somebody's to fill.
+    `helper`: who runs programs, for so long."""
 
-    def __init__(self, limits: Limits, image_bytes: int, device: str, files: bool) -> None:
+    def __init__(
+        self, helper: Helper, time_s: float, image_bytes: int, device: str, files: bool
+    ) -> None:
+        self.helper = helper
+        self._time_s = time_s
         self._process = os.getpid()
         self._folder = Folder()
         at = self._folder.path
@@ -31,7 +37,6 @@ class Workshop:
         self.acks = at / "acks"
         self.files = at / "files"
         self.image = PrivateFile(at / "image", image_bytes)
-        self._launcher = Launcher(limits)
         self._shown: Acks | None = None
         self._watch = Watch()
         self.device.parent.mkdir()
@@ -74,12 +79,11 @@ class Workshop:
 
     def run(self, words: list[str], environment: Environment) -> Ended:
         """Run a program here."""
-        return self._launcher.run(words, environment, self._folder.work_fd, self.patience)
+        return self.helper.run(words, environment, self.work, self._time_s * self.patience)
 
     def close(self) -> None:
         """Remove it; in a process that inherited it, only let go of it."""
         self.image.close()
-        self._launcher.close()
         self._watch.close()
         if self._process == os.getpid():
             self._folder.close()
