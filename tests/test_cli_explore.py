@@ -377,7 +377,6 @@ def test_a_shell_sees_the_files_of_a_finding_and_leaves_nothing(
     shell.chmod(0o700)
     monkeypatch.setenv("SHELL", str(shell))
     finding = EXPERIMENTS / "findings" / "delete-full-journal-comes-back.crashsim-finding"
-    # In a process of its own: where loop devices can be mounted, it changes its mounts.
     done = outside("replay", finding, "--mount")
     assert done.code == 0, done.err
     assert "app.db" in (crashsim.folder / "seen").read_text().split()
