@@ -151,7 +151,7 @@ def explored_with(folder: Path, body: str, workers: int = 1) -> tuple[Exploratio
     [
         ("os._exit(0)", "ended: exit code 0"),
         ("ctypes.string_at(0)", "died: SIGSEGV"),
-        ("assert False", "finding"),
+        ("assert False", "assertion failed at mine.py:N, check"),
     ],
 )
 def test_a_function_that_ends_its_process_is_a_finding_of_the_state(
