@@ -24,7 +24,7 @@ description: A small log
 duration: 2s
 device: {size: 1MiB}
 workload: {kind: append-log, records: 100, record_size: 256B, rate: 100/s}
-guest: {file_system: none}
+guest: {file_system: none, access: direct}
 disk: {profile: consumer-nvme}
 power: {random: 2}
 """

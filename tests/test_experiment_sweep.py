@@ -127,7 +127,8 @@ def test_a_wrong_sweep_is_told_at_its_place(text: str, problem: str) -> None:
 
 def test_a_mistake_in_some_cases_says_in_which() -> None:
     assert problems("sweep: {product: {sync.call: [none, fsnc], seed: [1, 2]}}\n") == [
-        "x.yaml:3:37: expected one of none, msync-async, msync, fdatasync, fsync, got 'fsnc'; "
+        "x.yaml:3:37: expected one of none, msync-async, msync, fdatasync, fsync, sync, "
+        "sync_file_range, got 'fsnc'; "
         "did you mean 'fsync'? (in case 'call=fsnc,seed=1' and 1 more)"
     ]
 
@@ -147,7 +148,8 @@ def test_a_mistake_in_all_cases_is_told_once() -> None:
 
 def test_a_value_that_the_sweep_replaces_is_checked_all_the_same() -> None:
     assert problems("sync: {call: fsnc}\nsweep: {product: {sync.call: [none]}}\n") == [
-        "x.yaml:3:14: expected one of none, msync-async, msync, fdatasync, fsync, got 'fsnc'; "
+        "x.yaml:3:14: expected one of none, msync-async, msync, fdatasync, fsync, sync, "
+        "sync_file_range, got 'fsnc'; "
         "did you mean 'fsync'?"
     ]
 
