@@ -16,7 +16,7 @@ import subprocess
 import sys
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +36,20 @@ RUN = click.Path(path_type=Path)
 DOMAINS = tuple(map(str, Domain))
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class _Printing(click.Command):
+    """What reading the arguments prints (`--help`, `--version`) may fail as results may."""
+
+    def parse_args(self, context: click.Context, arguments: list[str]) -> list[str]:
+        with _printing():
+            return super().parse_args(context, arguments)
+        raise click.exceptions.Exit(0)
+
+
+class _Commands(_Printing, click.Group):
+    command_class = _Printing
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="crashsim")
 def cli() -> None:
     """What a power cut takes from a virtual machine's virtio-pmem disk.
@@ -435,6 +448,9 @@ def show(experiment: Path, overrides: tuple[str, ...], seed: int | None) -> None
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a command; returns the exit code. No traceback ever reaches the user."""
+    _open_closed()
+    if sys.stdout is None:
+        return _say("Error: standard output is closed: use >/dev/null to see no results", 2)
     try:
         typed = sys.argv[1:] if arguments is None else arguments
         result: Any = cli.main(args=typed, obj=typed, standalone_mode=False)
@@ -464,6 +480,16 @@ def main(arguments: list[str] | None = None) -> int:
         )
 
 
+def _open_closed() -> None:
+    """A file that we write must not become a standard stream that whoever started us has closed:
+    a checker would print into it."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest that is free: this one
+
+
 def _shown(error: click.ClickException) -> str:
     text = io.StringIO()
     error.show(text)
@@ -471,5 +497,6 @@ def _shown(error: click.ClickException) -> str:
 
 
 def _say(message: str, code: int) -> int:
-    echo(message, err=True)
+    with suppress(OSError):  # nobody can be told
+        echo(message, err=True)
     return code

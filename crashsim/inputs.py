@@ -19,7 +19,8 @@ import numpy as np
 from crashsim.engine.streams import I64
 from crashsim.errors import TraceError, UsageError
 from crashsim.experiment.model import AppendLog, Experiment, Recording, WriteAheadLog
-from crashsim.formats.dm_log_writes import check_fits, read_log
+from crashsim.experiment.units import LONGEST_NS
+from crashsim.formats.dm_log_writes import check_fits, check_lasts, read_log
 from crashsim.formats.source import read_only
 from crashsim.guest.content import Content, RecordedContent, SyntheticContent
 from crashsim.guest.policy import synthetic_programs
@@ -137,6 +138,7 @@ def _recording(
     times = None if workload.times is None else Path(workload.times)
     log = read_log(Path(workload.log), times, workload.clock)
     check_fits(log, device_bytes)
+    check_lasts(log, times, LONGEST_NS)
     notices.extend(log.notices)
     entries = Entries(
         t_ns=log.t_ns,

@@ -30,6 +30,7 @@ from crashsim.engine.streams import I64, Stream
 from crashsim.engine.timers import Ticks
 from crashsim.errors import UsageError
 from crashsim.experiment.model import Device, Experiment
+from crashsim.experiment.units import LONGEST_NS
 from crashsim.guest.acks import acknowledgements
 from crashsim.guest.driver import Driver
 from crashsim.guest.kernel import GuestKernel, Journal, Path
@@ -215,7 +216,7 @@ class Stack:
         collecting = gc.isenabled()
         gc.disable()  # nothing in the loop makes cycles, and its small objects live to the end
         try:
-            self.clock.run(self.experiment.duration)
+            self.clock.run(self.experiment.duration, LONGEST_NS)
         finally:
             if collecting:
                 gc.enable()

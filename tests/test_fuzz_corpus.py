@@ -2,22 +2,40 @@
 
 from __future__ import annotations
 
+import copy
+import gzip
+import shlex
+import struct
+import subprocess
 from collections.abc import Callable
+from pathlib import Path
+from random import Random
 
+import numpy as np
 import pytest
 
 from crashsim.checkers.command import Command
 from crashsim.checkers.python import Function
 from crashsim.checkers.verdict import NO_ACKS
-from crashsim.errors import ExperimentError
+from crashsim.engine.history import History
+from crashsim.errors import ExperimentError, TraceError, UsageError
 from crashsim.experiment.loader import plan
+from crashsim.experiment.model import Experiment
 from crashsim.inputs import make_inputs
 from crashsim.monitor.command import read_text
 from crashsim.monitor.firecracker import read_json
 from crashsim.monitor.libvirt import read_xml
 from crashsim.monitor.machine import Machine
 from crashsim.monitor.place import MOST_MISTAKES, CommandLineError
+from crashsim.report.loading import from_json
+from crashsim.results import to_json
+from crashsim.runs.folder import load_run, write_history
+from crashsim.runs.run import Run
 from crashsim.stack import simulate
+from tests import report_explored as explorations
+from tests import report_fixtures as fixtures
+from tests.cli_support import command, environment
+from tests.log_writer import FUA, flush, mark, write, write_log
 
 DEVICE = "device: {size: 1MiB}\n"
 LOG = "workload: {kind: append-log, record_size: 512B, records: 6, rate: 10/s}\n"
@@ -131,3 +149,204 @@ def test_a_checkers_time_limit_may_be_longer_than_poll_can_wait(
             assert checker.check(memoryview(bytes(4096)), NO_ACKS).kind == "ok"
         finally:
             checker.close()
+
+
+RECORDED = "workload: {kind: recording, log: app.log, times: app.times}\n"
+ENTRIES = [write(8 * n, bytes([n]) * 4096, FUA) for n in range(4)] + [flush(), mark("ack 0")]
+DAY_NS = 86_400 * 10**9
+
+
+def recording(folder: Path, times_ns: list[int]) -> Experiment:
+    """An experiment of a small recording."""
+    write_log(folder / "app.log", ENTRIES)
+    (folder / "app.times").write_bytes(struct.pack(f"<{len(times_ns)}Q", *times_ns))
+    return plan(DEVICE + RECORDED, str(folder / "x.yaml")).cases[0].experiment
+
+
+@pytest.mark.parametrize("late_ns", [101 * DAY_NS, 1 << 62, (1 << 63) - 1])
+def test_no_entry_of_a_recording_comes_after_a_hundred_days(tmp_path: Path, late_ns: int) -> None:
+    experiment = recording(tmp_path, [1, 2, 3, 4, late_ns, late_ns])
+    with pytest.raises(TraceError, match=r"entry 4 comes .* s after the recording began") as caught:
+        make_inputs(experiment)
+    assert (caught.value.file, caught.value.offset) == (str(tmp_path / "app.times"), 4 * 8)
+
+
+def test_what_lasts_longer_than_a_run_may_is_told_at_its_place(tmp_path: Path) -> None:
+    recording(tmp_path, [1, 2, 3, 4, 5, 6])
+    text = DEVICE + RECORDED.replace("times: app.times", "clock: 10000h")
+    with pytest.raises(ExperimentError, match=":2:50: expected at most 2400h, got '10000h'"):
+        plan(text, str(tmp_path / "x.yaml"))
+    text = DEVICE + RECORDED.replace("times: app.times", "clock: 2400h")
+    with pytest.raises(TraceError, match=r"entry 2 comes .* give a shorter clock"):
+        make_inputs(plan(text, str(tmp_path / "x.yaml")).cases[0].experiment)
+    for key in ("duration: 2401h", "sync: {call: fsync, group: true, delay: 2401h}"):
+        (said,) = told(f"{DEVICE}{LOG}{key}\n")
+        assert said.endswith("expected at most 2400h, got '2401h'")
+
+
+def test_a_guest_that_is_not_done_after_a_hundred_days_is_given_up() -> None:
+    slow = "sync: {call: fsync}\ndisk: {flush: 2400h}\n"
+    case = plan(DEVICE + LOG + slow, "x.yaml").cases[0]
+    with pytest.raises(UsageError, match="the guest is not done after 8,640,000 s of its time"):
+        simulate(case.experiment, make_inputs(case.experiment).programs)
+
+
+def test_a_fault_takes_a_second_at_most() -> None:
+    (said,) = told(f"{DEVICE}{LOG}host: {{fault: 2s}}\n")
+    assert said == "x.yaml:3:8: expected at most 1s, got 2s"
+
+
+@pytest.mark.parametrize("key", ["log", "image"])
+def test_a_gzip_file_unpacks_to_half_a_gigabyte_at_most(
+    tmp_path: Path, key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("crashsim.formats.source.MOST_UNPACKED_BYTES", 4 << 20)
+    recording(tmp_path, [1, 2, 3, 4, 5, 6])
+    bomb = tmp_path / "bomb.gz"
+    bomb.write_bytes(gzip.compress(bytes(64 << 20)))
+    with_bomb = "log: app.log, image: bomb.gz" if key == "image" else "log: bomb.gz"
+    text = DEVICE + RECORDED.replace("log: app.log", with_bomb).replace(", times: app.times", "")
+    experiment = plan(text, str(tmp_path / "x.yaml")).cases[0].experiment
+    said = "unpacks to more than 4 MiB: unpack it with gunzip"
+    with pytest.raises(TraceError, match=said) as caught:
+        make_inputs(experiment)
+    assert caught.value.file == str(bomb)
+    assert caught.value.offset <= 6 << 20, "where it was given up"
+
+
+def same(one: History, other: History) -> bool:
+    columns, others = one.columns(), other.columns()
+    return columns.keys() == others.keys() and all(
+        np.array_equal(column, others[name]) for name, column in columns.items()
+    )
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run."""
+    folder = tmp_path_factory.mktemp("kept")
+    run = Run(plan(DEVICE + LOG, "x.yaml").cases[0])
+    write_history(folder, [run])
+    return folder
+
+
+def test_a_damaged_history_is_refused_or_unharmed(kept: Path, tmp_path: Path) -> None:
+    content, whole = (kept / "history.npz").read_bytes(), load_run(kept).history
+    path = tmp_path / "history.npz"
+    refused = 0
+    for seed in range(400):
+        path.write_bytes(damaged(content, Random(seed)))
+        try:
+            found = load_run(path)
+        except UsageError:
+            refused += 1
+        else:
+            assert same(found.history, whole), f"seed {seed}"
+    assert refused > 200
+
+
+def damaged(content: bytes, random: Random) -> bytes:
+    """Cut short, a byte changed (mostly in the archive's directory), or a stretch replaced."""
+    way, at = random.randrange(4), random.randrange(len(content))
+    if way == 0:
+        return content[:at]
+    if way == 1:
+        at = max(0, len(content) - 1 - random.randrange(4000))
+    length = 1 if way < 3 else random.randrange(20)
+    return content[:at] + random.randbytes(length) + content[at + length :]
+
+
+def test_columns_that_do_not_fit_each_other_are_no_history(kept: Path) -> None:
+    columns = load_run(kept).history.columns()
+    for name, column in columns.items():
+        if name == "head":
+            continue
+        for wrong in (column[:-1] if column.size else np.zeros(1, np.int64), column[:, None]):
+            if wrong.shape != column.shape:
+                with pytest.raises(ValueError, match=r"rows, others have|is no column"):
+                    History.from_columns(columns | {name: wrong})
+        with pytest.raises(ValueError, match=f"{name} is no column"):
+            History.from_columns(columns | {name: np.zeros(column.size)})
+
+
+def test_a_history_that_is_packed_is_not_unpacked(kept: Path, tmp_path: Path) -> None:
+    with np.load(kept / "history.npz") as archive:
+        np.savez_compressed(tmp_path / "history.npz", **dict(archive))
+    with pytest.raises(UsageError, match="it is compressed"):
+        load_run(tmp_path)
+
+
+PRINTING = [
+    ("--help",),
+    ("--version",),
+    ("run", "--help"),
+    ("new",),
+    ("doctor", "--json", "--", "qemu-system-x86_64"),
+]
+
+
+def answered(arguments: tuple[str, ...], streams: str) -> subprocess.CompletedProcess[str]:
+    """crashsim as a shell runs it with these redirections."""
+    words = shlex.join(command(*arguments))
+    return subprocess.run(
+        ["sh", "-c", f"exec {words} {streams}"],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("arguments", PRINTING)
+def test_a_closed_or_full_standard_output_is_said(arguments: tuple[str, ...]) -> None:
+    closed = answered(arguments, ">&-")
+    assert closed.returncode == 2
+    assert closed.stderr.startswith("Error: standard output is closed")
+    full = answered(arguments, ">/dev/full")
+    assert full.returncode == 2
+    assert full.stderr == "Error: standard output: No space left on device\n"
+
+
+@pytest.mark.parametrize("streams", ["2>&-", "2>/dev/full", "<&- 2>&-"])
+def test_without_standard_error_a_command_does_the_same(streams: str) -> None:
+    usual, mute = answered(("new",), ""), answered(("new",), streams)
+    assert (mute.returncode, mute.stdout) == (0, usual.stdout)
+    assert answered(("nosuch",), streams).returncode in (
+        2,
+        120,
+    )  # 120: Python could not tell either
+
+
+def test_no_file_takes_the_place_of_a_closed_stream(tmp_path: Path) -> None:
+    """What a checker prints must not end up in one of our files."""
+    told = answered(("new", str(tmp_path / "x.yaml")), "2>&-")
+    assert told.returncode == 0
+    checked = 'explore: {states: 3, check: {command: "echo printed >&2"}}\n'
+    file = tmp_path / "y.yaml"
+    file.write_text(DEVICE + LOG + checked)
+    runs = tmp_path / "runs"
+    done = answered(("run", str(file), "--workers", "1", "--output", str(runs)), "2>&-")
+    assert done.returncode in (0, 4)
+    for path in runs.rglob("*"):
+        assert not path.is_file() or not path.read_bytes().startswith(b"printed")
+
+
+@pytest.mark.parametrize("key", ["checked", "findings"])
+@pytest.mark.parametrize("wrong", [None, "x", {}])
+def test_results_whose_exploration_lacks_a_key_are_refused(key: str, wrong: object) -> None:
+    document = to_json(fixtures.results(explorations.bad()))
+    exploration = document["cases"][0]["exploration"]
+    assert isinstance(from_json(copy.deepcopy(document), "x").cases[0].exploration, dict)
+    exploration[key] = wrong
+    with pytest.raises(UsageError, match=f"exploration.{key}: expected "):
+        from_json(document, "x")
+    del exploration[key]
+    with pytest.raises(UsageError, match=f"exploration.{key}: expected "):
+        from_json(document, "x")
+
+
+def test_figures_that_are_no_figures_are_refused() -> None:
+    document = to_json(fixtures.results(fixtures.case()))
+    document["cases"][0]["flushes"] = 10**400
+    with pytest.raises(UsageError, match="flushes is out of range"):
+        from_json(document, "x")

@@ -13,6 +13,7 @@ from heapq import heappop, heappush
 from typing import Any
 
 from crashsim.engine.history import NEVER
+from crashsim.errors import UsageError
 
 
 class Rank(IntEnum):
@@ -56,13 +57,19 @@ class Clock:
         """The run ends with this instant."""
         self._until_ns = self.now
 
-    def run(self, until_ns: int | None) -> None:
-        """Run up to and including `until_ns`, or without one until somebody ends it."""
-        if until_ns is not None:
-            self._until_ns = min(until_ns, self._until_ns)
+    def run(self, until_ns: int | None, longest_ns: int = NEVER) -> None:
+        """Run up to and including `until_ns`, or without one until somebody ends it; UsageError
+        when that has not come by `longest_ns`."""
+        last_ns = longest_ns if until_ns is None else until_ns
+        self._until_ns = min(last_ns, self._until_ns)
         heap = self._heap
         while heap and heap[0][0] <= self._until_ns:
             self.now, _rank, _sequence, call, argument = heappop(heap)
             call(argument)
-        if self._until_ns != NEVER:
+        if until_ns is not None or self._until_ns != longest_ns:
             self.now = self._until_ns
+        elif heap:
+            raise UsageError(
+                f"the guest is not done after {longest_ns // 10**9:,} s of its time: "
+                "give a duration, or less to do"
+            )

@@ -123,8 +123,18 @@ class History:
 
     @classmethod
     def from_columns(cls, columns: dict[str, np.ndarray[Any, Any]]) -> History:
-        """The inverse of `columns`. KeyError when one is missing."""
+        """The inverse of `columns`. KeyError when one is missing, ValueError when one is not as
+        long as the others of its table."""
         head = json.loads(str(columns["head"]))
+        rows: dict[str, int] = {}
+        for name in (f.name for f in fields(cls) if f.name not in _NOT_COLUMNS):
+            column = columns[name]
+            table = "flush_disk" if name.startswith("flush_disk") else name.partition("_")[0]
+            wanted = np.str_ if name == "ack_label" else np.int64
+            if column.ndim != 1 or column.dtype.type is not wanted:
+                raise ValueError(f"{name} is no column of {wanted.__name__}")
+            if rows.setdefault(table, column.size) != column.size:
+                raise ValueError(f"{name} has {column.size} rows, others have {rows[table]}")
         return cls(
             devices=tuple(DeviceSpan(*entry) for entry in head["devices"]),
             facts=head["facts"],

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from crashsim.experiment import units
 from crashsim.experiment.part import Contradiction, Part
 from crashsim.experiment.quantities import Duration, Kernel, PositiveDuration, Ratio, Size
 
@@ -170,6 +171,9 @@ class Host(Part):
         return (int(major), int(minor)) >= LARGE_FOLIOS_SINCE[self.file_system]
 
     def contradictions(self) -> Iterator[Contradiction]:
+        if self.fault > SECOND_NS:  # of millions of stores, each may pay it
+            got = units.exact_duration(self.fault)
+            yield Contradiction(("fault",), f"expected at most 1s, got {got}")
         if self.dirty_background_ratio >= self.dirty_ratio:
             blamed = "dirty_background_ratio"
             if blamed not in self.model_fields_set:

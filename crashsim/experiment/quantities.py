@@ -51,6 +51,9 @@ def _reader(
             raise refused(f"expected more than {smallest - 1}, got {units.shown(value)}")
         if number > units.LARGEST:
             raise refused(f"{units.shown(value)} is too large")
+        if parse is units.parse_duration and number > units.LONGEST_NS:
+            longest = units.exact_duration(units.LONGEST_NS)
+            raise refused(f"expected at most {longest}, got {units.shown(value)}")
         return number
 
     return read

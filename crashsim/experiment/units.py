@@ -16,6 +16,9 @@ from fractions import Fraction
 # 2^62: sums of two quantities still fit the signed 64-bit columns of the History.
 LARGEST = 1 << 62
 
+# No run takes longer: 100 days, so that what happens every few seconds happens in bounded time.
+LONGEST_NS = 2400 * 3_600_000_000_000
+
 _DURATIONS = {
     "h": 3_600_000_000_000,
     "m": 60_000_000_000,

@@ -159,6 +159,19 @@ def check_fits(recording: Recording, device_bytes: int) -> None:
         )
 
 
+def check_lasts(recording: Recording, times_path: str | Path | None, longest_ns: int) -> None:
+    """Raise `TraceError` for the first entry that comes later than anything may last."""
+    late = np.flatnonzero(recording.t_ns > longest_ns)
+    if not late.size:
+        return
+    entry, most = int(late[0]), f"{longest_ns // 10**9:,} s"
+    told = f"entry {entry} comes {recording.t_ns[entry] / 1e9:,.0f} s after the recording began"
+    if times_path is None:
+        place = recording.file, int(recording.payload_at[entry]) - recording.sector_bytes
+        raise TraceError(*place, f"{told}: expected at most {most}, give a shorter clock")
+    raise TraceError(str(times_path), 8 * entry, f"{told}: expected at most {most}")
+
+
 def _read_super(file: str, log: memoryview) -> tuple[int, int]:
     """The stated number of entries and the sector size."""
     if not log.nbytes:

@@ -2,8 +2,8 @@
 
 Contract: the file is opened for reading only and never written to. A plain file (or a block device)
 is mapped, so that only what is looked at is loaded; a gzip file, known by its first two bytes
-whatever its name, is unpacked into memory. Everything that can be wrong is a `TraceError`; for a
-gzip file its offset counts unpacked bytes.
+whatever its name, is unpacked into memory, unless it is more than `MOST_UNPACKED_BYTES`. Everything
+that can be wrong is a `TraceError`; for a gzip file its offset counts unpacked bytes.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from crashsim.errors import TraceError
 
 GZIP_MAGIC = b"\x1f\x8b"
 CHUNK_BYTES = 1 << 20
+# A gzip file may unpack to a thousand times its size; unpacked by its owner, it is mapped.
+MOST_UNPACKED_BYTES = 1 << 29
 
 
 def read_only(path: Path) -> memoryview:
@@ -47,6 +49,10 @@ def _unpacked(path: Path, file: BinaryIO) -> memoryview:
         with gzip.GzipFile(fileobj=file) as unpacker:
             while chunk := unpacker.read(CHUNK_BYTES):
                 content += chunk
+                if len(content) > MOST_UNPACKED_BYTES:
+                    most = f"{MOST_UNPACKED_BYTES >> 20} MiB"
+                    message = f"the gzip file unpacks to more than {most}: unpack it with gunzip"
+                    raise TraceError(str(path), len(content), message)
     except EOFError as error:
         raise TraceError(str(path), len(content), "the gzip file is cut short") from error
     except (gzip.BadGzipFile, zlib.error) as error:

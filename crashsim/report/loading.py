@@ -16,10 +16,11 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from crashsim.errors import UsageError
-from crashsim.results import SCHEMA_VERSION, Means, Results, Steps
+from crashsim.results import METRICS, SCHEMA_VERSION, Means, Results, Steps
 
 _LARGEST = (1 << 63) - 1  # what the columns of a step function hold
 _SHOWN_MISTAKES = 5
+_EXPLORED = {"checked": int, "findings": list}  # what is compared of an exploration
 
 
 def read_results(path: Path) -> Results:
@@ -108,6 +109,11 @@ def _check(results: Results, name: str) -> None:
         twice = next(n for n in names if names.count(n) > 1)
         raise UsageError(f"{name}: two cases are called {twice!r}")
     for case in results.cases:
+        for key, kind in _EXPLORED.items():
+            if case.exploration is not None and type(case.exploration.get(key)) is not kind:
+                wanted = "a whole number" if kind is int else "a list"
+                place = f"case {case.name!r}: exploration.{key}"
+                raise UsageError(f"{name}: {place}: expected {wanted}")
         functions: dict[str, Steps | Means] = {
             "loss": case.loss,
             "recovery_point": case.recovery_point,
@@ -118,6 +124,9 @@ def _check(results: Results, name: str) -> None:
                 raise UsageError(f"{name}: case {case.name!r}: {field}: {fault}")
         if case.end_ns < 0 or case.end_ns > _LARGEST:
             raise UsageError(f"{name}: case {case.name!r}: end_ns is out of range")
+        for metric, figure in METRICS.items():
+            if not 0 <= figure.of(case) <= _LARGEST:
+                raise UsageError(f"{name}: case {case.name!r}: {metric} is out of range")
 
 
 def _fault(steps: Steps | Means) -> str:
