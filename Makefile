@@ -5,6 +5,7 @@
 #   make check  lint, format, types, style
 #   make bench  measure
 #   make truth  explore the SQLite recordings, hold docs/sqlite.md and advise against what comes of it
+#   make fuzz   try random inputs for FUZZ_SECONDS (60) of each kind
 #   make docs   write docs/what-you-lose.md anew from the experiments
 #   make clean  remove .venv and what the tools left behind; runs/ stays
 
@@ -15,7 +16,7 @@ RECENT = import sys; sys.exit(sys.version_info < (3, 11))
 PIP = $(BIN)/python -m pip -qq --disable-pip-version-check --no-input
 HAS_PIP = $(BIN)/python -m pip --version >/dev/null 2>&1 || $(BIN)/python -m ensurepip >/dev/null
 
-.PHONY: demo test check bench truth docs clean
+.PHONY: demo test check bench truth fuzz docs clean
 
 demo: .venv/installed
 	@echo "crashsim run experiments/$(DEMO).yaml"
@@ -38,6 +39,9 @@ truth: .venv/installed-dev
 		$(BIN)/crashsim run experiments/sqlite-*.yaml --output "$$runs" && \
 		$(BIN)/python -m tests.sqlite_truth "$$runs" && \
 		$(BIN)/python -m tests.advise_truth "$$runs"
+
+fuzz: .venv/installed-dev
+	@$(BIN)/python -m tests.fuzz
 
 docs: .venv/installed
 	@$(BIN)/python -m crashsim.what_you_lose --write

@@ -15,8 +15,7 @@ import shlex
 import subprocess
 import sys
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +25,7 @@ from crashsim import __version__, interrupts
 from crashsim.errors import CrashsimError, NothingExplored, OutputError, UsageError
 from crashsim.printable import echo
 from crashsim.results import Domain
+from crashsim.streams import Commands, open_closed, printing, say_on_output
 
 if TYPE_CHECKING:
     from crashsim.experiment.loader import Plan
@@ -36,20 +36,7 @@ RUN = click.Path(path_type=Path)
 DOMAINS = tuple(map(str, Domain))
 
 
-class _Printing(click.Command):
-    """What reading the arguments prints (`--help`, `--version`) may fail as results may."""
-
-    def parse_args(self, context: click.Context, arguments: list[str]) -> list[str]:
-        with _printing():
-            return super().parse_args(context, arguments)
-        raise click.exceptions.Exit(0)
-
-
-class _Commands(_Printing, click.Group):
-    command_class = _Printing
-
-
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="crashsim")
 def cli() -> None:
     """What a power cut takes from a virtual machine's virtio-pmem disk.
@@ -105,7 +92,7 @@ def _print_truth(done: list[Ran]) -> None:
     """Several explorations side by side: what came of the states of each."""
     from crashsim.report.explored import print_outcomes
 
-    with _printing():
+    with printing():
         print_outcomes([ran.results for ran in done])
 
 
@@ -154,7 +141,7 @@ def replay(file: Path, output: Path | None, mount: bool, trust: bool) -> None:
         raise UsageError("either --image or --mount, not both")
     if output is not None:
         size = format_bytes(image_of(file, output))
-        _say_on_output(f"{output}: the image of {file}, {size}; its checker was not run")
+        say_on_output(f"{output}: the image of {file}, {size}; its checker was not run")
         return
     if mount:
         told = look_into(file, _shell)
@@ -169,7 +156,7 @@ def replay(file: Path, output: Path | None, mount: bool, trust: bool) -> None:
     lines.append(f"found:    {again.verdict.kind} {again.verdict.outcome}".rstrip())
     if again.verdict.message and again.verdict.kind != "ok":
         lines.append(again.verdict.message)
-    _say_on_output("\n".join(lines))
+    say_on_output("\n".join(lines))
     sys.exit(0 if again.verdict.kind == "ok" else 1)
 
 
@@ -190,7 +177,7 @@ def _print(results: Results, final: Path, as_json: bool, command: str, file: str
     annotate = os.environ.get("GITHUB_ACTIONS") == "true"
     if annotate:
         append_step_summary(summary(results), os.environ)
-    with _printing():
+    with printing():
         if as_json:
             echo(json_text(results), nl=False)
             for case in results.cases:
@@ -207,28 +194,6 @@ def _print(results: Results, final: Path, as_json: bool, command: str, file: str
             if any(not e.holds for case in results.cases for e in case.expectations):
                 echo(f"Again: {command}")
             echo(f"Report: {final / 'report.html'}")
-
-
-@contextmanager
-def _printing() -> Iterator[None]:
-    """A reader that has gone (`| head`) changes no exit code; another failure is said."""
-    try:
-        yield
-        sys.stdout.flush()
-    except (BrokenPipeError, SystemExit):  # rich makes the second out of the first
-        _discard_output()
-    except OSError as error:
-        _discard_output()
-        raise OutputError(f"standard output: {error.strerror or error}") from None
-
-
-def _discard_output() -> None:
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def _say_on_output(text: str) -> None:
-    with _printing():
-        echo(text)
 
 
 def _metric_lines(file: str) -> dict[str, int]:
@@ -309,7 +274,7 @@ def image(
         raise OutputError(str(error).replace(str(working), str(output))) from None
     finally:
         working.unlink(missing_ok=True)
-    _say_on_output(f"{output}: {format_bytes(stored)} of the run survive on it.")
+    say_on_output(f"{output}: {format_bytes(stored)} of the run survive on it.")
 
 
 @cli.command()
@@ -321,7 +286,7 @@ def loss(folder: Path, at_ns: int, domain: str, case_name: str | None) -> None:
     """Tell in words what a cut at one instant takes."""
     from crashsim.runs.folder import load_run
 
-    _say_on_output(load_run(folder, case_name).why(at_ns, domain))
+    say_on_output(load_run(folder, case_name).why(at_ns, domain))
 
 
 @cli.command()
@@ -349,7 +314,7 @@ def compare(old: Path, new: Path, tolerances: tuple[str, ...]) -> None:
         documents[0], documents[1], comparing.parse_tolerances(list(tolerances))
     )
     append_step_summary(comparison_summary(found), os.environ)
-    with _printing():
+    with printing():
         print_comparison(found)
     sys.exit(1 if found.regressed else 0)
 
@@ -367,7 +332,7 @@ def doctor(words: tuple[str, ...], pid: int | None, xml: Path | None, as_json: b
     from crashsim import doctor as doctors
 
     diagnosis = doctors.examine(words, pid, xml, Path.cwd())
-    with _printing():
+    with printing():
         doctors.doctor(diagnosis, as_json)
     sys.exit(diagnosis.exit_code)
 
@@ -399,9 +364,9 @@ def advise(
     for case in cases:
         one = found[case.name] = advised(case, typed, os.cpu_count() or 1)
         if not as_json:
-            _say_on_output("\n".join(lines(case.name, one)))
+            say_on_output("\n".join(lines(case.name, one)))
     if as_json:
-        _say_on_output(json.dumps({name: to_json(one) for name, one in found.items()}, indent=2))
+        say_on_output(json.dumps({name: to_json(one) for name, one in found.items()}, indent=2))
     codes = [one.exit_code for one in found.values()]
     sys.exit(1 if 1 in codes else max(codes))
 
@@ -411,7 +376,7 @@ def schema() -> None:
     """Print the JSON Schema of experiment files, for editors."""
     from crashsim.experiment.schema import json_schema
 
-    _say_on_output(json.dumps(json_schema(), indent=2))
+    say_on_output(json.dumps(json_schema(), indent=2))
 
 
 @cli.command()
@@ -422,7 +387,7 @@ def new(file: Path | None) -> None:
 
     text = starter()
     if file is None:
-        _say_on_output(text.rstrip("\n"))
+        say_on_output(text.rstrip("\n"))
         return
     try:
         with file.open("x", encoding="utf-8") as target:
@@ -431,7 +396,7 @@ def new(file: Path | None) -> None:
         raise OutputError(f"{file}: exists already; nothing was written") from None
     except OSError as error:
         raise OutputError(f"{file}: cannot be written: {error.strerror or error}") from None
-    _say_on_output(f"{file}: written. Now: crashsim run {shlex.quote(str(file))}")
+    say_on_output(f"{file}: written. Now: crashsim run {shlex.quote(str(file))}")
 
 
 @cli.command()
@@ -443,12 +408,12 @@ def show(experiment: Path, overrides: tuple[str, ...], seed: int | None) -> None
     from crashsim.experiment.loader import load
     from crashsim.experiment.show import show as shown
 
-    _say_on_output(shown(load(experiment, overrides, seed)).rstrip("\n"))
+    say_on_output(shown(load(experiment, overrides, seed)).rstrip("\n"))
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a command; returns the exit code. No traceback ever reaches the user."""
-    _open_closed()
+    open_closed()
     if sys.stdout is None:
         return _say("Error: standard output is closed: use >/dev/null to see no results", 2)
     try:
@@ -478,16 +443,6 @@ def main(arguments: list[str] | None = None) -> int:
             "with CRASHSIM_DEBUG=1 it shows where.",
             3,
         )
-
-
-def _open_closed() -> None:
-    """A file that we write must not become a standard stream that whoever started us has closed:
-    a checker would print into it."""
-    for descriptor in range(3):
-        try:
-            os.fstat(descriptor)
-        except OSError:
-            os.open(os.devnull, os.O_RDWR)  # the lowest that is free: this one
 
 
 def _shown(error: click.ClickException) -> str:

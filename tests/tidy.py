@@ -47,6 +47,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "crashsim.placeholders": (),
     "crashsim.crew": (),
     "crashsim.interrupts": (),
+    "crashsim.streams": (),
     "crashsim.__main__": ("crashsim.cli", "crashsim.interrupts"),
     "crashsim.__init__": ("crashsim.experiment.model", "crashsim.runs"),
     # The places that wire the rooms together.
@@ -106,6 +107,7 @@ OUTER = (
 )
 SPEAKING = (
     "crashsim.cli",
+    "crashsim.streams",
     "crashsim.running",
     "crashsim.trust",
     "crashsim.report.terminal",
