@@ -52,13 +52,13 @@ from crashsim.explore.budget import Budget
 from crashsim.explore.findings import Finding
 from crashsim.explore.run import Exploration, explore
 from crashsim.explore.wiring import subject_of
-from crashsim.exploring import budget_of, named_checker, rules_of
+from crashsim.exploring import budget_of, named_checker
 from crashsim.inputs import Inputs, make_inputs
 from crashsim.power.losses import Losses
 from crashsim.power.safety import Stage
 from crashsim.report.explored import states_text
 from crashsim.report.progress import progress
-from crashsim.states import power_of_ten
+from crashsim.states import Rules, power_of_ten
 
 MOST_SETTINGS = 36  # runs to find which settings end a loss
 MOST_EXPLORED = 8  # changes
@@ -210,7 +210,7 @@ class _Adviser:
         if wanted is None:
             return None
         spec = named_checker(wanted, self._typed.file)
-        rules = rules_of(experiment)
+        rules = Rules(wanted.host, wanted.atom)
         subject = subject_of(experiment, inputs, history, spec, rules, wanted.device)
         budget = budget_of(wanted)
         if states is not None:

@@ -23,11 +23,10 @@ from tests import test_rules_of_kernels as kernels
 from tests.against_oracle import (
     differences,
     predicted,
-    predicted_loss,
     simulate_world,
     simulated,
-    simulated_loss,
 )
+from tests.lost_against_oracle import predicted_loss, simulated_loss
 from tests.oracle import OracleDevice, OracleDisk, OracleHost, OracleWorld, Sync, Write, run
 from tests.oracle.cases import DISK, HOST, P, flusher
 from tests.oracle.inputs import Program

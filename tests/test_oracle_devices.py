@@ -45,7 +45,7 @@ PROGRAM: list[Item] = [Write(0, 8, 0, True), Sync()]
 
 
 def folios(pages: int) -> OracleDevice:
-    return OracleDevice(8, (), folio_bytes=pages * P)
+    return OracleDevice(8, (), folio=pages * P)
 
 
 def device(kind: str, cache: str = "writeback") -> OracleDevice:
@@ -107,15 +107,15 @@ def test_H2_the_early_draw_of_a_folio_is_that_of_its_first_page() -> None:
 def test_H2_without_dax_pages_are_copied_and_folios_found_clean() -> None:
     # two copies of pages of one folio: 2 * 512 + 10
     program = [Write(0, 8), Write(P, 8), Sync()]
-    outcome = play(program, like=folios(2), guest=OracleGuest(dax=False))
+    outcome = play(program, like=folios(2), guest=OracleGuest(access="cached"))
     assert [copy.page for copy in outcome.copies] == [0, 1]
     assert outcome.flush_requests[0].asked == 2 + 1034
 
 
-def test_H2_a_folio_is_a_power_of_two_that_fits() -> None:
-    for pages, size in ((8, 3 * P), (6, 4 * P), (2048, 1024 * P)):
+def test_H2_a_folio_is_a_power_of_two_up_to_2_mib() -> None:
+    for size in (3 * P, 1024 * P, P // 2):
         with pytest.raises(ValueError, match="folios"):
-            check(OracleWorld((OracleDevice(pages, (), folio_bytes=size),)))
+            check(OracleWorld((OracleDevice(8, (), folio=size),)))
 
 
 # --- prealloc -------------------------------------------------------------------------------------
@@ -167,7 +167,7 @@ def test_V9_a_real_nvdimm_keeps_every_store_in_every_failure_but_a_migration() -
 
 def test_V9_virtio_blk_with_writeback_is_a_guest_without_dax() -> None:
     block = play(PROGRAM, like=device("virtio-blk"))
-    pmem = play(PROGRAM, guest=OracleGuest(dax=False))
+    pmem = play(PROGRAM, guest=OracleGuest(access="cached"))
     assert block.flush_requests == pmem.flush_requests
     assert batches(block) == batches(pmem) == [(523, "fsync", (0,))]
 
@@ -323,7 +323,15 @@ def facts(world: OracleWorld, outcome: Outcome) -> dict[str, object]:
         "direct": [batch for batch in outcome.batches if batch.reason == "direct"],
         reaction: outcome.failed_syncs,
         "minus one": [r for r in requests if r.result == 2**32 - 1],
-        "folio": [one for one in world.devices if one.folio_bytes > P],
+        "folio": [one for one in world.devices if one.folio != P],
+        "parts": [one for one in world.devices if isinstance(one.folio, tuple)],
+        "2 MiB": [one for one in outcome.devices if one.folio == 512 * P],
+        "aborted": outcome.aborts,
+        "guest journal": outcome.guest_journal_bytes,
+        "xfs": outcome.journal_bytes % 4096,
+        "devdax": world.guest.access == "devdax" and outcome.failed_syncs,
+        f"flusher {world.host.flusher_phase}": any(b.reason == "flusher" for b in outcome.batches),
+        "own commit": outcome.own_commits,
     }
 
 
@@ -339,5 +347,6 @@ def test_the_random_worlds_reach_the_newer_rules() -> None:
     look()
     expected = {"killed", "failed batch", "ignored", "shorn", "committed", "queue full", "no call"}
     expected |= {"direct", "minus one", "folio", "give-up", "retry", "rewrite", "panic"}
-    expected |= {"damaged", "died", "stopped"}
+    expected |= {"damaged", "died", "stopped", "parts", "2 MiB", "aborted", "guest journal", "xfs"}
+    expected |= {"devdax", "flusher idle", "flusher busy", "flusher random", "own commit"}
     assert expected <= set(reached), expected - set(reached)

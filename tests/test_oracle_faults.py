@@ -205,7 +205,7 @@ def test_V6_the_store_that_finds_the_host_full_does_not_happen_and_ends_the_run(
 def test_V6_without_dax_it_is_the_copy() -> None:
     program = [Write(0, 8), Write(P, 8), Sync()]
     host = replace(HOST, free_bytes=P)
-    outcome = play(program, host=host, like=SPARSE, guest=OracleGuest(dax=False))
+    outcome = play(program, host=host, like=SPARSE, guest=OracleGuest(access="cached"))
     assert (outcome.killed_ns, outcome.end_ns, outcome.copies) == (2, 1, [])
     assert begins(outcome) == [0, 1]
 

@@ -135,7 +135,7 @@ def test_V4_the_fault_of_memory_that_nothing_cleans_is_paid_once(backing: str) -
 
 def test_V4_without_dax_the_first_copy_to_private_memory_pays_the_only_fault() -> None:
     program = [Write(0, 8), Sync(), Write(0, 8), Sync()]
-    outcome = play(program, like=memory("private"), guest=OracleGuest(dax=False))
+    outcome = play(program, like=memory("private"), guest=OracleGuest(access="cached"))
     # copies at 1 (512 + 10) and, behind the FLUSH 523..1523 and a store, at 1524 (512)
     assert [r.asked for r in outcome.flush_requests] == [523, 1524 + 512]
 

@@ -81,7 +81,7 @@ def test_G2_with_dax_a_store_is_in_the_hosts_page_at_once() -> None:
 
 def test_G2_without_dax_a_flush_does_not_cover_the_guests_own_cache() -> None:
     # vCPU 1's sync at 0 finds nothing in L1; the store at 5 stays there until vCPU 0's sync at 6.
-    history = play([Write(0, 8, 5), Sync()], [Sync()], guest=OracleGuest(dax=False))
+    history = play([Write(0, 8, 5), Sync()], [Sync()], guest=OracleGuest(access="cached"))
     assert simulated(history).copies == [(6, 0)]
     assert safe(history, Stage.IN_HOST) == [6]
     # copied in 512 + 10 ns, then the fsync at 528 and its first FLUSH from 828 wait for none
@@ -91,7 +91,7 @@ def test_G2_without_dax_a_flush_does_not_cover_the_guests_own_cache() -> None:
 def test_G2_without_dax_a_store_still_in_the_guests_cache_breaks_no_promise() -> None:
     # The store at 8 falls into the copying of the sync at 7, whose flush is submitted at 529.
     programs = [Write(0, 8, 6), Sync()], [Write(P, 8, 8)]
-    history = play(*programs, guest=OracleGuest(dax=False))
+    history = play(*programs, guest=OracleGuest(access="cached"))
     assert simulated(history).copies == [(7, 0)]
     assert (
         broken_promises(history, rows_safe(history, Safety(history, Stage.DURABLE))[1])[0].size == 0
@@ -348,7 +348,7 @@ def test_D5_the_pipe_serves_one_batch_after_the_other_at_its_bandwidth() -> None
 def layered() -> History:
     """Without DAX: stored at 5, copied at 1000, submitted 2000, completed 2100, never flushed."""
     host = replace(HOST, writeback_ns=1000, expire_ns=900)
-    return play([Write(0, 8, 5)], host=host, guest=OracleGuest(dax=False), until=9000)
+    return play([Write(0, 8, 5)], host=host, guest=OracleGuest(access="cached"), until=9000)
 
 
 def test_P1_a_killed_program_loses_nothing_it_stored(layered: History) -> None:

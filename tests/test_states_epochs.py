@@ -58,7 +58,7 @@ def crowded_worlds(draw: st.DrawFn) -> OracleWorld:
     )
     guest = OracleGuest(
         driver=draw(st.sampled_from(("concurrent", "serialized"))),
-        dax=draw(st.sampled_from((True, True, False))),
+        access=draw(st.sampled_from(("direct", "direct", "cached"))),
         acknowledge=draw(st.sampled_from(("immediate", "synced"))),
     )
     seed, until = draw(st.integers(0, 99)), draw(st.sampled_from((None, 3000)))

@@ -172,7 +172,7 @@ class Run:
         check: Check,
         states: int = 10_000,
         host: Host = "any-host",
-        atom: int | None = None,
+        atom: int = 512,
         device: str | None = None,
         workers: int = 1,
         advance: Callable[[int, int], None] | None = None,
@@ -180,8 +180,7 @@ class Run:
         """Check the states that a power cut may leave. `check`: `module:function` or
         `file.py:function`, called with the image and the acknowledgements; or `Files`, or a
         `Command`. It runs in processes of its own. `host`: any that the rules allow, or this one;
-        `atom`: what survives or not as one, bytes, by default what the disk never tears;
-        `advance(checked, planned)` tells how far it is.
+        `atom`: what survives or not as one, bytes; `advance(checked, planned)` tells how far it is.
         NothingExplored when there is nothing to check, CheckerError when the checker is of no
         use."""
         from crashsim.explore.budget import Budget
@@ -190,9 +189,7 @@ class Run:
         from crashsim.runs.explored import Found, FoundState
         from crashsim.states import Rules
 
-        opened = open_run(
-            self, specified(check), Rules(host, atom or self.experiment.disk.atom), device
-        )
+        opened = open_run(self, specified(check), Rules(host, atom), device)
         found = explore(
             opened.subject, Budget(states), self.experiment.seed, workers, advance=advance
         )

@@ -15,8 +15,16 @@ from typing import Protocol
 
 from tests.oracle.clock import Clock, Rank, draw
 from tests.oracle.disk import Disk, Submitted
-from tests.oracle.inputs import PAGE_BYTES, OracleDevice, OracleHost, ceil_div, first_pages
+from tests.oracle.inputs import (
+    PAGE_BYTES,
+    OracleDevice,
+    OracleHost,
+    ceil_div,
+    first_pages,
+    folios_of,
+)
 from tests.oracle.outcome import Batch, Outcome
+from tests.oracle.ticks import Ticks, Times, Wakeups
 
 PAUSE_LIMIT_NS = 200_000_000
 BACKGROUND_PAGES = 1024
@@ -38,9 +46,11 @@ class File:
     device: int
     pages: range  # over all files
     spec: OracleDevice
+    folios: dict[int, range]  # each page's, over all files
+    times: Times  # its mtime
     age_start: int | None = None  # None: the inode is not dirty
-    mtime_dirty: bool = False
     error: bool = False  # a write failed, and no call reported it yet (H14)
+    guest_journal_bytes: int = 0  # that no host call took yet
     held: set[int] = field(default_factory=set)  # pages that some batch held
     uncommitted: list[set[int]] = field(default_factory=list)  # new pages of ended batches (H13)
     committing: int = 0  # calls whose commit of new extents is under way
@@ -63,10 +73,17 @@ class PageCache:
         self, spec: OracleHost, seed: int, clock: Clock, disk: Disk, outcome: Outcome
     ) -> None:
         self.spec, self.seed, self.clock, self.disk, self.outcome = spec, seed, clock, disk, outcome
+        self.ticks = Ticks(spec.tick_ns, spec.second_phase_ns)
         self.files: list[File] = []
         for number, first in enumerate(first_pages(outcome.devices)):
             device = outcome.devices[number]
-            self.files.append(File(number, range(first, first + device.pages), device))
+            folios = {
+                first + page: range(first + folio.start, first + folio.stop)
+                for folio in folios_of(device)
+                for page in folio
+            }
+            pages = range(first, first + device.pages)
+            self.files.append(File(number, pages, device, folios, Times(self.ticks)))
         self.dirty: set[int] = set()
         self.in_flight: set[InFlight] = set()
         self.arrived: set[InFlight] = set()  # in flight still, for the rest of their folio
@@ -76,12 +93,22 @@ class PageCache:
         self.background_batch: set[InFlight] | None = None  # it waits for; None: stopped
         self.cursor = 0
         self.taken_now: list[Submitted] = []
+        self.wakeups = Wakeups(
+            spec.flusher_phase,
+            self.ticks,
+            spec.writeback_ns,
+            (seed, 0),
+            clock,
+            (Rank.FLUSHER, (PERIODIC,)),
+            self.flusher_pass,
+        )
         if spec.early is not None:
             clock.at(spec.early[0], Rank.FLUSHER, (EARLY,), lambda: self.early_pass(1))
         for file in self.files:
             if file.spec.prealloc and file.spec.on_file:
                 # Reading: the count is checked at 0, too, although no store made it exceed.
                 self.make_dirty(file.device, list(file.pages))
+                self.times_event(file.device)
 
     @property
     def writeback(self) -> set[int]:
@@ -92,10 +119,8 @@ class PageCache:
 
     def folios(self, device: int, pages: list[int]) -> dict[int, range]:
         """Rule H2: the folios of these pages, by their first page."""
-        file = self.files[device]
-        count, base = file.spec.folio_bytes // PAGE_BYTES, file.pages[0]
-        firsts = {page - (page - base) % count for page in pages}
-        return {first: range(first, first + count) for first in sorted(firsts)}
+        folios = {self.files[device].folios[page] for page in pages}
+        return {folio.start: folio for folio in sorted(folios, key=lambda one: one.start)}
 
     def clean_folios(self, device: int, pages: list[int]) -> int:
         """How many folios a copy of these pages finds clean. In memory that nothing cleans that is
@@ -128,14 +153,28 @@ class PageCache:
         if not new or not file.spec.on_file:
             return
         self.dirty |= new
-        file.mtime_dirty = True
         if file.age_start is None:
             file.age_start = self.clock.now
-            self.schedule_flusher(file)
+            self.wakeups.age_started()
         # Reading: every store that dirties a page while the writer is stopped makes the check.
         if len(self.dirty) > self.background and self.background_batch is None:
             self.background_batch = set()
             self.clock.at(self.clock.now, Rank.BACKGROUND, (), self.background_pass)
+
+    def times_event(self, device: int) -> None:
+        """Rule H11: something that may make the file's mtime dirty. Rule H16: what does so starts
+        the timer of the host's journal."""
+        file = self.files[device]
+        if not file.spec.on_file or not file.times.event(self.clock.now):
+            return
+        if self.spec.file_system == "ext4" and self.spec.commit_interval_ns:
+            since = self.clock.now
+            instant = self.ticks.commit_timer(since, self.spec.commit_interval_ns)
+            self.clock.at(instant, Rank.JOURNAL, (device,), lambda: self.timer_fired(file, since))
+
+    def timer_fired(self, file: File, since: int) -> None:
+        """Rule H16, of the event that set the flag at `since`."""
+        raise NotImplementedError
 
     def pause(self, device: int, faults: int) -> int:
         """Rule H7: how long the writer that just faulted on so many pages is held up. Reading: a
@@ -223,24 +262,16 @@ class PageCache:
 
     # --- flusher, background, early -------------------------------------------------------------
 
-    def schedule_flusher(self, file: File) -> None:
-        """Rule H6: the first wake-up, a multiple of the interval, that finds the inode old enough.
-        The others do nothing."""
-        if self.spec.writeback_ns == 0 or file.age_start is None:
-            return
-        old_enough = max(file.age_start + self.spec.expire_ns, self.clock.now + 1)
-        wakes = ceil_div(old_enough, self.spec.writeback_ns) * self.spec.writeback_ns
-        order = (PERIODIC, file.device)
-        self.clock.at(wakes, Rank.FLUSHER, order, lambda: self.flusher_pass(file))
-
-    def flusher_pass(self, file: File) -> None:
-        if file.age_start is None or self.clock.now - file.age_start < self.spec.expire_ns:
-            return
-        self.guest.start_due_writes(file.device)
-        self.snapshot(file, self.idle_dirty(file), "flusher")
-        if not any(page in file.pages for page in self.dirty):
-            file.age_start = None
-        self.schedule_flusher(file)
+    def flusher_pass(self) -> bool:
+        """Rule H6: the flusher looks at all files; whether any has an age then."""
+        for file in self.files:
+            if file.age_start is None or self.clock.now - file.age_start < self.spec.expire_ns:
+                continue
+            self.guest.start_due_writes(file.device)
+            self.snapshot(file, self.idle_dirty(file), "flusher")
+            if not any(page in file.pages for page in self.dirty):
+                file.age_start = None
+        return any(file.age_start is not None for file in self.files)
 
     def background_pass(self) -> None:
         """Rule H7: up to 1024 pages of one file, then again when they are written.
@@ -256,9 +287,12 @@ class PageCache:
             return
         ahead = [page for page in idle if page >= self.cursor] or idle
         file = next(file for file in self.files if ahead[0] in file.pages)
-        folio_pages = file.spec.folio_bytes // PAGE_BYTES
-        most = max(1, BACKGROUND_PAGES // folio_pages) * folio_pages
-        taken = [page for page in ahead if page in file.pages][:most]
+        in_file = [page for page in ahead if page in file.pages]
+        taken: list[int] = []
+        for folio in self.folios(file.device, in_file).values():
+            if taken and len(taken) + len(folio) > BACKGROUND_PAGES:
+                break
+            taken += folio
         self.cursor = taken[-1] + 1
         self.background_batch = {(len(self.outcome.batches), page) for page in taken}
         self.snapshot(file, set(taken), "background")

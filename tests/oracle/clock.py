@@ -2,9 +2,10 @@
 
 Reading: the order "in which they were scheduled" depends on how a program is built, so ties inside
 a rank are settled by name, in the order in which the page lists them: rank 0 writes, then FLUSH;
-rank 1 by the order in which the fsyncs began; rank 2 the periodic flusher, background, early, each
-by device; rank 3 vCPUs by number, then journal commits, then the flushers of guests without DAX,
-each by device; rank 5 the rate limiters by device.
+rank 1 by the order in which the fsyncs, and the commits of the host itself, began; rank 2 the
+periodic flusher, then early writeback, each by device; rank 3 vCPUs by number, then journal
+commits, then the flushers of guests without DAX, each by device; rank 5 the rate limiters and
+rank 6 the host's journal timers by device.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ class Rank(IntEnum):
     GUEST = 3
     BACKGROUND = 4
     LIMITER = 5
+    JOURNAL = 6
 
 
 @dataclass(eq=False, slots=True)

@@ -216,6 +216,14 @@ class Disk:
 
     def write_journal(self, size_bytes: int, done: Callable[[], None]) -> None:
         self.outcome.journal_bytes += size_bytes
+        self.write_block(size_bytes, done)
+
+    def write_guest_journal(self, size_bytes: int, done: Callable[[], None]) -> None:
+        self.outcome.guest_journal_bytes += size_bytes
+        self.write_block(size_bytes, done)
+
+    def write_block(self, size_bytes: int, done: Callable[[], None]) -> None:
+        """No fault strikes it."""
         instant = self.occupy(size_bytes) + self.write_time(size_bytes)
         self.clock.at(instant, Rank.DISK, (WRITE,), done)
 

@@ -66,7 +66,7 @@ class Guest(Writes):
         if vcpu.then is not None:
             then, vcpu.then = vcpu.then, None
             then()
-        elif vcpu.position == len(vcpu.program):
+        elif vcpu.position == len(vcpu.program) or self.ends_here(vcpu):
             vcpu.done = True
             if self.clock.end is None and all(other.done for other in self.vcpus):
                 self.clock.end = self.clock.now
@@ -81,9 +81,9 @@ class Guest(Writes):
             case FlushedWrite():
                 self.flushed_write(vcpu, item)
             case Sync():
-                self.after(vcpu, item.delay_ns, lambda: self.sync(vcpu, item.call))
+                self.after(vcpu, item.delay_ns, lambda: self.sync(vcpu, item))
             case SyncIfDue() if self.clock.now - vcpu.last_sync >= item.t_ns:
-                self.sync(vcpu, item.call)
+                self.sync(vcpu, item)
             case SyncIfDue():
                 self.go_on(vcpu)
             case GroupSync():
@@ -121,16 +121,20 @@ class Guest(Writes):
             vcpu.blocked_since = None
         self.wake(vcpu, self.clock.now, self.go_on)
 
-    def sync(self, vcpu: Vcpu, call: str) -> None:
+    def sync(self, vcpu: Vcpu, item: Sync | SyncIfDue) -> None:
         self.block(vcpu)
+        whole = not item.written and item.call != "sync_file_range"
 
         def then(success: bool) -> None:
-            self.returned(vcpu, success, lambda: self.sync(vcpu, call))
+            self.returned(vcpu, success, lambda: self.sync(vcpu, item))
 
-        self.call_sync([vcpu], vcpu, call, then)
+        self.call_sync([vcpu], vcpu, item.call, None if whole else vcpu.written, then)
 
-    def call_sync(self, served: list[Vcpu], caller: Vcpu, call: str, then: Done) -> None:
-        """One sync that serves some vCPUs. Reading: it acknowledges the records of those only."""
+    def call_sync(
+        self, served: list[Vcpu], caller: Vcpu, call: str, of: set[int] | None, then: Done
+    ) -> None:
+        """One sync that serves some vCPUs, `of` some pages or all. Reading: it acknowledges the
+        records of those vCPUs only."""
         covered = [(vcpu, vcpu.finished) for vcpu in served]
         for vcpu in served:
             vcpu.finished = []
@@ -140,27 +144,37 @@ class Guest(Writes):
                 vcpu.last_sync = self.clock.now
                 if success:
                     self.acknowledge(vcpu, records, self.clock.now)
+                    vcpu.written = set()
                 elif self.spec.on_sync_error == "retry":
                     vcpu.finished = records
             self.outcome.failed_syncs += len(served) * (not success)
             then(success)
 
-        if call == "msync-async":
-            done(True)
+        number = caller.device
+        device = self.outcome.devices[number]
+        synchronous = call in ("msync", "fdatasync", "fsync")
+        if call == "msync-async" or self.spec.devdax_on(device):
+            done(not synchronous)
             return
-        device = self.outcome.devices[caller.device]
-        count = self.kernel.flush_count(caller.device, call)
-        flush = partial(self.flushes.one_after_another, caller.device, caller.number, count, done)
+        commits = self.kernel.commits(number, call)
+        if commits:
+            self.kernel.commit(number)
+        count = 2 if commits else self.kernel.flush_count(call)
+        flush = partial(self.kernel.flush, number, caller.number, count, commits, done)
         if device.kind == "virtio-blk" and device.cache == "writethrough":
-            through = partial(self.host.call, caller.device, "fdatasync", done)
-            self.written_back(caller, through, partial(done, True))
+            through = partial(self.host.call, number, "fdatasync", done)
+            self.written_back(caller, of, through, partial(done, True))
             return
         if device.flushless:
             flush = partial(done, True)
-        self.written_back(caller, flush, flush)
+        self.written_back(caller, of, flush, flush)
 
     def written_back(
-        self, caller: Vcpu, flush: Callable[[], None], nothing: Callable[[], None]
+        self,
+        caller: Vcpu,
+        of: set[int] | None,
+        flush: Callable[[], None],
+        nothing: Callable[[], None],
     ) -> None:
         """The guest's own pages first; `nothing` if there were none. Reading: the host call of
         `writethrough` begins when they are copied."""
@@ -170,7 +184,7 @@ class Guest(Writes):
             flush()
 
         copying_ns = self.kernel.write_back(
-            caller.device, lambda: self.wake(caller, self.clock.now, resume)
+            caller.device, of, lambda: self.wake(caller, self.clock.now, resume)
         )
         if copying_ns is not None:
             self.after(caller, copying_ns, flush if copying_ns else nothing)
@@ -179,13 +193,18 @@ class Guest(Writes):
         """A sync call returned to this vCPU; what it does if that failed. Reading: a panic stops
         the vCPUs of the call at once, the others with the instant."""
         reaction = "give-up" if success else self.spec.on_sync_error
+        if reaction != "panic" and self.kernel.aborted(vcpu.device) is not None:
+            reaction = "give-up"
         if reaction == "panic":
             self.clock.end = self.clock.now
         elif reaction == "retry":
 
             def resume(vcpu: Vcpu) -> None:
                 vcpu.pending = None
-                again()
+                if self.kernel.aborted(vcpu.device) is None:
+                    again()
+                else:
+                    self.release(vcpu)
 
             self.wake(vcpu, self.clock.now, resume)
         else:
@@ -238,7 +257,7 @@ class Guest(Writes):
                 self.returned(vcpu, success, partial(self.group_sync, vcpu, item))
 
         served = [vcpu for vcpu, _ in group.members]
-        self.call_sync(served, group.leader, group.call, then)
+        self.call_sync(served, group.leader, group.call, None, then)
 
     # --- recorded writes ------------------------------------------------------------------------
 

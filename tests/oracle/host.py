@@ -1,4 +1,5 @@
-"""The host's calls on a backing file: fsync, msync and fdatasync, with their errors and commits."""
+"""The host's calls on a backing file (fsync, msync and fdatasync), with their errors, and the
+commits of its file system: theirs, and those it makes by itself (H16)."""
 
 from __future__ import annotations
 
@@ -8,19 +9,22 @@ from dataclasses import dataclass, field
 from tests.oracle.cache import File, InFlight, PageCache
 from tests.oracle.clock import Clock, Rank
 from tests.oracle.disk import Disk, use_up
-from tests.oracle.inputs import OracleHost
+from tests.oracle.inputs import PAGE_BYTES, OracleHost, ceil_div
 from tests.oracle.outcome import Outcome
 
 JOURNAL_BYTES = 8192
-COMMIT_BYTES = 4096
+COMMIT_BYTES = {"ext4": 4096, "xfs": 1024}  # XFS has that alone
 
 
 @dataclass(eq=False, slots=True)
 class Fsync:
+    """A call; or a commit of the host's own, which has `done` None."""
+
     number: int
     file: File
-    commits: bool  # it took the dirty mtime
-    done: Callable[[bool], None]
+    since: int | None  # it took the mtime, dirty since then
+    done: Callable[[bool], None] | None
+    block_under_way: bool = False  # of the guest's journal, that it waits for, too
     before: set[InFlight] = field(default_factory=set)  # under writeback when it began
     waits: set[InFlight] = field(default_factory=set)  # whose writeback it waits for
     deferred: set[int] = field(default_factory=set)  # tagged, but under writeback at the time
@@ -69,19 +73,46 @@ class Host(PageCache):
         """Rule H10: begins now. Rule H12: msync and fdatasync leave the mtime alone."""
         self.guest.start_due_writes(device)
         file = self.files[device]
-        fsync = Fsync(self.fsyncs_begun, file, takes_mtime and file.mtime_dirty, done)
-        self.fsyncs_begun += 1
-        self.fsyncs.append(fsync)
-        if fsync.commits:
-            file.mtime_dirty = False
+        since = file.times.clear(self.clock.now) if takes_mtime else None
+        fsync = self.begin(file, since, done)
+        self.write_guest_journals(fsync)
         fsync.before = self.in_flight_of(file)
         fsync.deferred = {page for page in self.dirty & self.writeback if page in file.pages}
         self.snapshot(file, self.idle_dirty(file), "fsync")
         fsync.waits = self.in_flight_of(file)
-        if fsync.waits:
+        if fsync.waits or fsync.block_under_way:
             fsync.busy = False
         else:
             self.data_written(fsync)
+
+    def begin(self, file: File, since: int | None, done: Callable[[bool], None] | None) -> Fsync:
+        self.fsyncs_begun += 1
+        fsync = Fsync(self.fsyncs_begun, file, since, done)
+        self.fsyncs.append(fsync)
+        return fsync
+
+    def guest_commits(self, device: int, journal_pages: int) -> None:
+        """Rule G6: a guest's commit puts pages of its journal into the file. Reading: with no
+        pages nothing happens to the file."""
+        file = self.files[device]
+        if journal_pages and file.spec.on_file:
+            largest = max(len(folio) for folio in file.folios.values())
+            blocks = ceil_div(journal_pages, largest) * largest
+            file.guest_journal_bytes += blocks * PAGE_BYTES
+            self.times_event(device)
+
+    def write_guest_journals(self, fsync: Fsync) -> None:
+        """All in one block. Reading: no other call waits for it."""
+        size, fsync.file.guest_journal_bytes = fsync.file.guest_journal_bytes, 0
+        if size == 0:
+            return
+        fsync.block_under_way = True
+
+        def written() -> None:
+            fsync.block_under_way = False
+            self.proceed(fsync)
+
+        self.disk.write_guest_journal(size, written)
 
     def step(self, fsync: Fsync, action: Callable[[], None]) -> None:
         fsync.busy = True
@@ -93,7 +124,7 @@ class Host(PageCache):
         if fsync.deferred:
             if not fsync.before:
                 self.step(fsync, lambda: self.take_deferred(fsync))
-        elif not fsync.waits:
+        elif not fsync.waits and not fsync.block_under_way:
             self.step(fsync, lambda: self.data_written(fsync))
 
     def take_deferred(self, fsync: Fsync) -> None:
@@ -108,23 +139,42 @@ class Host(PageCache):
         self.proceed(fsync)
 
     def data_written(self, fsync: Fsync) -> None:
-        """Rule H11: F, or J F C F when the file's times or new extents (H13) have to be committed
+        """Rule H11: F, or a commit when the file's times or new extents (H13) have to be committed
         too. A write error ends the call here (H14)."""
         file = fsync.file
         if file.error:
-            file.mtime_dirty |= fsync.commits
+            if fsync.since is not None:
+                file.times.set_again(fsync.since)
             self.returns(fsync)
-        elif fsync.commits or file.uncommitted:
-            fsync.covers = set().union(*file.uncommitted)
-            file.uncommitted = []
-            file.committing += bool(fsync.covers)
-            self.disk.write_journal(
-                JOURNAL_BYTES, lambda: self.step(fsync, lambda: self.journal_written(fsync))
-            )
+            return
+        if self.spec.fsync_resets_age and not any(page in file.pages for page in self.dirty):
+            file.age_start = None
+        if fsync.since is not None or file.uncommitted:
+            self.commit(fsync)
         elif file.committing:
             file.behind_commit.append(lambda: self.step(fsync, lambda: self.data_written(fsync)))
         else:
             self.disk.flush(lambda: self.returns(fsync))
+
+    def timer_fired(self, file: File, since: int) -> None:
+        """Rule H16: the file system commits by itself."""
+        if file.times.since == since:
+            file.times.clear(self.clock.now)
+            self.outcome.own_commits += 1
+            self.commit(self.begin(file, since, None))
+
+    def commit(self, fsync: Fsync) -> None:
+        """J F C F on ext4, F J F on XFS."""
+        file = fsync.file
+        fsync.covers = set().union(*file.uncommitted)
+        file.uncommitted = []
+        file.committing += bool(fsync.covers)
+        if self.spec.file_system == "xfs":
+            self.journal_written(fsync)
+            return
+        self.disk.write_journal(
+            JOURNAL_BYTES, lambda: self.step(fsync, lambda: self.journal_written(fsync))
+        )
 
     def journal_written(self, fsync: Fsync) -> None:
         self.disk.flush(lambda: self.journal_flushed(fsync))
@@ -132,7 +182,9 @@ class Host(PageCache):
     def journal_flushed(self, fsync: Fsync) -> None:
         last = self.returns if self.disk.spec.fua else self.commit_written
         self.disk.write_commit(
-            COMMIT_BYTES, fsync.covers, lambda: self.step(fsync, lambda: last(fsync))
+            COMMIT_BYTES[self.spec.file_system],
+            fsync.covers,
+            lambda: self.step(fsync, lambda: last(fsync)),
         )
 
     def commit_written(self, fsync: Fsync) -> None:
@@ -148,6 +200,8 @@ class Host(PageCache):
             waiting, file.behind_commit = file.behind_commit, []
             for go_on in waiting:
                 go_on()
+        if fsync.done is None:
+            return
         self.outcome.fired_errors += [(instant, now) for instant in self.errors if instant <= now]
         failed = use_up(self.errors, now) or fsync.file.error or self.disk.dead
         fsync.file.error = False

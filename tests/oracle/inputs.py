@@ -7,18 +7,22 @@ numbered the same way.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 PAGE_BYTES = 4096
 WORD_BYTES = 8
 FOLIO_BYTES_MOST = 2 << 20
 
-CALLS = ("msync", "fdatasync", "fsync", "msync-async")
+CALLS = ("msync", "fdatasync", "fsync", "msync-async", "sync", "sync_file_range")
 DRIVERS = ("concurrent", "serialized", "ordered")
 BACKINGS = ("file", "private", "tmpfs", "hugetlbfs", "ram")
 KINDS = ("virtio-pmem", "nvdimm", "real-nvdimm", "virtio-blk")
 CACHES = ("writeback", "unsafe", "writethrough", "none")
 EXTENTS = ("written", "unwritten", "sparse")
+ACCESSES = ("dax", "devdax", "direct", "cached")
+FLUSHER_PHASES = ("idle", "busy", "random")
+FILE_SYSTEMS = ("ext4", "xfs")
+THP = ("always", "madvise", "never", "none")
 ON_SYNC_ERROR = ("give-up", "retry", "panic", "rewrite")
 
 
@@ -70,14 +74,18 @@ class FlushedWrite(Item):
 
 @dataclass(frozen=True, slots=True)
 class Sync(Item):
+    """`written`: the call is for what its vCPU wrote (`sync.range`)."""
+
     call: str = "msync"
     delay_ns: int = 0
+    written: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class SyncIfDue(Item):
     t_ns: int
     call: str = "msync"
+    written: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,9 +112,13 @@ class OracleLimiter:
     burst: int = 0
 
 
+Folio = int | str | tuple[tuple[int, int], ...]
+
+
 @dataclass(frozen=True, slots=True)
 class OracleDevice:
-    """`cache` is that of a virtio-blk device; `plug_ns` is when its vCPUs begin."""
+    """`cache` is that of a virtio-blk device; `plug_ns` is when its vCPUs begin. `folio` is a size,
+    a list of (size, until) or "auto"; `grows`: what is stored makes the guest's file longer."""
 
     pages: int
     vcpus: tuple[Program, ...]
@@ -114,11 +126,12 @@ class OracleDevice:
     kind: str = "virtio-pmem"
     cache: str = "writeback"
     extents: str = "written"
-    folio_bytes: int = PAGE_BYTES
+    folio: Folio = PAGE_BYTES
     prealloc: bool = False
     discard_data: bool = False
     plug_ns: int = 0
     rate_limiter: OracleLimiter | None = None
+    grows: bool = False
 
     @property
     def on_file(self) -> bool:
@@ -144,7 +157,8 @@ class OracleDevice:
 @dataclass(frozen=True, slots=True)
 class OracleHost:
     """`early` is (every_ns, numerator, denominator) or None; `writeback_ns` 0 means no flusher.
-    `queue` None is the monitor's own depth; `free_bytes` None a host that is never full."""
+    `queue` None is the monitor's own depth; `free_bytes` None a host that is never full.
+    Defaults are those of cases worked out by hand: no tick, no commit of the host's own."""
 
     fault_ns: int = 2400
     memory_bytes: int = 8 << 30
@@ -158,6 +172,14 @@ class OracleHost:
     monitor: str = "qemu"
     queue: int | None = None
     free_bytes: int | None = None
+    tick_ns: int = 0
+    second_phase_ns: int = 0
+    commit_interval_ns: int = 0
+    flusher_phase: str = "busy"
+    file_system: str = "ext4"
+    kernel: str = "6.18"
+    thp: str = "madvise"
+    fsync_resets_age: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,17 +211,24 @@ class OracleDisk:
 
 @dataclass(frozen=True, slots=True)
 class OracleGuest:
-    """`acknowledge` is "immediate" or "synced"."""
+    """`acknowledge` is "immediate" or "synced". Defaults as for `OracleHost`."""
 
     driver: str = "concurrent"
-    dax: bool = True
+    access: str = "direct"
     ext4: bool = False
     acknowledge: str = "immediate"
     on_sync_error: str = "give-up"
+    tick_ns: int = 0
+    second_phase_ns: int = 0
+    commit_interval_ns: int = 5_000_000_000
+    journal_pages: int = 0
 
     def dax_on(self, device: OracleDevice) -> bool:
-        """A virtio-blk device has a guest without DAX."""
-        return self.dax and device.kind != "virtio-blk"
+        """Whether stores land in the device's memory: a virtio-blk device is reached through L1."""
+        return self.access != "cached" and device.kind != "virtio-blk"
+
+    def devdax_on(self, device: OracleDevice) -> bool:
+        return self.access == "devdax" and device.kind != "virtio-blk"
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,6 +253,7 @@ def check(world: OracleWorld) -> None:
     for_ever = guest.on_sync_error in ("retry", "rewrite") and world.duration_ns is None
     if for_ever and world.disk.may_die:
         raise ValueError("a guest that does not give up on a dead disk never ends")
+    check_kernels(world)
     if world.host.expire_ns < 1:
         raise ValueError("an age of 0 is not described")
     if world.host.queue is not None and world.host.queue < 1:
@@ -237,8 +267,24 @@ def check(world: OracleWorld) -> None:
                     raise ValueError(f"{item} is not inside the device")
             elif isinstance(item, Sync | SyncIfDue | GroupSync) and item.call not in CALLS:
                 raise ValueError(f"unknown call in {item}")
+            if isinstance(item, GroupSync) and item.call == "sync_file_range":
+                raise ValueError("a range does not go with a group commit")
             if isinstance(item, FlushedWrite) and not guest.dax_on(device):
                 raise ValueError("a recording enters below the guest's page cache")
+
+
+def check_kernels(world: OracleWorld) -> None:
+    host, guest = world.host, world.guest
+    known = host.flusher_phase in FLUSHER_PHASES and host.file_system in FILE_SYSTEMS
+    if not known or host.thp not in THP or guest.access not in ACCESSES:
+        raise ValueError(f"unknown host {host} or access {guest.access}")
+    if (guest.access == "dax" and not guest.ext4) or (guest.access == "devdax" and guest.ext4):
+        raise ValueError("DAX needs ext4, and a character device has no file system")
+    if guest.access == "devdax" and guest.on_sync_error in ("retry", "rewrite"):
+        raise ValueError("a call that always fails is retried for ever")
+    for kernel in (host, guest):
+        if kernel.tick_ns < 0 or not 0 <= kernel.second_phase_ns < 10**9:
+            raise ValueError(f"a second begins within a second: {kernel}")
 
 
 def check_device(device: OracleDevice, guest: OracleGuest, monitor: Monitor) -> None:
@@ -247,7 +293,7 @@ def check_device(device: OracleDevice, guest: OracleGuest, monitor: Monitor) -> 
         raise ValueError(f"unknown device {device}")
     if device.kind != "virtio-pmem" and device.backing != "file":
         raise ValueError("a device to compare with is on a shared file")
-    if device.kind == "real-nvdimm" and not guest.dax:
+    if device.kind == "real-nvdimm" and guest.access == "cached":
         raise ValueError("a real NVDIMM below a guest without DAX is not described")
     if device.backing == "ram" and guest.on_sync_error in ("retry", "rewrite"):
         raise ValueError("a call that always fails is retried for ever")
@@ -257,18 +303,66 @@ def check_device(device: OracleDevice, guest: OracleGuest, monitor: Monitor) -> 
             raise ValueError("only Firecracker's virtio-pmem devices have a rate limiter")
         if limiter.ops < 1 or limiter.refill_ns < 1 or limiter.burst < 0:
             raise ValueError(f"no tokens ever come: {limiter}")
-    folio = device.folio_bytes
-    power = PAGE_BYTES <= folio <= FOLIO_BYTES_MOST and folio & (folio - 1) == 0
-    if not power or device.pages * PAGE_BYTES % folio:
-        raise ValueError(f"the device is not made of folios of {folio} bytes")
+    sizes = [size for size, _ in folio_parts(device)]
+    ends = [until for _, until in folio_parts(device)]
+    if any(size & (size - 1) or not PAGE_BYTES <= size <= FOLIO_BYTES_MOST for size in sizes):
+        raise ValueError(f"{sizes} are not sizes of folios")
+    if any(end % PAGE_BYTES for end in ends) or ends != sorted(set(ends)) or ends[0] < 1:
+        raise ValueError(f"the parts of a file end at ascending pages, not at {ends}")
+    if ends[-1] != device.pages * PAGE_BYTES:
+        raise ValueError("the parts of a file end with it")
+
+
+def resolved(world: OracleWorld) -> OracleWorld:
+    """With the sizes of folios in place of `auto`."""
+    return replace(
+        world,
+        devices=tuple(
+            replace(device, folio=auto_folio(world, device)) if device.folio == "auto" else device
+            for device in world.devices
+        ),
+    )
+
+
+def folio_parts(device: OracleDevice) -> tuple[tuple[int, int], ...]:
+    """Rule H2: (size, until) in bytes; what is `auto` has been resolved."""
+    assert not isinstance(device.folio, str)
+    if isinstance(device.folio, int):
+        return ((device.folio, device.pages * PAGE_BYTES),)
+    return device.folio
+
+
+def auto_folio(world: OracleWorld, device: OracleDevice) -> int:
+    """Rule H2: large where the monitor advises it, and the kernel and its file system can."""
+    host = world.host
+    advised = host.monitor == "qemu" and device.kind in ("virtio-pmem", "nvdimm")
+    first = {"ext4": (6, 16), "xfs": (5, 18)}[host.file_system]
+    version = tuple(int(part) for part in host.kernel.split("."))
+    large = advised and device.backing == "file" and host.thp != "none" and version >= first
+    return FOLIO_BYTES_MOST if large else PAGE_BYTES
+
+
+def folios_of(device: OracleDevice) -> list[range]:
+    """Rule H2: the folios of a device, in pages of the device."""
+    found: list[range] = []
+    page = 0
+    for size, until in folio_parts(device):
+        end = until // PAGE_BYTES
+        while page < end:
+            count = size // PAGE_BYTES
+            while page % count or page + count > end:
+                count //= 2
+            found.append(range(page, page + count))
+            page += count
+    return found
 
 
 def first_pages(devices: tuple[OracleDevice, ...]) -> list[int]:
-    """Where each device begins: behind the one before, at a multiple of its folio."""
+    """Where each device begins: behind the one before, at a multiple of its largest folio."""
     firsts: list[int] = []
     end = 0
     for device in devices:
-        folio = device.folio_bytes // PAGE_BYTES
+        folio = max(size for size, _ in folio_parts(device)) // PAGE_BYTES
         firsts.append(ceil_div(end, folio) * folio)
         end = firsts[-1] + device.pages
     return firsts

@@ -14,7 +14,9 @@ from tests.oracle.inputs import (
     MONITORS,
     ON_SYNC_ERROR,
     PAGE_BYTES,
+    THP,
     FlushedWrite,
+    Folio,
     Mark,
     OracleDevice,
     OracleDisk,
@@ -75,6 +77,23 @@ def limited(draw: st.DrawFn, device: OracleDevice, slow: bool) -> OracleDevice:
     return replace(device, rate_limiter=draw(limiters(slow)), vcpus=more)
 
 
+def awake(host: OracleHost) -> bool:
+    """Whether its passes go on for ever."""
+    return host.early is not None or (host.flusher_phase != "idle" and host.writeback_ns > 0)
+
+
+@st.composite
+def folios(draw: st.DrawFn, pages: int) -> Folio:
+    """One size, two, or what a monitor makes of it; a device's size is no multiple of many."""
+    sizes = st.sampled_from((1, 2, 4, 8)).map(lambda pages: pages * PAGE_BYTES)
+    if seldom(draw):
+        return "auto"
+    if pages > 1 and draw(st.booleans()):
+        until = draw(st.integers(1, pages - 1)) * PAGE_BYTES
+        return ((draw(sizes), until), (draw(sizes), pages * PAGE_BYTES))
+    return draw(sizes)
+
+
 @st.composite
 def odd_devices(draw: st.DrawFn, device: OracleDevice, dax: bool, slow: bool) -> OracleDevice:
     recorded = any(isinstance(item, FlushedWrite | Mark) for one in device.vcpus for item in one)
@@ -86,10 +105,8 @@ def odd_devices(draw: st.DrawFn, device: OracleDevice, dax: bool, slow: bool) ->
         device = replace(device, kind=kind, cache=cache)
     if seldom(draw):
         device = replace(device, extents=draw(st.sampled_from(("unwritten", "sparse"))))
-    if seldom(draw):
-        pages = draw(st.sampled_from((2, 4)))
-        whole = device.pages + -device.pages % pages
-        device = replace(device, pages=whole, folio_bytes=pages * PAGE_BYTES)
+    if seldom(draw, 2):
+        device = replace(device, folio=draw(folios(device.pages)))
     if seldom(draw, 8):
         device = replace(device, prealloc=True)
     if seldom(draw, 8):
@@ -107,6 +124,10 @@ def odd_hosts(draw: st.DrawFn, host: OracleHost, slow: bool) -> OracleHost:
         host = replace(host, queue=draw(st.integers(1, 3)))
     if seldom(draw):
         host = replace(host, write_errors=draw(instants(slow)))
+    if seldom(draw):
+        host = replace(host, kernel=draw(st.sampled_from(("5.17", "5.18", "6.15", "6.16"))))
+    if seldom(draw, 6):
+        host = replace(host, thp=draw(st.sampled_from(THP)))
     return host
 
 
@@ -135,7 +156,8 @@ def whole_records(program: Program) -> Program:
 def oddities(draw: st.DrawFn, world: OracleWorld, slow: bool) -> OracleWorld:
     """The same world with some of the rarer things in it."""
     guest: OracleGuest = world.guest
-    devices = [draw(odd_devices(device, guest.dax, slow)) for device in world.devices]
+    to_memory = guest.access != "cached"
+    devices = [draw(odd_devices(device, to_memory, slow)) for device in world.devices]
     recorded = any(
         isinstance(item, FlushedWrite | Mark)
         for device in devices
@@ -143,7 +165,7 @@ def oddities(draw: st.DrawFn, world: OracleWorld, slow: bool) -> OracleWorld:
         for item in program
     )
     host = draw(odd_hosts(world.host, slow))
-    if seldom(draw, 2) and not recorded:
+    if seldom(draw, 2) and not recorded and guest.access != "devdax":
         guest = replace(guest, on_sync_error=draw(st.sampled_from(ON_SYNC_ERROR[1:])))
         host = replace(host, fsync_errors=draw(instants(slow)))
     if guest.on_sync_error == "rewrite":
@@ -163,7 +185,7 @@ def oddities(draw: st.DrawFn, world: OracleWorld, slow: bool) -> OracleWorld:
     disk, duration = draw(odd_disks(world.disk, slow)), world.duration_ns
     if MONITORS[host.monitor].limits_rate and not seldom(draw):
         devices = [draw(limited(device, slow)) for device in devices]
-        if host.early is None and draw(st.booleans()):
+        if not awake(host) and draw(st.booleans()):
             duration = None  # a stop is longer than most runs
     if disk.may_die and guest.on_sync_error in ("retry", "rewrite"):
         # Such a guest asks a dead disk until the end: an instant, so that the end is soon after.

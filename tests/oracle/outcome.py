@@ -11,7 +11,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from dataclasses import dataclass, field
 
-from tests.oracle.inputs import OracleDevice
+from tests.oracle.inputs import PAGE_BYTES, OracleDevice
 from tests.oracle.layers import Layers
 
 
@@ -132,12 +132,26 @@ class Outcome:
     died_ns: int | None = None  # D4: when the disk died
     # H13: when the commit of a new page's extent was in the disk's cache, and durable
     committed: dict[str, dict[int, int]] = field(default_factory=lambda: {"L4": {}, "L5": {}})
+    aborts: list[tuple[int, int]] = field(default_factory=list)  # G9: instant, device
     killed_ns: int | None = None  # V6: when the store that found the host full would have begun
     failed_syncs: int = 0
-    journal_bytes: int = 0
+    journal_bytes: int = 0  # of the host's file system
+    guest_journal_bytes: int = 0
+    own_commits: int = 0  # of the host's file system, by its timer (H16)
     guest_wait_ns: int = 0
     end_ns: int = 0
     device_base: list[int] = field(default_factory=list)  # byte address of each device's first byte
+
+    @property
+    def stored_bytes(self) -> int:
+        """The price: what the program asked for."""
+        return sum(store.length for store in self.stores)
+
+    @property
+    def written_bytes(self) -> int:
+        """The price: what the disk wrote for it."""
+        ios = sum(io.pages for io in self.ios) * PAGE_BYTES
+        return ios + self.journal_bytes + self.guest_journal_bytes
 
     def device_number(self, address: int) -> int:
         return bisect_right(self.device_base, address) - 1

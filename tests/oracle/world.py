@@ -17,6 +17,7 @@ from tests.oracle.inputs import (
     Write,
     check,
     first_pages,
+    resolved,
 )
 from tests.oracle.kernel import Kernel
 from tests.oracle.layers import Layers
@@ -27,6 +28,7 @@ def run(world: OracleWorld) -> Outcome:
     """Everything that happens in this world. ValueError if the model does not describe it.
 
     Rule V6: a run that finds the host full at T is the run that ends at T - 1."""
+    world = resolved(world)
     check(world)
     try:
         return run_until_full(world)
@@ -49,7 +51,7 @@ def run_until_full(world: OracleWorld) -> Outcome:
     disk = Disk(world.disk, world.host.write_errors, world.seed, clock, outcome)
     host = Host(world.host, world.seed, clock, disk, outcome)
     flushes = Flushes(world.guest.driver, clock, host, outcome)
-    kernel = Kernel(world.guest, host, flushes, clock, outcome)
+    kernel = Kernel(world.guest, world.seed, host, flushes, clock, outcome)
     programs = [(d, program) for d, device in enumerate(world.devices) for program in device.vcpus]
     guest = Guest(world.guest, programs, kernel, host, flushes, clock, outcome)
     host.guest = guest

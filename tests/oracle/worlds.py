@@ -1,9 +1,10 @@
 """Small random worlds for Hypothesis: few pages, few writes, and times short enough to collide.
 
 `worlds()` mixes two scales: nanoseconds to milliseconds, where flusher, background writeback and
-fsyncs run into each other, and seconds, where the guest's journal commits. A fault always costs at
-least 1 ns: with free faults a vCPU can store at the very instant of a snapshot after it, where
-only the order of events says whether the page is dirty.
+fsyncs run into each other, and seconds, where journals commit on whole seconds. Ticks are of the
+same order as what happens, and often those of host and guest are the same, so that timers fire at
+instants that meet. A fault always costs at least 1 ns: with free faults a vCPU can store at the
+very instant of a snapshot after it, where only the order of events says whether the page is dirty.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from hypothesis import strategies as st
 from tests.oracle.inputs import (
     CALLS,
     DRIVERS,
+    FILE_SYSTEMS,
+    FLUSHER_PHASES,
     PAGE_BYTES,
     FlushedWrite,
     GroupSync,
@@ -28,7 +31,7 @@ from tests.oracle.inputs import (
     SyncIfDue,
     Write,
 )
-from tests.oracle.oddities import oddities
+from tests.oracle.oddities import awake, oddities
 
 SECOND = 10**9
 FAST_NS = (0, 0, 1, 5, 40, 300, 1000, 2500)
@@ -64,10 +67,11 @@ def flushed_writes(draw: st.DrawFn, device_pages: int, slow: bool) -> FlushedWri
 
 def syncs(slow: bool) -> st.SearchStrategy[Item]:
     calls = st.sampled_from(CALLS)
+    of_groups = st.sampled_from([call for call in CALLS if call != "sync_file_range"])
     return st.one_of(
-        st.builds(Sync, calls, durations(slow)),
-        st.builds(SyncIfDue, durations(slow), calls),
-        st.builds(GroupSync, durations(slow), calls),
+        st.builds(Sync, calls, durations(slow), st.booleans()),
+        st.builds(SyncIfDue, durations(slow), calls, st.booleans()),
+        st.builds(GroupSync, durations(slow), of_groups),
     )
 
 
@@ -80,6 +84,18 @@ def programs(device_pages: int, slow: bool, recorded: bool) -> st.SearchStrategy
     else:
         items = st.one_of(stores, stores, syncs(slow))
     return st.lists(items, max_size=9).map(tuple)
+
+
+def ticks(slow: bool) -> st.SearchStrategy[int]:
+    return st.sampled_from((0, 4_000_000, 10**8, 7 * 10**8) if slow else (0, 0, 1, 64, 1000))
+
+
+def second_phases() -> st.SearchStrategy[int]:
+    return st.sampled_from((0, 1, 250_000_000, 999_999_999))
+
+
+def commit_intervals(slow: bool) -> st.SearchStrategy[int]:
+    return st.sampled_from((0, 1, 4 * 10**8, 5 * SECOND) if slow else (0, 300, 1000, 2500))
 
 
 @st.composite
@@ -96,6 +112,29 @@ def hosts(draw: st.DrawFn, slow: bool) -> OracleHost:
         expire_ns=draw(st.sampled_from((1, unit // 2, unit, 3 * unit, 30 * unit))),
         early=draw(st.sampled_from((None, None, (unit, 1, 2), (700 * unit // 1000, 1, 5)))),
         fsync_errors=tuple(sorted(errors)),
+        tick_ns=draw(ticks(slow)),
+        second_phase_ns=draw(second_phases()),
+        commit_interval_ns=draw(commit_intervals(slow)),
+        flusher_phase=draw(st.sampled_from(FLUSHER_PHASES)),
+        file_system=draw(st.sampled_from(FILE_SYSTEMS)),
+        fsync_resets_age=draw(st.booleans()),
+    )
+
+
+@st.composite
+def guests(draw: st.DrawFn, slow: bool, recorded: bool, tick_of_host_ns: int) -> OracleGuest:
+    ext4 = draw(st.booleans()) and not recorded
+    to_memory = ("dax", "direct") if ext4 else ("direct", "direct", "devdax")
+    accesses = to_memory[:1] if recorded else (*to_memory * 2, "cached", "cached")
+    return OracleGuest(
+        driver=draw(st.sampled_from(DRIVERS)),
+        access=draw(st.sampled_from(accesses)),
+        ext4=ext4,
+        acknowledge=draw(st.sampled_from(("immediate", "synced"))),
+        tick_ns=draw(st.one_of(st.just(tick_of_host_ns), ticks(slow))),
+        second_phase_ns=draw(second_phases()),
+        commit_interval_ns=draw(commit_intervals(slow)),
+        journal_pages=draw(st.sampled_from((0, 1, 4))),
     )
 
 
@@ -119,19 +158,14 @@ def worlds(draw: st.DrawFn, new: bool = False) -> OracleWorld:
     for _ in range(draw(st.integers(1, 2))):
         device_pages = draw(st.integers(1, 6))
         vcpus = draw(st.lists(programs(device_pages, slow, recorded), min_size=1, max_size=3))
-        devices.append(OracleDevice(device_pages, tuple(vcpus)))
+        devices.append(OracleDevice(device_pages, tuple(vcpus), grows=draw(st.booleans())))
     host = draw(hosts(slow))
     duration = draw(st.sampled_from((None, None, 30, 4000, 60_000)))
-    if duration is None and host.early is not None:
-        duration = 100_000  # a throttled run of seconds would see millions of early passes
+    if duration is None and awake(host):
+        duration = 100_000  # a throttled run of seconds would see millions of passes
     if slow and duration is not None:
         duration *= 10**6
-    guest = OracleGuest(
-        driver=draw(st.sampled_from(DRIVERS)),
-        dax=recorded or draw(st.sampled_from((True, True, False))),
-        ext4=draw(st.booleans()),
-        acknowledge=draw(st.sampled_from(("immediate", "synced"))),
-    )
+    guest = draw(guests(slow, recorded, host.tick_ns))
     world = OracleWorld(
         tuple(devices), host, draw(disks()), guest, draw(st.integers(0, 2**64 - 1)), duration
     )

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from tests.oracle.clock import Clock, Event, Rank
 from tests.oracle.host import Host
 from tests.oracle.inputs import (
-    PAGE_BYTES,
     WORD_BYTES,
     FlushedWrite,
     OracleGuest,
@@ -29,11 +28,13 @@ VCPU = 0  # the order of rank 3: vCPUs before kernel timers
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """A write, or what division left of one. `pause_ns` is what its earlier parts brought."""
+    """A write, or what division left of one, of a vCPU that is `free` from then on. `pause_ns` is
+    what its earlier parts brought."""
 
     write: int
     offset: int
     length: int
+    free: int
     due: int
     ends_record: bool
     pause_ns: int = 0
@@ -70,6 +71,8 @@ class Vcpu:
     acknowledged: int = -1  # the last write of the last record acknowledged by a sync
     last_sync: int = 0
     blocked_since: int | None = None
+    written: set[int] = field(default_factory=set)  # pages, since its last successful sync call
+    ends: bool = False  # G9: when it is free again, whatever comes next
     done: bool = False
 
 
@@ -109,15 +112,41 @@ class Writes:
 
     def plan_write(self, vcpu: Vcpu, item: Write | FlushedWrite, due: int) -> None:
         ends_record = isinstance(item, Write) and item.ends_record
-        plan = Planned(vcpu.next_write, item.offset, item.length, due, ends_record)
+        free = self.clock.now
+        plan = Planned(vcpu.next_write, item.offset, item.length, free, due, ends_record)
         vcpu.next_write += 1
         self.plan(vcpu, plan)
 
     def plan(self, vcpu: Vcpu, plan: Planned) -> None:
-        """Rule H1: a fault for each page that is clean for this vCPU."""
-        vcpu.planned = plan
+        """Rule H1: a fault for each page that is clean for this vCPU. Rule G9: after the journal
+        aborted nothing begins. Reading: of a divided write then the pause does not come either."""
         faults = len(self.write_folios(vcpu, plan) - vcpu.mapped) if self.dax(vcpu.device) else 0
-        self.wake(vcpu, plan.due + self.fault_ns * faults, self.begin)
+        begin = plan.due + self.fault_ns * faults
+        aborted = self.kernel.aborted(vcpu.device)
+        if aborted is not None and begin > aborted:
+            vcpu.planned = None
+            self.wake(vcpu, max(plan.free, self.clock.now), self.go_on)
+            return
+        vcpu.planned = plan
+        self.wake(vcpu, begin, self.begin)
+
+    def aborted(self, device: int) -> None:
+        """Rule G9, at its instant. A vCPU that is in a call, or waits to make one, ends when that
+        returns; one that goes on at this instant may begin a write at it."""
+        for vcpu in self.vcpus:
+            if vcpu.device != device or vcpu.done:
+                continue
+            if vcpu.planned is not None:
+                self.plan(vcpu, vcpu.planned)
+            elif vcpu.action != self.go_on:
+                vcpu.ends = True
+
+    def ends_here(self, vcpu: Vcpu) -> bool:
+        """Rule G9, for a vCPU that is free now."""
+        aborted = self.kernel.aborted(vcpu.device)
+        if aborted is None:
+            return False
+        return vcpu.ends or self.clock.now > aborted or not self.next_begins_now(vcpu)
 
     def dax(self, device: int) -> bool:
         return self.spec.dax_on(self.outcome.devices[device])
@@ -137,14 +166,15 @@ class Writes:
         self.cancel(vcpu)
         now = self.clock.now
         touched = self.write_pages(vcpu, plan)
+        vcpu.written |= set(touched)
         self.kernel.stored(vcpu.device)
         if self.dax(vcpu.device):
             self.host.touch(vcpu.device, touched)
             file, folios = self.host.files[vcpu.device], self.write_folios(vcpu, plan)
-            faults = len(folios - vcpu.mapped) * file.spec.folio_bytes // PAGE_BYTES
+            faults = sum(len(file.folios[first]) for first in folios - vcpu.mapped)
             vcpu.mapped |= folios
-            if faults and file.spec.on_file:
-                file.mtime_dirty = True
+            if faults:
+                self.host.times_event(vcpu.device)
             self.host.make_dirty(vcpu.device, touched)
             for device in range(len(self.host.files)):
                 self.start_due_writes(device)  # what begins at the same instant counts, too
@@ -271,5 +301,5 @@ class Writes:
         part = min(end_of_words - plan.offset, plan.length)
         self.tell(vcpu, plan, begun.begin, part)
         vcpu.begun = None
-        rest = plan.offset + part, plan.length - part
-        self.plan(vcpu, Planned(plan.write, *rest, now + 1, plan.ends_record, begun.pause_ns))
+        rest = plan.offset + part, plan.length - part, now + 1, now + 1
+        self.plan(vcpu, Planned(plan.write, *rest, plan.ends_record, begun.pause_ns))
