@@ -1,10 +1,12 @@
 """Tasks over several processes, answered in order.
 
-Contract: answers do not depend on the number of workers, who inherit what they work on, so that it
-is never copied. Each worker has a pipe of its own: one that is killed, even halfway through an
-answer, cuts off nobody else's. Its task is given to a new worker once more; if that one dies too,
-WorkerDied names the task when its turn comes. Whatever ends the caller ends the workers, and a
-worker whose parent was killed ends itself.
+Contract: answers do not depend on the number of workers, nor on how they are started: they are
+forked, and inherit what they work on, so that it is never copied, unless whoever calls us chose
+another way (`multiprocessing.set_start_method`); then it travels by value, once to each. Each
+worker has a pipe of its own: one that is killed, even halfway through an answer, cuts off nobody
+else's. Its task is given to a new worker once more; if that one dies too, WorkerDied names the task
+when its turn comes. Whatever ends the caller ends the workers, and a worker whose parent was killed
+ends itself.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
-from multiprocessing.context import ForkProcess
+from multiprocessing.process import BaseProcess
 from types import TracebackType
 from typing import Any, Generic, NoReturn, TypeVar
 
@@ -29,7 +31,6 @@ Answer = TypeVar("Answer")
 _AHEAD = 16  # tasks for each worker that may be done before one that is slow
 _TRIES = 2
 _PATIENCE_S = 5.0  # for a worker to close what it has begun
-_FORK = multiprocessing.get_context("fork")
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -37,7 +38,7 @@ _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 class _Worker:
     """A process at the other end of a pipe; `task`: the number of what it works on."""
 
-    process: ForkProcess
+    process: BaseProcess
     pipe: Connection
     task: int = -1
 
@@ -52,8 +53,10 @@ class Crew(Generic[Task, Answer]):
         begin: Callable[[], AbstractContextManager[Callable[[Task], Answer]]],
         name: Callable[[Task], str],
     ) -> None:
-        self._begin = begin
+        self._begin: Callable[[], AbstractContextManager[Callable[[Any], Any]]] = begin
         self._name = name
+        chosen = multiprocessing.get_start_method(allow_none=True)  # asked so, it chooses nothing
+        self._context: Any = multiprocessing.get_context(chosen or "fork")
         self._workers: list[_Worker] = []
         self._tries: dict[int, int] = {}
         self._waiting: deque[tuple[int, Task]] = deque()  # handed out and not yet given back
@@ -104,13 +107,15 @@ class Crew(Generic[Task, Answer]):
         return [worker for worker in self._workers if worker.task < 0]
 
     def _hired(self) -> _Worker:
-        mine, theirs = _FORK.Pipe()
-        others = [mine, *(worker.pipe for worker in self._workers)]
+        mine, theirs = self._context.Pipe()
+        begin, others = self._begin, [mine, *(worker.pipe for worker in self._workers)]
+        if self._context.get_start_method() != "fork":
+            begin, others = _Sent(begin), []  # it inherits nothing
         # Workers inherit the mask: none sees a Ctrl-C, or its end, before it is set up for it.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
         try:
-            process = _FORK.Process(
-                target=_serve, args=(self._begin, theirs, others, before), daemon=True
+            process = self._context.Process(
+                target=_serve, args=(begin, theirs, others, before), daemon=True
             )
             process.start()
         finally:
@@ -173,7 +178,20 @@ class Crew(Generic[Task, Answer]):
         self.close()
 
 
-def _buried(process: ForkProcess) -> None:
+class _Sent:
+    """What travels by value, also what cannot be found by its name; loaded where it is called."""
+
+    def __init__(self, begin: Callable[[], AbstractContextManager[Callable[[Any], Any]]]) -> None:
+        import cloudpickle
+
+        self._code: bytes = cloudpickle.dumps(begin)
+
+    def __call__(self) -> AbstractContextManager[Callable[[Any], Any]]:
+        begun: AbstractContextManager[Callable[[Any], Any]] = pickle.loads(self._code)()
+        return begun
+
+
+def _buried(process: BaseProcess) -> None:
     process.join(_PATIENCE_S)
     if process.exitcode is None:
         process.kill()

@@ -14,9 +14,10 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from crashsim.checkers.watch import called, libc
 
@@ -32,10 +33,15 @@ _CODE = (
 
 class Begun:
     """One of them, `module` with its `main`; `wanted`: what it is told (JSON). `plain`: it needs
-    nothing but us and the standard library."""
+    nothing but us and the standard library. `given`: descriptors that it may use."""
 
     def __init__(
-        self, module: str, wanted: dict[str, object], output: int | IO[bytes], plain: bool
+        self,
+        module: str,
+        wanted: dict[str, object],
+        output: int,
+        plain: bool,
+        given: Sequence[int] = (),
     ) -> None:
         self.owner = os.getpid()
         self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -48,7 +54,7 @@ class Begun:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                pass_fds=[theirs.fileno()],
+                pass_fds=[theirs.fileno(), *given],
                 process_group=0,
             )
         self.process = self._program.pid

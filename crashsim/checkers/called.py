@@ -1,8 +1,8 @@
 """Finding a Python function by its name, and what its answer means.
 
-Contract: the function is named as `module:function` or `path/to/file.py:function` and called with
-the image as a read-only memoryview, or with the folder of its files, and the acknowledgements
-(`Acks`).
+Contract: the function is named as `module:function` or `path/to/file.py:function`, or given by
+value (a lambda, a function of a notebook) by who calls crashsim. It is called with the image as a
+read-only memoryview, or with the folder of its files, and the acknowledgements (`Acks`).
 
 | it | verdict |
 |---|---|
@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import pickle
 import sys
 import traceback
 from collections.abc import Callable
@@ -37,6 +38,8 @@ def load(name: str, folder: Path) -> Check:
     place, colon, attribute = name.rpartition(":")
     if not (colon and place and attribute):
         raise UsageError(f"{name}: expected module:function or path/to/file.py:function")
+    if place == "__main__" or "<" in attribute:
+        raise UsageError(f"{name}: it was given by value; to be found again it has to be in a file")
     try:
         module = _from_file(folder / place) if place.endswith(".py") else _module(place, folder)
     # The user's module may raise anything while it is imported.
@@ -47,6 +50,41 @@ def load(name: str, folder: Path) -> Check:
         raise UsageError(f"{name}: {place} has no function {attribute}")
     checked: Check = function
     return checked
+
+
+def name_of(function: Check) -> str:
+    """`module:function`, whether it can be found by that or not."""
+    place = getattr(function, "__module__", None) or type(function).__module__
+    return f"{place}:{getattr(function, '__qualname__', type(function).__qualname__)}"
+
+
+def by_value(function: Check) -> bytes:
+    """The function, for a process of its own; nothing if it can be found there by `name_of`.
+    UsageError when it holds what cannot leave this process."""
+    import cloudpickle
+
+    place, _, attribute = name_of(function).partition(":")
+    if place != "__main__" and getattr(sys.modules.get(place), attribute, None) is function:
+        return b""
+    try:
+        code: bytes = cloudpickle.dumps(function)
+    # What the function holds may raise anything.
+    except Exception as error:
+        told = f"it cannot be sent to a process of its own: {type(error).__name__}: {error}"
+        raise UsageError(f"{name_of(function)}: {told}") from error
+    return code
+
+
+def given(name: str, code: int) -> Check:
+    """The function that was made into the file `code` by `by_value`. UsageError when it cannot be
+    made again."""
+    try:
+        with open(code, "rb") as file:
+            function: Check = pickle.load(file)
+    # What it refers to is imported, and may raise anything.
+    except (Exception, SystemExit) as error:
+        raise UsageError(f"{name}: cannot be made here: {_told(error)}") from error
+    return function
 
 
 def _from_file(path: Path) -> object:

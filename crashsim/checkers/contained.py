@@ -26,11 +26,14 @@ _FATAL = "Fatal Python error"
 
 
 class Contained:
-    """`name` as for `called.load`; `memory_bytes`: what it may take besides the image and what its
-    modules take."""
+    """`name` as for `called.load`, `code` as from `called.by_value`; `memory_bytes`: what it may
+    take besides the image and what its modules take."""
 
-    def __init__(self, name: str, folder: Path, time_limit_s: float, memory_bytes: int) -> None:
+    def __init__(
+        self, name: str, code: bytes, folder: Path, time_limit_s: float, memory_bytes: int
+    ) -> None:
         self._name = name
+        self._code = code
         self._folder = folder.absolute()
         self._time_limit_s = time_limit_s
         self._memory_bytes = memory_bytes
@@ -97,7 +100,7 @@ class Contained:
         if keeper is None or not (self._fits(keeper) and keeper.is_usable):
             self.close()
             keeper = self._keeper = Keeper(
-                self._name, self._folder, self._memory_bytes, self._mounts
+                self._name, self._code, self._folder, self._memory_bytes, self._mounts
             )
         if keeper.child is None:
             try:

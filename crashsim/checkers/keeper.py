@@ -37,7 +37,7 @@ from pathlib import Path
 from typing import Any
 
 from crashsim.checkers.begin import PR_SET_CHILD_SUBREAPER, begun
-from crashsim.checkers.called import Check, called, load
+from crashsim.checkers.called import Check, called, given, load
 from crashsim.checkers.mounts import join_mounts
 from crashsim.checkers.spawn import address_space, at_most, children, reap_strays
 from crashsim.checkers.verdict import NO_ACKS, OK, Acks
@@ -55,7 +55,10 @@ def main(wanted: dict[str, Any]) -> None:
     if wanted["mounts"] is not None:
         join_mounts(wanted["mounts"])
     try:
-        function = load(wanted["name"], Path(wanted["folder"]))
+        if wanted["code"] is None:
+            function = load(wanted["name"], Path(wanted["folder"]))
+        else:
+            function = given(wanted["name"], wanted["code"])
     except UsageError as error:
         control.recv(LONGEST_WORD)  # what is closed unread is an error at the other end
         control.send(b"u" + str(error).encode()[: LONGEST_WORD - 1])

@@ -52,11 +52,7 @@ class Child:
         elif acks.count <= known.count:
             common = known.count
         rest = [common, acks.count, acks.labels[common:], list(acks.records[common:])]
-        fd = os.memfd_create("crashsim-acks", os.MFD_CLOEXEC)
-        with open(fd, "w", encoding="utf-8", closefd=False) as file:
-            json.dump(rest, file)
-        os.lseek(fd, 0, os.SEEK_SET)
-        self._give(b"a", fd)
+        self._give(b"a", _file_of(json.dumps(rest).encode()))
         self._acks = acks
         if common < acks.count:
             self._known = acks
@@ -69,6 +65,15 @@ class Child:
             os.close(fd)
 
 
+def _file_of(content: bytes) -> int:
+    """In memory, to be read by who is given the descriptor."""
+    fd = os.memfd_create("crashsim", os.MFD_CLOEXEC)
+    with open(fd, "wb", closefd=False) as file:
+        file.write(content)
+    os.lseek(fd, 0, os.SEEK_SET)
+    return fd
+
+
 def _parts(acks: Acks) -> tuple[object, object]:
     return acks.labels, tuple(acks.records)
 
@@ -76,7 +81,9 @@ def _parts(acks: Acks) -> tuple[object, object]:
 class Keeper:
     """Of one function, in the process that made it."""
 
-    def __init__(self, name: str, folder: Path, memory_bytes: int, mounts: int | None) -> None:
+    def __init__(
+        self, name: str, code: bytes, folder: Path, memory_bytes: int, mounts: int | None
+    ) -> None:
         """`mounts`: the process whose mounts it is to see, if it has its own."""
         self.child: Child | None = None
         self.mounts = mounts
@@ -84,16 +91,19 @@ class Keeper:
         self._said = bytearray()
         self._out, out = os.pipe2(os.O_CLOEXEC)
         os.set_blocking(self._out, False)
+        sent = _file_of(code)
         wanted: dict[str, object] = {
             "name": name,
+            "code": sent if code else None,
             "folder": str(folder),
             "memory_bytes": memory_bytes,
             "mounts": mounts,
         }
         try:
-            self._begun = Begun("keeper", wanted, out, plain=False)
+            self._begun = Begun("keeper", wanted, out, plain=False, given=[sent])
         finally:
             os.close(out)
+            os.close(sent)
         self._control = self._begun.control
         self._poll = select.poll()
         self._poll.register(self._control, select.POLLIN)

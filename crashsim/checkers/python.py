@@ -22,13 +22,16 @@ class Function:
         self,
         name: str,
         *,
+        code: bytes = b"",
         time_limit_s: float = TIME_LIMIT_S,
         memory_bytes: int = MEMORY_BYTES,
         folder: Path | None = None,
     ) -> None:
         """Files and modules are looked for in `folder`, by default where we are, when the first
-        image is checked: that raises UsageError when there is no such function."""
-        self._contained = Contained(name, folder or Path.cwd(), time_limit_s, memory_bytes)
+        image is checked: that raises UsageError when there is no such function. `code`: the
+        function itself (`called.by_value`), which is not looked for then."""
+        where = folder or Path.cwd()
+        self._contained = Contained(name, code, where, time_limit_s, memory_bytes)
 
     def check(self, image: memoryview, acks: Acks, changed: Ranges | None = None) -> Verdict:
         return self._contained.ask_image(image, acks)
@@ -49,6 +52,7 @@ class FilesFunction:
         self,
         name: str,
         *,
+        code: bytes = b"",
         time_limit_s: float = TIME_LIMIT_S,
         memory_bytes: int = MEMORY_BYTES,
         folder: Path | None = None,
@@ -57,7 +61,7 @@ class FilesFunction:
     ) -> None:
         """As for `Function`."""
         where = folder or Path.cwd()
-        self._contained = Contained(name, where, time_limit_s, memory_bytes)
+        self._contained = Contained(name, code, where, time_limit_s, memory_bytes)
         self._station = Station(time_limit_s, memory_bytes, DEVICE, how, paranoid, [where])
         self._shop: Workshop | None = None
 

@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -87,11 +87,14 @@ class Opened:
         return hashlib.sha256(text.encode()).hexdigest()
 
 
-def open_run(run: Run, spec: CheckerSpec, rules: Rules, device: str | None = None) -> Opened:
-    """One device's states of a run, and its checker. Of a paranoid run, whatever the checker is
-    given is held against the state made from the History alone; a difference is a
-    ReplayMismatch."""
-    subject = subject_of(run.experiment, run.inputs, run.history, spec, rules, device, run.paranoid)
+def open_run(
+    run: Run, spec: CheckerSpec, rules: Rules, device: str | None = None, code: bytes = b""
+) -> Opened:
+    """One device's states of a run, and its checker (`code`: as for `subject_of`). Of a paranoid
+    run, whatever the checker is given is held against the state made from the History alone; a
+    difference is a ReplayMismatch."""
+    made = run.experiment, run.inputs, run.history
+    subject = subject_of(*made, spec, rules, device, run.paranoid, code)
     return Opened(subject, run.experiment, spec, run.inputs.files, run.inputs.notices)
 
 
@@ -117,14 +120,16 @@ def subject_of(
     rules: Rules,
     device: str | None = None,
     paranoid: bool = False,
+    code: bytes = b"",
 ) -> Subject:
-    """One device's states, and its checker, of a run that was simulated."""
+    """One device's states, and its checker, of a run that was simulated; `code`: the checker's
+    function, where it is given by value."""
     number = _device([span.name for span in history.devices], device)
     of_device = (history, inputs.content, inputs.before[number], number, rules)
     rebuilt = Rebuilt(*of_device) if paranoid else None
-    subject = Subject(history, number, Space(*of_device), lambda: make_checker(), rebuilt)
-    make_checker = _maker(spec, experiment, inputs, subject)
-    return subject
+    kind = experiment.resolved_devices()[number][1].kind
+    maker = _Maker(spec, kind, history, inputs, number, paranoid, code)
+    return Subject(history, number, Space(*of_device), maker, rebuilt)
 
 
 def keep_finding(finding: Finding, opened: Opened, path: Path) -> None:
@@ -179,56 +184,57 @@ def open_finding(file: FindingFile) -> Opened:
     return open_subject(file.experiment, file.spec, one.rules, one.device, file.files)
 
 
-def _maker(
-    spec: CheckerSpec, experiment: Experiment, inputs: Inputs, subject: Subject
-) -> Callable[[], Checker]:
-    folder, device, paranoid = Path(spec.folder), subject.device, subject.rebuilt is not None
+@dataclass(frozen=True, slots=True)
+class _Maker:
+    """Makes the checker, in any process. `code`: the function itself, where it is given by
+    value."""
 
-    def make() -> Checker:
+    spec: CheckerSpec
+    kind: str
+    history: History
+    inputs: Inputs
+    device: int
+    paranoid: bool
+    code: bytes
+
+    def __call__(self) -> Checker:
+        spec = self.spec
+        limits: _Limits = {
+            "time_limit_s": spec.time_limit_s,
+            "memory_bytes": spec.memory_bytes,
+            "folder": Path(spec.folder),
+        }
+        how: _Files = {"how": spec.how, "paranoid": self.paranoid}
         if spec.command is not None:
-            command = Command(
-                spec.command,
-                time_limit_s=spec.time_limit_s,
-                memory_bytes=spec.memory_bytes,
-                device=subject.history.devices[device].name,
-                folder=folder,
-                how=spec.how,
-                paranoid=paranoid,
-            )
-            return Confirmed(command)
+            name = self.history.devices[self.device].name
+            return Confirmed(Command(spec.command, device=name, **limits, **how))
         if spec.function is not None:
-            function = Function(
-                spec.function,
-                time_limit_s=spec.time_limit_s,
-                memory_bytes=spec.memory_bytes,
-                folder=folder,
-            )
-            return Confirmed(function)
+            return Confirmed(Function(spec.function, code=self.code, **limits))
         if spec.files_function is not None:
-            of_files = FilesFunction(
-                spec.files_function,
-                time_limit_s=spec.time_limit_s,
-                memory_bytes=spec.memory_bytes,
-                folder=folder,
-                how=spec.how,
-                paranoid=paranoid,
-            )
-            return Confirmed(of_files)
+            return Confirmed(FilesFunction(spec.files_function, code=self.code, **limits, **how))
         if spec.rule is None:
             raise UsageError("no checker was named")
-        kind = experiment.resolved_devices()[device][1].kind
         return built_in(
             spec.rule,
-            kind,
-            subject.history,
-            inputs.programs,
-            device,
-            inputs.content,
-            inputs.before[device],
-            paranoid,
+            self.kind,
+            self.history,
+            self.inputs.programs,
+            self.device,
+            self.inputs.content,
+            self.inputs.before[self.device],
+            self.paranoid,
         )
 
-    return make
+
+class _Limits(TypedDict):
+    time_limit_s: float
+    memory_bytes: int
+    folder: Path
+
+
+class _Files(TypedDict):
+    how: How
+    paranoid: bool
 
 
 def _device(names: list[str], wanted: str | None) -> int:

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 from crashsim.checkers.folder import sweep
 from crashsim.crew import Crew
@@ -56,7 +57,7 @@ def answers(
                 yield unit, worker(unit)
         return
     try:
-        with Crew(workers, lambda: _at_work(subject, expired), _named) as crew:
+        with Crew(workers, partial(_at_work, subject, expired), _named) as crew:
             yield from crew.work_off(units)
     finally:
         sweep()  # of workers that were killed

@@ -6,14 +6,20 @@ may only read. `docs/exploring.md` says what its answers mean.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from crashsim.checkers import Acks
+from crashsim.checkers.called import by_value, name_of
 from crashsim.experiment.units import parse_bytes, parse_duration
 
 if TYPE_CHECKING:
     from crashsim.explore.wiring import CheckerSpec
+
+
+Judge = Callable[[Any, Acks], object]  # the image, or a folder, and the acknowledgements
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,10 +35,10 @@ class Command:
 
 @dataclass(frozen=True, slots=True)
 class Files:
-    """A function by name (`module:function`, `file.py:function`), called with a folder of the files
-    of the file system in the image, which it may write to, and the acknowledgements."""
+    """A function, or its name (`module:function`, `file.py:function`), called with a folder of the
+    files of the file system in the image, which it may write to, and the acknowledgements."""
 
-    function: str
+    function: str | Judge
     time_limit: str = "10s"
     memory: str = "1GiB"
     folder: str | Path = "."
@@ -40,27 +46,36 @@ class Files:
 
 @dataclass(frozen=True, slots=True)
 class Function:
-    """A function by name, called with the image and the acknowledgements."""
+    """A function, or its name, called with the image and the acknowledgements. It runs elsewhere: a
+    lambda or a function of a notebook is sent there with what it refers to, and what it changes
+    stays there."""
 
-    function: str
+    function: str | Judge
     time_limit: str = "10s"
     memory: str = "1GiB"
     folder: str | Path = "."
 
 
-Check = str | Function | Files | Command
+Check = str | Judge | Function | Files | Command
 
 
-def specified(check: Check) -> CheckerSpec:
-    """As a saved finding names it. UnitError when a limit is none."""
+def specified(check: Check) -> tuple[CheckerSpec, bytes]:
+    """As a saved finding names it, and the function itself where its name does not say enough.
+    UnitError when a limit is none, UsageError when a function cannot be sent."""
     from crashsim.explore.wiring import CheckerSpec
 
-    one = Function(check) if isinstance(check, str) else check
-    return CheckerSpec(
-        command=one.line if isinstance(one, Command) else None,
-        function=one.function if isinstance(one, Function) else None,
-        files_function=one.function if isinstance(one, Files) else None,
+    one = check if isinstance(check, Function | Files | Command) else Function(check)
+    name, code = (one.line, b"") if isinstance(one, Command) else _named(one.function)
+    spec = CheckerSpec(
+        command=name if isinstance(one, Command) else None,
+        function=name if isinstance(one, Function) else None,
+        files_function=name if isinstance(one, Files) else None,
         time_limit_s=parse_duration(one.time_limit) / 1e9,
         memory_bytes=parse_bytes(one.memory),
         folder=str(Path(one.folder).resolve()),
     )
+    return spec, code
+
+
+def _named(function: str | Judge) -> tuple[str, bytes]:
+    return (function, b"") if isinstance(function, str) else (name_of(function), by_value(function))

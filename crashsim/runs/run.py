@@ -177,7 +177,7 @@ class Run:
         workers: int = 1,
         advance: Callable[[int, int], None] | None = None,
     ) -> Found:
-        """Check the states that a power cut may leave. `check`: `module:function` or
+        """Check the states that a power cut may leave. `check`: a function, `module:function` or
         `file.py:function`, called with the image and the acknowledgements; or `Files`, or a
         `Command`. It runs in processes of its own. `host`: any that the rules allow, or this one;
         `atom`: what survives or not as one, bytes; `advance(checked, planned)` tells how far it is.
@@ -189,7 +189,8 @@ class Run:
         from crashsim.runs.explored import Found, FoundState
         from crashsim.states import Rules
 
-        opened = open_run(self, specified(check), Rules(host, atom), device)
+        spec, code = specified(check)
+        opened = open_run(self, spec, Rules(host, atom), device, code)
         found = explore(
             opened.subject, Budget(states), self.experiment.seed, workers, advance=advance
         )
