@@ -3,7 +3,8 @@
 Contract: a verdict has the two sources of `crashsim run`: the figures of the simulation, and, where
 the experiment explores, its checker over the states of its own budget, by its own seed. Fine is
 what both accept. A change is advised if its run is fine in the same way and something is
-acknowledged in it; the command behind it runs just that. What was not established is said.
+acknowledged in it; the command behind it runs just that. What was not established is said. What the
+experiment knows (`expect: {known: ...}`) is no loss: it is told, and nothing is tried against it.
 
 - At fault is what a change of it mends: single settings before pairs, each with the strictest of
   the programs' policies; those that end the loss with all of them. Cheapest first: fewest flushes,
@@ -29,6 +30,7 @@ from crashsim.advise_changes import (
     Typed,
     at_fault,
     changed,
+    flow,
     programs,
     settings,
 )
@@ -49,10 +51,17 @@ from crashsim.experiment.model import Experiment, Recording
 from crashsim.experiment.units import format_duration
 from crashsim.explore.bench import Subject
 from crashsim.explore.budget import Budget
-from crashsim.explore.findings import Finding
 from crashsim.explore.run import Exploration, explore
 from crashsim.explore.wiring import subject_of
-from crashsim.exploring import budget_of, named_checker
+from crashsim.exploring import (
+    Happens,
+    budget_of,
+    known_states,
+    named_checker,
+    placed,
+    those_known,
+    why_known,
+)
 from crashsim.inputs import Inputs, make_inputs
 from crashsim.power.losses import Losses
 from crashsim.power.safety import Stage
@@ -67,20 +76,43 @@ STATES_WITHOUT = 1000  # explored without syncs that give no acknowledgement
 
 
 @dataclass(frozen=True, slots=True)
+class Reason:
+    """A finding: its states, what would have forbidden it, and why it is known, '': it is not."""
+
+    outcome: str
+    states: int
+    cure: str
+    known: str
+
+
+@dataclass(frozen=True, slots=True)
 class Checked:
-    """What the checker said of the states. `reasons`: of each finding its outcome, its states and
-    what would have forbidden it."""
+    """What the checker said of the states. `reasons`: of each finding, none if their causes were
+    not looked for; `known`: those that the experiment knows and that happen, as it spells them."""
 
     checked: int
     images: str  # how many there are, in words
     every: bool  # whether all of them were checked
     rejected: dict[str, int]
     reached: bool
-    reasons: tuple[tuple[str, int, str], ...] = ()
+    reasons: tuple[Reason, ...] = ()
+    known: tuple[dict[str, str], ...] = ()
 
     @property
     def failing(self) -> int:
         return sum(self.rejected.values())
+
+    @property
+    def fine(self) -> bool:
+        """Nothing was rejected, or only what is known, as in `crashsim run`."""
+        return not self.failing or (bool(self.reasons) and not self.unexpected)
+
+    @property
+    def unexpected(self) -> set[str]:
+        """Outcomes that were rejected, but for findings that are known."""
+        if not self.reasons:
+            return {*self.rejected}
+        return {one.outcome for one in self.reasons if not one.known}
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +172,7 @@ class Advised:
 
 
 def _fine(after: Figures, explored: Checked | None) -> bool:
-    return after.safe and (explored is None or not explored.failing)
+    return after.safe and (explored is None or explored.fine)
 
 
 def advise(case: Case, typed: Typed, workers: int = 1) -> Advised:
@@ -191,7 +223,7 @@ class _Adviser:
             idle=idle,
             ordering=ordering,
             runs=self._trials.made,
-            command=self._typed.command(self._case, (), NO_LOSS),
+            command=self._typed.command(self._case, (), _no_loss(explored)),
         )
 
     # --- exploring --------------------------------------------------------------------------------
@@ -216,6 +248,8 @@ class _Adviser:
         if states is not None:
             budget = Budget(min(states, budget.states), budget.expired)
         self._subject = subject
+        expect = experiment.expect
+        states_known = known_states(expect, self._typed.file, subject)
         with progress(budget.states) as advance:
             found = explore(
                 subject,
@@ -223,11 +257,12 @@ class _Adviser:
                 experiment.seed,
                 self._workers,
                 advance=lambda done, _planned: advance(done, what or self._case.name),
-                causes=causes,
+                causes=causes or bool(expect.known),
+                known=[one.state for one in states_known.values()],
             )
         if found.interrupted:
             raise KeyboardInterrupt
-        return _checked(found)
+        return _checked(found, those_known(expect, found, placed(found, states_known)))
 
     def _unsent(self, explored: Checked | None) -> Unsent | None:
         wanted, subject = self._experiment.explore, self._subject
@@ -265,7 +300,7 @@ class _Adviser:
         return tried, len(found[MOST_EXPLORED:])
 
     def _advice(self, one: _Candidate, explored: Checked | None) -> Advice:
-        command = self._typed.command(self._case, one.changes, NO_LOSS)
+        command = self._typed.command(self._case, one.changes, _no_loss(explored))
         return Advice(one.changes, None, one.after, explored, command)
 
     def _candidates(self, before: Figures) -> Iterator[_Candidate]:
@@ -321,13 +356,18 @@ class _Adviser:
         worse = None
         if without is not None and explored is not None:
             worse = tuple(
-                outcome for outcome in without.rejected if outcome not in explored.rejected
+                outcome
+                for outcome in without.rejected
+                if outcome in without.unexpected and outcome not in explored.rejected
             )
         return Spare(one.places, one.before, one.after, without, worse)
 
 
-def _checked(found: Exploration) -> Checked:
-    reasons = [(one.outcome or one.kind, one.states, _why(one)) for one in found.findings]
+def _checked(found: Exploration, known: Sequence[Happens]) -> Checked:
+    reasons = [
+        Reason(one.outcome or one.kind, one.states, one.cure, why_known(number, known))
+        for number, one in enumerate(found.findings)
+    ]
     counted = {"images": found.images, "images_text": power_of_ten(found.images)}
     return Checked(
         found.checked,
@@ -336,12 +376,14 @@ def _checked(found: Exploration) -> Checked:
         found.rejected,
         found.reached,
         tuple(reasons),
+        tuple(one.known.model_dump(mode="json", exclude_none=True) for one in known if one.happens),
     )
 
 
-def _why(one: Finding) -> str:
-    """What the story says would have forbidden it."""
-    return next(line for line in reversed(one.story) if not line.startswith("Less may do"))
+def _no_loss(explored: Checked | None) -> str:
+    """What the command expects: no loss, and of what is known that which happens."""
+    known = explored.known if explored is not None else ()
+    return NO_LOSS if not known else f"{NO_LOSS[:-1]}, known: {flow([*known])}}}"
 
 
 def _words(one: _Candidate) -> str:

@@ -139,7 +139,7 @@ def _call(sync: Sync) -> str:
 
 
 def _words(sync: Sync) -> str:
-    return _flow(sync.model_dump(mode="json", exclude_unset=True) or {"call": sync.call})
+    return flow(sync.model_dump(mode="json", exclude_unset=True) or {"call": sync.call})
 
 
 def changed(experiment: Experiment, changes: Sequence[Change]) -> Experiment | None:
@@ -198,15 +198,15 @@ def _within(override: str, key: str) -> bool:
 def _swept(case: Case, key: str) -> str:
     """What the sweep set, as `--set` takes it."""
     node = find(case.tree, tuple(key.split(".")))
-    return _flow(None if node is None else plain(node))
+    return flow(None if node is None else plain(node))
 
 
-def _flow(value: Any) -> str:
+def flow(value: Any) -> str:
     """YAML on one line."""
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{key}: {_flow(one)}" for key, one in value.items()) + "}"
+        return "{" + ", ".join(f"{key}: {flow(one)}" for key, one in value.items()) + "}"
     if isinstance(value, list):
-        return "[" + ", ".join(map(_flow, value)) + "]"
+        return "[" + ", ".join(map(flow, value)) + "]"
     if value is None or isinstance(value, bool):
         return json.dumps(value)
     text = str(value)

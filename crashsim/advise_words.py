@@ -58,7 +58,7 @@ def _verdict(found: Advised) -> str:
             f"up to {before.uncovered:,} acknowledgements{written} are lost at once, "
             f"{before.broken:,} promises of flushes are broken"
         )
-    if explored is not None and explored.failing:
+    if explored is not None and not explored.fine:
         told.append(f"the checker rejects {_rejected(explored)}")
     if told:
         return "; ".join(told) + "."
@@ -70,19 +70,22 @@ def _about(found: Advised) -> Iterator[str]:
     explored = found.explored
     if found.lost:
         yield f"First: {found.lost}."
-    elif explored is not None and explored.failing:
+    elif explored is not None and not explored.fine:
         written = "what had come to the device" if found.recorded else "what was acknowledged"
         yield f"By the simulation alone nothing is lost of {written}."
     if found.unsent is not None:
         yield from _unsent(found.unsent)
     if explored is not None:
         yield from _reasons(explored)
+        rest = explored.failing - sum(one.states for one in explored.reasons)
+        if explored.reasons and rest:
+            yield f"Not established: the causes of {rest:,} more states that the checker rejects."
         if not explored.reached:
             yield (
                 "Not established: not every state that was planned was judged. The budget ended, "
                 "or the checker took too long, or answered differently when asked again."
             )
-        elif not explored.every and not explored.failing:
+        elif not explored.every and explored.fine:
             yield "Not established: what the checker says of the images that were not tried."
     elif found.recorded:
         yield (
@@ -95,13 +98,13 @@ def _about(found: Advised) -> Iterator[str]:
 
 def _reasons(explored: Checked) -> Iterator[str]:
     """What the exploration says of its findings, the same only once."""
-    for why in dict.fromkeys(why for _, _, why in explored.reasons):
+    for cure, known in dict.fromkeys((one.cure, one.known) for one in explored.reasons):
         counted: dict[str, int] = {}
-        for outcome, states, same in explored.reasons:
-            if same == why:
-                counted[outcome] = counted.get(outcome, 0) + states
+        for one in explored.reasons:
+            if (one.cure, one.known) == (cure, known):
+                counted[one.outcome] = counted.get(one.outcome, 0) + one.states
         told = ", ".join(f"{outcome} {count:,}" for outcome, count in counted.items())
-        yield f"{told}: {why}"
+        yield f"{told}: {cure}" + (f" Known: {known}." if known else "")
 
 
 def _unsent(one: Unsent) -> Iterator[str]:
@@ -214,7 +217,7 @@ def _ordering(one: Spare) -> list[str]:
             f"     Needed: without them the checker rejects {_rejected(one.explored)}; only then "
             f"{', '.join(one.worse)}. Recovery counts on the order of at least some."
         )
-    elif one.explored.failing:
+    elif not one.explored.fine:
         text.append(
             f"     Not established: whether recovery needs their order. Without them ({price}) "
             f"the checker rejects {_rejected(one.explored)}."
@@ -235,6 +238,8 @@ def _rejected(explored: Checked) -> str:
 
 
 def _nothing(explored: Checked) -> str:
+    if explored.failing:
+        return f"the checker rejects only what is known: {_rejected(explored)}"
     return f"the checker accepts all {explored.checked:,} states tried of {explored.images}"
 
 

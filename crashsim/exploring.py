@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 from crashsim.checkers.station import DEVICE, MEMORY_BYTES, TIME_LIMIT_S, Station
 from crashsim.checkers.verdict import OK, Acks, Ranges, Verdict
@@ -21,6 +21,7 @@ from crashsim.errors import OutputError, UsageError
 from crashsim.experiment.expect import Known, judge
 from crashsim.experiment.explore import Explore
 from crashsim.experiment.model import Expect
+from crashsim.explore.bench import Subject
 from crashsim.explore.budget import Budget
 from crashsim.explore.results import to_json
 from crashsim.explore.run import Exploration, explore
@@ -54,9 +55,8 @@ Advance = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class Explored:
-    """What came of one case. `journal` is what to remove once the results are kept; `known`: saved
-    findings that still fail alike, by name, and the number of the finding that each is one of, -1:
-    none."""
+    """What came of one case. `journal` is what to remove once the results are kept; `known`: as
+    `placed` has it."""
 
     found: Exploration
     opened: Opened
@@ -72,10 +72,8 @@ def explore_case(
     assert wanted is not None
     rules = Rules(wanted.host, wanted.atom)
     spec = named_checker(wanted, file)
-    known = _known(run.experiment.expect, Path(file).resolve().parent)
     opened = open_run(run, spec, rules, wanted.device)
-    located = {name: _located(one, opened, name) for name, one in known.items()}
-    states = {name: state for name, state in located.items() if state is not None}
+    states = known_states(run.experiment.expect, file, opened.subject)
     journal = _journal(output, opened.identity)
     found = explore(
         opened.subject,
@@ -85,27 +83,43 @@ def explore_case(
         journal,
         opened.identity,
         advance,
-        known=list(states.values()),
+        known=[one.state for one in states.values()],
     )
-    placed = {
-        name: one.finding
-        for name, one in zip(states, found.known, strict=False)
-        if Replayed(one.verdict, known[name].verdict_then).as_saved
+    return Explored(found, opened, journal, placed(found, states))
+
+
+class KnownState(NamedTuple):
+    """A saved finding that an experiment knows, and its state in the numbers of today."""
+
+    saved: Saved
+    state: tuple[int, Choices]
+
+
+def known_states(expect: Expect, file: str, subject: Subject) -> dict[str, KnownState]:
+    """Of the saved findings that an experiment in this file knows those that are still possible,
+    by the names that it gives them. UsageError when one is of another space."""
+    folder = Path(file).resolve().parent
+    found = {}
+    for name in (one.finding for one in expect.known if one.finding is not None):
+        saved = read_saved(folder / name)
+        state = _located(saved, subject, name)
+        if state is not None:
+            found[name] = KnownState(saved, state)
+    return found
+
+
+def placed(found: Exploration, states: Mapping[str, KnownState]) -> dict[str, int]:
+    """Which of them still fail alike, and the number of the finding that each is one of, -1:
+    none. `found` looked up just these."""
+    return {
+        name: now.finding
+        for (name, one), now in zip(states.items(), found.known, strict=False)
+        if Replayed(now.verdict, one.saved.verdict_then).as_saved
     }
-    return Explored(found, opened, journal, placed)
 
 
-def _known(expect: Expect, folder: Path) -> dict[str, Saved]:
-    """The saved findings that an experiment in this folder knows, by the names that it gives
-    them."""
-    names = [one.finding for one in expect.known if one.finding is not None]
-    return {name: read_saved(folder / name) for name in names}
-
-
-def _located(one: Saved, opened: Opened, name: str) -> tuple[int, Choices] | None:
-    """Its state, None when that is not possible any more. UsageError when it is of another
-    space."""
-    subject = opened.subject
+def _located(one: Saved, subject: Subject, name: str) -> tuple[int, Choices] | None:
+    """Its state, None when that is not possible any more."""
     space, device = subject.space, subject.history.devices[subject.device].name
     mine = (device, space.rules.host, space.rules.unit_bytes)
     theirs = (one.device, one.host, one.rules.unit_bytes)
@@ -153,10 +167,18 @@ def with_exploration(result: CaseResult, explored: Explored, expect: Expect) -> 
     """The case's result with what was explored, and judged by it: no finding is expected, unless
     the experiment says otherwise."""
     document = to_json(explored.found, explored.opened.subject)
-    document["known"] = [_told(one, explored) for one in expect.known]
+    known = those_known(expect, explored.found, explored.known)
+    document["known"] = [
+        {
+            "name": one.known.name,
+            "why": one.known.why,
+            "findings": list(one.findings),
+            "happens": one.happens,
+        }
+        for one in known
+    ]
     for number, finding in enumerate(document["findings"]):
-        whys = [one["why"] for one in document["known"] if number in one["findings"]]
-        finding["known"] = whys[0] if whys else ""
+        finding["known"] = why_known(number, known)
     found = sum(not finding["known"] for finding in document["findings"])
     if expect.findings is not None:
         only = Expect(findings=expect.findings)
@@ -171,16 +193,34 @@ def with_exploration(result: CaseResult, explored: Explored, expect: Expect) -> 
     return replace(result, expectations=[*result.expectations, *judged], exploration=document)
 
 
-def _told(one: Known, explored: Explored) -> dict[str, Any]:
-    """A known finding, and those of the run that are it."""
-    if one.finding is not None:
-        happens, place = one.name in explored.known, explored.known.get(one.name, -1)
-        mine = [place] if place >= 0 else []
-    else:
-        found = enumerate(explored.found.findings)
-        mine = [number for number, f in found if one.is_called(f.outcome or f.kind)]
-        happens = bool(mine)
-    return {"name": one.name, "why": one.why, "findings": mine, "happens": happens}
+@dataclass(frozen=True, slots=True)
+class Happens:
+    """A known finding, the numbers of those of the run that are it, and whether it happens."""
+
+    known: Known
+    findings: tuple[int, ...]
+    happens: bool
+
+
+def those_known(expect: Expect, found: Exploration, known: Mapping[str, int]) -> list[Happens]:
+    """What an experiment knows, in its order; `known`: of saved ones, as `placed` has it."""
+    told = []
+    for one in expect.known:
+        if one.finding is not None:
+            place = known.get(one.name, -1)
+            mine: tuple[int, ...] = (place,) if place >= 0 else ()
+            happens = one.name in known
+        else:
+            names = enumerate(f.outcome or f.kind for f in found.findings)
+            mine = tuple(number for number, name in names if one.is_called(name))
+            happens = bool(mine)
+        told.append(Happens(one, mine, happens))
+    return told
+
+
+def why_known(number: int, known: Sequence[Happens]) -> str:
+    """Why the finding of that number is no surprise, '': it is one."""
+    return next((one.known.why for one in known if number in one.findings), "")
 
 
 def keep_findings(explored: Explored, case: str, folder: Path) -> list[str]:

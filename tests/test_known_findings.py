@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from typing import Any
 from xml.etree import ElementTree
 
@@ -116,3 +117,28 @@ def test_nothing_is_known_where_nothing_is_explored() -> None:
     text = EXPERIMENT.replace("explore:", "description: x #")
     with pytest.raises(ExperimentError, match="nothing is explored"):
         plan(text + "expect: {known: [{outcome: a, why: b}]}\n", "log.yaml")
+
+
+def advised(program: Program, *known: dict[str, str]) -> tuple[int, str]:
+    """Exit code and words of `crashsim advise`."""
+    (program.folder / "check.py").write_text(CHECK)
+    # Acknowledged late enough for the simulation: only the checker finds fault.
+    text = EXPERIMENT.replace(", acknowledge: before-sync", "")
+    text += f"expect: {json.dumps({'findings': 0, 'known': known})}\n"
+    answer = program("advise", program.write(text, "log.yaml"))
+    return answer.code, answer.out
+
+
+def test_what_is_known_is_no_loss_to_advise_either(program: Program) -> None:
+    code, words = advised(program, HOLE)
+    assert code == 0 and "ends it" not in words
+    assert "rejects only what is known" in words and f"Known: {HOLE['why']}." in words
+    shown = shlex.split(next(line for line in words.splitlines() if "Shown by" in line))[2:]
+    assert program(*shown[1:], "--output", str(program.runs), "--workers", "1").code == 0
+
+
+def test_what_is_not_known_is_still_a_loss_to_advise(program: Program) -> None:
+    gone = {"outcome": "torn *", "why": "it was so"}
+    code, words = advised(program, gone)
+    assert "the checker rejects" in words and "Known: " not in words
+    assert code == 0 and "1. ends it: no acknowledgement is lost in its run" in words

@@ -64,7 +64,8 @@ class Finding:
     `choices` are those of its state, in which all is newest but for the atoms `changes`, told in
     `lost`; `kept`: what survived of it, and is enough for it to fail; `account`: what became of
     each write; `ack`: the number of the acknowledgement without which the state would be fine, -1
-    if it never is; `digest`: of the image; `message`: what the checker said of that image."""
+    if it never is; `cure`: the remedy in words; `digest`: of the image;
+    `message`: what the checker said of that image."""
 
     kind: str
     outcome: str
@@ -81,6 +82,7 @@ class Finding:
     account: tuple[Told, ...]
     ack: int
     remedy: Remedy
+    cure: str
     digest: int
     original: Original
     story: tuple[str, ...]
@@ -326,6 +328,7 @@ class Grouping:
             scene.account,
             scene.ack,
             remedy,
+            self._teller.cure(scene, remedy),
             digest,
             original,
             story,

@@ -144,7 +144,7 @@ class Teller:
         lines += self._rest(scene)
         if scene.ack >= 0:
             lines.append(f"That breaks {self._acknowledgement(scene.ack)}.")
-        lines.append(self._remedy(scene, remedy))
+        lines.append(self.cure(scene, remedy))
         return tuple(lines)
 
     def remedy(self, scene: Scene, fails_before: Callable[[int], bool]) -> Remedy:
@@ -234,7 +234,8 @@ class Teller:
             return "had reached the disk by then"
         return "was stored by then"
 
-    def _remedy(self, scene: Scene, remedy: Remedy) -> str:
+    def cure(self, scene: Scene, remedy: Remedy) -> str:
+        """A remedy in words, the story's end."""
         write = f"write {remedy.after}"
         match remedy.why:
             case "promise":
