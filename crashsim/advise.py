@@ -48,7 +48,7 @@ from crashsim.advise_syncs import (
 from crashsim.engine.history import NEVER, History
 from crashsim.experiment.loader import Case
 from crashsim.experiment.model import Experiment, Recording
-from crashsim.experiment.units import format_duration
+from crashsim.experiment.units import exact_instant
 from crashsim.explore.bench import Subject
 from crashsim.explore.budget import Budget
 from crashsim.explore.run import Exploration, explore
@@ -426,11 +426,11 @@ def _first_lost(history: History) -> str:
     stored = int(history.store_t_ns[rows[-1]]) if rows.size else 0
     behind = (history.flush_submit_ns > stored) & (history.flush_ack_ns <= given)
     flushed = bool(np.any(behind & (history.flush_result == 0)))
-    until = "never safe" if safe[ack] == NEVER else f"safe at {format_duration(int(safe[ack]))}"
+    until = "never safe" if safe[ack] == NEVER else f"safe at {exact_instant(int(safe[ack]))}"
     if history.facts["recorded"]:
         why = "no flush that succeeded lies between the mark before it and it"
     elif flushed:
         why = "although a flush behind it had succeeded: a setting is at fault"
     else:
         why = f"no sync that succeeded lies between write {last_write} and it"
-    return f"the acknowledgement {name}, given at {format_duration(given)}, is {until}: {why}"
+    return f"the acknowledgement {name}, given at {exact_instant(given)}, is {until}: {why}"

@@ -13,7 +13,7 @@ from typing import Any
 from crashsim.advise import Advice, Advised, Checked, Spare
 from crashsim.advise_memory import Arrival, Removed, Unsent
 from crashsim.advise_syncs import Figures
-from crashsim.experiment.units import format_bytes, format_duration
+from crashsim.experiment.units import exact_instant, format_bytes, format_duration
 
 NO_COMMAND = (
     "no --set makes this change: make it where the device is described, and run that experiment"
@@ -116,7 +116,7 @@ def _unsent(one: Unsent) -> Iterator[str]:
     if one.first is None:
         yield "So no flush of the device, and no disk, ends it."
         return
-    given = format_duration(one.first.given_ns)
+    given = exact_instant(one.first.given_ns)
     yield f"The first is '{one.first.label}', given at {given}: {one.first.outcome}."
     where = "still in the guest's memory" if one.arrival else "in the guest's memory, or nowhere"
     yield (
@@ -164,7 +164,7 @@ def _arrival(one: Arrival) -> str:
     files = f" With it {'; '.join(one.files)}." if one.files else ""
     return (
         f"For '{one.mark.label}' it came with write {one.write} ({format_bytes(one.length)} at "
-        f"offset {one.offset}, made at {format_duration(one.t_ns)}{behind}), without which the "
+        f"offset {one.offset}, made at {exact_instant(one.t_ns)}{behind}), without which the "
         f"checker rejects it.{files}"
     )
 

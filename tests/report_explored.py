@@ -13,8 +13,8 @@ MILLISECOND = fixtures.MILLISECOND
 STORY = [
     "A power cut at 2 ms (epoch 1 of 2), after 1 acknowledgement, leaves an image of which the "
     "checker says: hole.",
-    "Write 2 (1.5 KiB at offset 3072, made at 3 µs) survived.",
-    "512 B of write 1 (1.5 KiB at offset 1536, made at 2 µs) was lost.",
+    "Write 2 (1.5 KiB at offset 3072, made at 3us) survived.",
+    "512 B of write 1 (1.5 KiB at offset 1536, made at 2us) was lost.",
     "That breaks acknowledgement 'one', given at 1 ms.",
     "A flush of the device after write 1 and completed before write 2 would have forbidden it.",
 ]
@@ -60,7 +60,7 @@ def picture() -> dict[str, Any]:
             whole(503, False),
         ],
         "acknowledgement": {
-            "t_ns": MILLISECOND,
+            "t_ns": MILLISECOND + 24,
             "label": "one",
             "first": 0,
             "last": 1,
@@ -80,7 +80,7 @@ def finding(**changed: Any) -> dict[str, Any]:
         "story": STORY,
         "epoch": 0,
         "first_ns": 0,
-        "cut_ns": 2 * MILLISECOND,
+        "cut_ns": 2 * MILLISECOND + 345,
         "acks": 1,
         "acknowledgement": 0,
         "changes": [[4, 0]],

@@ -13,7 +13,7 @@ import numpy as np
 
 from crashsim.checkers import Verdict, acknowledgements
 from crashsim.engine.history import History
-from crashsim.experiment.units import format_bytes, format_duration
+from crashsim.experiment.units import format_bytes, parse_duration
 from crashsim.explore.bench import Bench, Subject
 from crashsim.explore.findings import Finding
 from crashsim.explore.outcomes import normal, outcome_of
@@ -169,7 +169,7 @@ class _Held:
 
     def head(self) -> None:
         groups, acks = self.by_name["head"], self.slowly.acks(self.cut_ns)
-        assert groups["cut"] == format_duration(self.cut_ns)
+        assert parse_duration(groups["cut"] or "") == self.cut_ns
         assert groups["acks"] == str(acks) == str(self.finding.acks)
         possible = self.possible(self.cut_ns)
         for atom, contents in possible.items():
@@ -236,7 +236,7 @@ class _Held:
             offset = int(self.history.store_offset[rows[0]]) - self.reader.first_byte
             made = int(self.history.store_t_ns[rows[0]])
             assert (groups["length"], groups["offset"]) == (format_bytes(length), str(offset))
-            assert groups["made"] == format_duration(made) and made <= self.cut_ns
+            assert parse_duration(groups["made"] or "") == made and made <= self.cut_ns
             labels, given = self.reader.acks.labels, int((self.reader.ack_ns <= made).sum())
             if self.history.facts["recorded"]:
                 assert groups["behind"] == (labels[given - 1] if given else None)
@@ -262,7 +262,7 @@ class _Held:
             return
         low, high = self.reader.acks.records[number]
         label = self.reader.acks.labels[number]
-        assert groups["given"] == format_duration(int(self.reader.ack_ns[number]))
+        assert parse_duration(groups["given"] or "") == self.reader.ack_ns[number]
         if label:
             assert groups["label"] == label
         else:
@@ -298,9 +298,8 @@ class _Held:
                 write = int(groups["covered"] or 0)
                 assert self.reader.rules.host == "this-host"
                 assert any(w == write and not kept for w, _, _, kept, _ in self.parts())
-                assert groups["promised"] in {
-                    format_duration(t) for t in self.promises(write, self.begun(write))
-                }
+                promised = parse_duration(groups["promised"] or "")
+                assert promised in self.promises(write, self.begun(write))
             case _:
                 assert not self.writes("was lost")
                 recorded = bool(self.history.facts["recorded"])
@@ -331,11 +330,10 @@ class _Held:
             h = self.history
             rows = zip(h.flush_submit_ns, h.flush_ack_ns, h.flush_result, strict=True)
             times = {
-                (format_duration(int(s)), format_duration(int(a)))
-                for s, a, result in rows
-                if first <= s <= last < a and result == 0
+                (int(s), int(a)) for s, a, result in rows if first <= s <= last < a and result == 0
             }
-            assert (groups["submit"], groups["late"]) in times
+            told = (groups["submit"], groups["late"])
+            assert tuple(parse_duration(one or "") for one in told) in times
 
     def picture(self) -> None:
         """The picture shows the same fates, the same broken acknowledgement."""

@@ -209,7 +209,7 @@ def test_of_commits_that_are_not_synced_the_file_is_named_if_it_ever_came(
     found, said = sqlite(name, 20)
     assert found.unsent is not None and found.unsent.removed is None
     assert (found.advice, found.exit_code) == ((), 1)
-    assert "directory" not in said
+    assert "a sync of the directory" not in said
     if file:
         assert f"With it {file} has 824,032 bytes, not 4,096." in said
     else:

@@ -23,7 +23,7 @@ from crashsim.explore.journal import Journal
 from crashsim.explore.results import to_json
 from crashsim.explore.run import EpochReport, Exploration, explore
 from crashsim.explore.workers import Answer, CheckerError, Unit, work
-from crashsim.states import Rules
+from crashsim.states import Host, Rules
 from tests.explore_support import Flush, Item, Judge, Mark, Write, subject
 
 ROOT = Path(__file__).parents[1]
@@ -397,3 +397,13 @@ def test_an_instant_is_in_the_epoch_that_covers_it() -> None:
         inside = {epoch.first_ns, (epoch.first_ns + epoch.cut_ns) // 2, epoch.cut_ns}
         assert {space.at(t_ns) for t_ns in inside} == {epoch.number}
     assert space.at(epoch.cut_ns + 1) == len(space) - 1
+
+
+@pytest.mark.parametrize("host", ["this-host", "any-host"])
+def test_a_checker_is_tried_on_all_that_was_stored_though_the_host_wrote_nothing(
+    host: Host,
+) -> None:
+    """Nobody synced, so all is lost to a cut: that is not the checker's fault."""
+    one = subject([Write(0, b"x" * 512)], lambda image, _: "" if image[0] else "empty", Rules(host))
+    (finding,) = found_by(one).findings
+    assert finding.outcome == "empty"

@@ -21,7 +21,7 @@ from crashsim.checkers import Verdict
 from crashsim.engine.history import History
 from crashsim.engine.pages import words
 from crashsim.engine.streams import I64
-from crashsim.experiment.units import format_bytes, format_duration
+from crashsim.experiment.units import exact_instant, format_bytes
 from crashsim.explore.account import Told, first_choice, last_choice
 from crashsim.explore.outcomes import said
 from crashsim.states import Atom, Epoch, Host
@@ -135,7 +135,7 @@ class Teller:
         epoch = scene.epoch
         given = f"{epoch.acks} acknowledgements" if epoch.acks != 1 else "1 acknowledgement"
         lines = [
-            f"A power cut at {format_duration(epoch.cut_ns)} (epoch {epoch.number + 1} of "
+            f"A power cut at {exact_instant(epoch.cut_ns)} (epoch {epoch.number + 1} of "
             f"{scene.epochs}), after {given}, leaves an image of which the checker says: "
             f"{_told(scene.verdict)}."
         ]
@@ -241,7 +241,7 @@ class Teller:
             case "promise":
                 return (
                     f"A flush that covers {write} was acknowledged at "
-                    f"{format_duration(remedy.last_ns)}: this host does not keep what it promised, "
+                    f"{exact_instant(remedy.last_ns)}: this host does not keep what it promised, "
                     "and no further flush would help."
                 )
             case "flush-before-write" | "flush-before-acknowledgement":
@@ -309,7 +309,7 @@ class Teller:
         low, high = int(self._history.ack_low[ack]), int(self._history.ack_high[ack])
         of = f"write {low}" if high == low + 1 else f"writes {low} to {high - 1}"
         name = f"'{label}'" if label else f"of {of}"
-        return f"acknowledgement {name}, given at {format_duration(int(self._ack_ns[number]))}"
+        return f"acknowledgement {name}, given at {exact_instant(int(self._ack_ns[number]))}"
 
     def _unfinished(self, landed_ns: int, until_ns: int) -> str:
         """A flush that was asked for in time, but was not waited for."""
@@ -319,8 +319,8 @@ class Teller:
         if not late.size:
             return ""
         return (
-            f"; the one submitted at {format_duration(int(submit[late[0]]))} was acknowledged at "
-            f"{format_duration(int(done[late[0]]))}, too late"
+            f"; the one submitted at {exact_instant(int(submit[late[0]]))} was acknowledged at "
+            f"{exact_instant(int(done[late[0]]))}, too late"
         )
 
     def _write(self, write: int, size: int) -> str:
@@ -330,7 +330,7 @@ class Teller:
         part = f"{format_bytes(size)} of " if size < length else ""
         return (
             f"{part}{'w' if part else 'W'}rite {write} ({format_bytes(length)} at offset "
-            f"{offset}, made at {format_duration(int(history.store_t_ns[rows[0]]))})"
+            f"{offset}, made at {exact_instant(int(history.store_t_ns[rows[0]]))})"
         )
 
     def _between(self, write: int) -> str:

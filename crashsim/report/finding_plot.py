@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
-from crashsim.experiment.units import format_bytes, format_duration
+from crashsim.experiment.units import exact_instant, format_bytes
 from crashsim.report.canvas import COLOURS, FAINT, INK, PAPER, new_figure
 from crashsim.report.words import shortened, some
 
@@ -48,7 +48,7 @@ def finding_picture(finding: dict[str, Any]) -> Figure:
         label.set_fontweight("bold" if row.get("taken") else "normal")
     if ack:
         _line(axes, behind, _acknowledged(ack), "--")
-    _line(axes, last, f"power cut at {format_duration(finding['cut_ns'])}", "-")
+    _line(axes, last, f"power cut at {exact_instant(finding['cut_ns'])}", "-")
     _legend(figure, rows)
     return figure
 
@@ -104,7 +104,7 @@ def _name(row: Row) -> str:
     """Whose row it is."""
     if "runs" not in row:
         return "⋮"
-    size, at = format_bytes(row["length"]), format_duration(row["t_ns"])
+    size, at = format_bytes(row["length"]), exact_instant(row["t_ns"])
     return f"write {row['first']}: {size} at {row['offset']}, {at}"
 
 
@@ -126,7 +126,7 @@ def _acknowledged(ack: dict[str, Any]) -> str:
     first, last = ack["first"], ack["last"]
     of = f"write {first}" if first == last else f"writes {first} to {last}"
     what = f"'{shortened(ack['label'], _LONGEST_LABEL)}'" if ack["label"] else of
-    return f"{what} acknowledged at {format_duration(ack['t_ns'])}: broken"
+    return f"{what} acknowledged at {exact_instant(ack['t_ns'])}: broken"
 
 
 def _legend(figure: Figure, rows: list[Row]) -> None:

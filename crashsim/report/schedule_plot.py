@@ -9,7 +9,7 @@ from __future__ import annotations
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from crashsim.experiment.units import format_duration
+from crashsim.experiment.units import exact_instant
 from crashsim.printable import printable
 from crashsim.report.canvas import COLOURS, INK, PAPER, new_figure, set_axis, time_unit
 from crashsim.report.schedule import LANES, begin_ns, first_schedule
@@ -46,7 +46,7 @@ def schedule_of_a_broken_promise(cases: list[CaseResult]) -> Figure:
     axes.tick_params(axis="y", length=0)
     axes.grid(False, axis="y")
     axes.set_xlim(0, end - start)
-    set_axis(axes.xaxis, time_unit(end - start), f"time from {format_duration(start)} on")
+    set_axis(axes.xaxis, time_unit(end - start), f"time from {exact_instant(start)} on")
     return figure
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -76,6 +76,7 @@ class Space:
     ) -> None:
         """`before`: what the device held before the run, zeros behind its end."""
         span = history.devices[device]
+        self._made_of = (history, content, before, device)
         self.rules = rules
         self.size_bytes = span.pages * PAGE_BYTES
         parts = parts_of(history, device, rules)
@@ -94,6 +95,11 @@ class Space:
         self._instants: list[tuple[int, int, int]] = list(zip(*columns, strict=True))
         self._stored = Stored(history, content, span.first_byte)
         self._before = memoryview(b"") if before is None else before.cast("B")
+
+    def on_any_host(self) -> Space:
+        """Those of the same device on any host, where everything stored may have survived."""
+        rules = replace(self.rules, host="any-host")
+        return self if rules == self.rules else Space(*self._made_of, rules)
 
     def __len__(self) -> int:
         """Epochs."""
