@@ -54,6 +54,7 @@ BAD = f"""qemu-system-x86_64 {GOOD.replace("share=on,", "")},pmem=on {DEVICE}
 def _small_folios(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is printed does not depend on the file system that the tests run on (H2)."""
     monkeypatch.setattr(host, "_has_large_folios", lambda filesystem: False)
+    monkeypatch.delenv("COLUMNS", raising=False)
 
 
 @pytest.fixture
@@ -233,3 +234,13 @@ def test_exactly_one_thing_is_examined(folder: Path) -> None:
         examine([], os.getpid(), None, folder)
     with pytest.raises(UsageError, match="No such file"):
         examine([], None, folder / "none.xml", folder)
+
+
+@pytest.mark.parametrize(("columns", "least"), [(60, 50), (140, 110)])
+def test_a_pipe_that_says_how_wide_it_is_gets_lines_of_that_width(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, columns: int, least: int
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    stream = io.StringIO()
+    doctor(examine_words([BAD], folder), stream=stream)
+    assert least < max(map(len, stream.getvalue().splitlines())) <= columns

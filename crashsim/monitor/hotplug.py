@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from crashsim.experiment.units import exact_instant
+from crashsim.experiment.units import format_duration
 from crashsim.monitor.assembly import Assembly
 from crashsim.monitor.host import Look
 from crashsim.monitor.keyval import Settings, from_members, parse_json, read
@@ -40,7 +40,7 @@ def read_timeline(
 
 def _apply(instant_ns: int, text: str, assembly: Assembly) -> None:
     text = text.strip()
-    whole = Place(f"the command at {exact_instant(instant_ns)}", text, 1, len(text))
+    whole = Place(f"the command at {format_duration(instant_ns)}", text, 1, len(text))
     if text.startswith("{"):
         name, settings = _qmp(whole, assembly)
         argument = whole
