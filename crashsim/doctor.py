@@ -11,6 +11,7 @@ A terminal gets colour unless NO_COLOR is set; a pipe gets plain text; `--json` 
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -42,7 +43,6 @@ from crashsim.monitor.machine import Machine, PmemDevice
 from crashsim.monitor.process import read_process
 from crashsim.monitor.words import split
 from crashsim.printable import printable
-from crashsim.report.speaker import console_for, width_of
 
 _STYLES = {LOSES: "bold red", FAILS: "bold red", COSTS: "yellow"}
 _PLAIN_COLUMNS = 100  # of a pipe that does not say how wide it is
@@ -157,8 +157,9 @@ def _device(device: PmemDevice) -> dict[str, object]:
 
 
 def _print(diagnosis: Diagnosis, stream: TextIO) -> None:
-    console = console_for(stream)
-    console.width = width_of(console) or _PLAIN_COLUMNS
+    console = Console(file=stream, highlight=False, markup=False, emoji=False, soft_wrap=False)
+    if not console.is_terminal and not os.environ.get("COLUMNS", "").isdecimal():
+        console.width = _PLAIN_COLUMNS
     for device in diagnosis.machine.devices:
         _say(console, _title(device), 0, "bold")
         own = [finding for finding in diagnosis.findings if finding.device == device.name]
