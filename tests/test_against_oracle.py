@@ -22,12 +22,13 @@ from tests.against_oracle import (
 )
 from tests.lost_against_oracle import predicted_loss, simulated_loss
 from tests.oracle import OracleWorld, run
+from tests.oracle.colliding import colliding
 from tests.oracle.tangled import tangled
 from tests.oracle.worlds import worlds
 
 MORE = os.environ.get("CRASHSIM_EXAMPLES")
 RANDOM_WORLDS = settings(
-    max_examples=int(MORE or 250),
+    max_examples=int(MORE or 160),
     derandomize=MORE is None,
     database=None,
     deadline=None,
@@ -67,4 +68,10 @@ def test_the_simulator_and_the_oracle_agree_on_what_happened_and_on_what_is_lost
 def test_they_agree_on_other_monitors_memories_devices_faults_and_reactions_too(
     drawn: OracleWorld,
 ) -> None:
+    agree(drawn)
+
+
+@given(colliding())
+@RANDOM_WORLDS
+def test_they_agree_where_two_events_are_made_to_fall_on_one_instant(drawn: OracleWorld) -> None:
     agree(drawn)

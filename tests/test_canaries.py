@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -27,7 +28,16 @@ from tests.against_oracle import (
     simulated,
 )
 from tests.lost_against_oracle import predicted_loss, simulated_loss
-from tests.oracle import OracleDevice, OracleDisk, OracleHost, OracleWorld, Sync, Write, run
+from tests.oracle import (
+    OracleDevice,
+    OracleDisk,
+    OracleGuest,
+    OracleHost,
+    OracleWorld,
+    Sync,
+    Write,
+    run,
+)
 from tests.oracle.cases import DISK, HOST, P, flusher
 from tests.oracle.inputs import Program
 from tests.test_two_files import disagreements
@@ -131,7 +141,7 @@ def test_the_oracle_notices_a_broken_rule(canary: Patch, monkeypatch: pytest.Mon
     assert any(oracle_objects(world) for world in WORLDS)
 
 
-# --- rules that the oracle does not know yet: their own tests must notice -------------------------
+# --- rules of kernels: the oracle and their own tests must notice ---------------------------------
 
 
 def advice_is_not_heard(patch: pytest.MonkeyPatch) -> None:
@@ -215,6 +225,48 @@ NOTICED: tuple[tuple[Patch, Callable[[], None]], ...] = (
 )
 
 
+CLOCKS = replace(
+    HOST,
+    tick_ns=4_000_000,
+    second_phase_ns=250_000_000,
+    writeback_ns=5 * 10**9,
+    expire_ns=3 * 10**10,
+)
+EXT4 = OracleGuest(ext4=True, access="dax")
+CACHED = OracleGuest(access="cached")
+LARGE = OracleDevice(8, ((Write(0, 8), Sync()),), folio="auto")
+TWICE = OracleDevice(8, ((Write(0, 8), Sync("fsync"), Write(P, 8), Sync("fsync")),))
+GROWS = OracleDevice(8, ((Write(0, 8), Sync("fdatasync")),), grows=True)
+RANGE = OracleDevice(8, ((Write(0, 8), Sync("fsync", 100, True)), (Write(P, 8),)))
+LONE = OracleDevice(8, ((Write(0, 8, 200_000_000),),))
+AFTER = OracleDevice(8, ((Write(0, 8), Sync(), Write(P, 8)),))
+COMMITS = replace(CLOCKS, commit_interval_ns=5 * 10**9)
+RESETS = replace(flusher(), flusher_phase="idle", fsync_resets_age=True)
+
+HEARD_IN: tuple[tuple[Patch, OracleWorld], ...] = (
+    (advice_is_not_heard, OracleWorld((LARGE,), HOST, DISK)),
+    (time_stamps_are_exact, OracleWorld((TWICE,), replace(HOST, tick_ns=10_000), DISK)),
+    (a_raw_device_is_dax, OracleWorld((TWICE,), HOST, DISK, CACHED)),
+    (
+        a_journal_never_aborts,
+        OracleWorld((TWICE,), replace(HOST, fsync_errors=(0,)), DISK, EXT4),
+    ),
+    (
+        journals_do_not_wait_for_whole_seconds,
+        OracleWorld((LONE,), COMMITS, DISK, duration_ns=10**10),
+    ),
+    (
+        the_flusher_is_always_awake,
+        OracleWorld((LONE,), replace(CLOCKS, flusher_phase="idle"), DISK, duration_ns=4 * 10**10),
+    ),
+    (xfs_writes_as_ext4, OracleWorld((TWICE,), replace(HOST, file_system="xfs"), DISK)),
+    (the_host_never_commits, OracleWorld((LONE,), COMMITS, DISK, duration_ns=10**10)),
+    (no_fsync_resets_an_age, OracleWorld((AFTER,), RESETS, DISK, duration_ns=20_000)),
+    (a_growing_file_is_like_any, OracleWorld((GROWS,), HOST, DISK, EXT4)),
+    (a_range_is_the_whole, OracleWorld((RANGE,), HOST, DISK, CACHED)),
+)
+
+
 @pytest.mark.parametrize(("canary", "rule"), NOTICED)
 def test_a_rules_own_test_notices_when_it_is_broken(
     canary: Patch, rule: Callable[[], None], monkeypatch: pytest.MonkeyPatch
@@ -222,6 +274,19 @@ def test_a_rules_own_test_notices_when_it_is_broken(
     canary(monkeypatch)
     with pytest.raises(AssertionError):
         rule()
+
+
+@pytest.mark.parametrize(("canary", "world"), HEARD_IN)
+def test_the_oracle_notices_a_broken_rule_of_kernels(
+    canary: Patch, world: OracleWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert not oracle_objects(world)
+    canary(monkeypatch)
+    assert oracle_objects(world)
+
+
+def test_each_rule_of_kernels_has_a_world() -> None:
+    assert [canary for canary, _ in HEARD_IN] == [canary for canary, _ in NOTICED]
 
 
 @pytest.mark.parametrize("canary", [a_store_after_tagging_is_covered, no_flush_is_needed])
