@@ -222,6 +222,6 @@ def test_what_was_not_judged_is_said_beside_what_was_rejected() -> None:
     assert "3 were rejected, for 1 cause, 5 were not judged: in 2 the" in explored.verdict(document)
     clean = report_explored.exploration(report_explored.epoch(0, 8, 8), reached=False, unstable=1)
     case = replace(report_explored.clean(), exploration=clean)
-    lines = explored.verdict_lines(report_fixtures.results(case))
+    lines = explored.verdict_lines(report_fixtures.results(case), None)
     assert not any("accepts all" in line for line in lines)
     assert any("checked and judged" in line for line in lines)

@@ -20,6 +20,7 @@ from crashsim.report.canvas import log_scale, rendered, size_unit, style, time_u
 from crashsim.report.plots import draw
 from crashsim.report.vector import compact, inlined
 from crashsim.results import CaseResult, Means, Results, Spread
+from tests import report_explored as explorations
 from tests import report_fixtures as fixtures
 
 NAMES = ["price", "risk", "recovery-point", "distribution", "layers"]
@@ -333,3 +334,21 @@ def test_two_plots_in_one_page_share_no_id() -> None:
     assert inlined(svg, "p1-", {}) == (
         '<svg><a id="p1-x"/><use xlink:href="#p1-x" c="url(#p1-x)"/></svg>'
     )
+
+
+def test_every_picture_of_a_recording_says_of_what_it_speaks() -> None:
+    bad = replace(explorations.bad(), recorded=True, schedules=fixtures.lying_disk().schedules)
+    other = replace(fixtures.without_sync(), recorded=True)
+    plots = draw(fixtures.results(bad, other))
+    assert {"price", "risk", "recovery-point", "distribution", "layers", "states"} < {
+        plot.name for plot in plots
+    }
+    for plot in plots:
+        assert plot.title.endswith(" (of what reached the device)"), plot.name
+        assert plot.caption.endswith(
+            ". Of what reached the device, not of what the guest still held in memory."
+        )
+    for plot in draw(fixtures.results(bad, fixtures.with_sync())):
+        mixed = "of what" if plot.name.startswith(("finding", "states", "out")) else "of recordings"
+        assert f"({mixed}" in plot.title
+    assert not any("of what" in plot.title for plot in draw(fixtures.story()))

@@ -65,11 +65,12 @@ def answer(cases: list[CaseResult]) -> Table:
         shown.append([number for number, case in enumerate(cases) if case is worst])
     shown.sort(key=lambda group: price(cases[group[0]]))
     explored = any(case.exploration for case in cases)
+    recorded = any(case.recorded for case in cases)
     names = names_of(shown, cases, _LONGEST_NAME)
     rows = []
     for name, group in zip(names, shown, strict=True):
         members = [cases[number] for number in group]
-        losses, costs = _lost(members, explored), _paid(members)
+        losses, costs = _lost(members, explored, recorded), _paid(members)
         rows.append(Row(name, losses + costs))
     rest = len(cases) - sum(map(len, shown))
     note = f"{some(rest, 'other case')} below: none loses less for its price." if rest else ""
@@ -77,9 +78,8 @@ def answer(cases: list[CaseResult]) -> Table:
     return Table(spans, [cell.heading for cell in rows[0].cells], rows, note)
 
 
-def _lost(cases: list[CaseResult], explored: bool) -> list[Cell]:
+def _lost(cases: list[CaseResult], explored: bool, recorded: bool) -> list[Cell]:
     uncovered = [case.uncovered_acknowledgements.max for case in cases]
-    recorded = any(case.recorded for case in cases)
     cells = [
         Cell(
             "of what reached the device" if recorded else "at worst",

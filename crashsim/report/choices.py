@@ -35,6 +35,12 @@ def best(cases: list[CaseResult]) -> list[bool]:
     return [any(_equal(case, other) for other in worth) for case in cases]
 
 
+def least(cases: list[CaseResult]) -> CaseResult:
+    """Of those that are worth their price the one that loses least; there are cases."""
+    worth = [case for case, is_worth in zip(cases, best(cases), strict=True) if is_worth]
+    return min(worth, key=_loss)
+
+
 def _loss(case: CaseResult) -> tuple[bool, int]:
     return loses_acknowledged(case), case.at_risk_bytes.max
 

@@ -18,7 +18,7 @@ from rich.text import Text
 from crashsim.experiment.units import format_bytes
 from crashsim.printable import printable
 from crashsim.report.speaker import Speaker, console_for
-from crashsim.report.words import UNCOVERED, some, uncovered
+from crashsim.report.words import UNCOVERED, among, some, uncovered
 from crashsim.results import CaseResult, Results
 
 Document = dict[str, Any]
@@ -148,31 +148,41 @@ def unjudged(one: Document) -> str:
 
 def _rejected_text(one: Document) -> str:
     were = "was" if one["failing"] == 1 else "were"
+    return f"{one['failing']:,} {were} rejected, for {_causes(one)}"
+
+
+def _causes(one: Document) -> str:
     known = sum(bool(finding.get("known")) for finding in one["findings"])
     of_them = f", {known:,} of them known" if known else ""
-    causes = some(len(one["findings"]), "cause")
-    return f"{one['failing']:,} {were} rejected, for {causes}{of_them}"
+    return some(len(one["findings"]), "cause") + of_them
 
 
-def verdict_lines(results: Results) -> list[str]:
-    """What was explored in a sentence or two, for the head of a report."""
+def verdict_lines(results: Results, told: CaseResult | None) -> list[str]:
+    """What was explored in a sentence or two, for the head of a report. `told`: of that case how
+    many states were checked and rejected has been said."""
     found = [(case, case.exploration) for case in results.cases if case.exploration]
     bad = [(case, one) for case, one in found if one["failing"]]
     lines = []
     if bad:
         case, worst = max(bad, key=lambda pair: (len(pair[1]["findings"]), pair[1]["failing"]))
-        others = f"; {some(len(bad) - 1, 'other case has', 'other cases have')} some, too"
-        lines.append(
-            f"A power cut may leave states that the checker rejects: of {worst['checked']:,} that "
-            f"were checked {_rejected_text(worst)} ({printable(case.name)}"
-            f"{others if len(bad) > 1 else ''})."
-        )
+        name = among(case, results.cases)
+        others = some(len(bad) - 1, "other case has", "other cases have")
+        more = f"; {others} states that are rejected, too" if len(bad) > 1 else ""
+        if case is told:
+            lines.append(f"What the checker rejects{name} has {_causes(worst)}{more}.")
+        else:
+            lines.append(
+                f"The checker rejects {worst['failing']:,} of {worst['checked']:,} states{name}, "
+                f"for {_causes(worst)}{more}."
+            )
     if short := [case for case in results.cases if uncovered(case)]:
-        where = f"{some(len(short), 'case')}: {printable(short[0].name)}"
-        lines.append(f"Not enough was explored ({where}): {UNCOVERED}.")
-    accepted = (one for _, one in found if one["checked"] and not one["failing"])
-    if fine := [one for one in accepted if not unjudged(one)]:
-        checked = sum(one["checked"] for one in fine)
+        where = f" in {some(len(short), 'case')}" if len(results.cases) > 1 else ""
+        name = among(short[0], results.cases)
+        lines.append(f"Not enough was explored{where}{name}: {UNCOVERED}.")
+    accepted = ((case, one) for case, one in found if one["checked"] and not one["failing"])
+    fine = [(case, one) for case, one in accepted if not unjudged(one)]
+    if fine and [case for case, _ in fine] != [told]:
+        checked = sum(one["checked"] for _, one in fine)
         where = f" in {some(len(fine), 'case')}" if len(results.cases) > 1 else ""
         lines.append(
             f"The checker accepts all {some(checked, 'state')} that were tried{where}, of those "

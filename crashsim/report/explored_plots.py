@@ -43,12 +43,13 @@ _SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 class Picture(NamedTuple):
-    """What is to be drawn, and under which name."""
+    """What is to be drawn, of which cases, and under which name."""
 
     name: str
     title: str
     caption: str
     figure: Callable[[], Figure]
+    cases: list[CaseResult]
 
 
 def pictures(cases: list[CaseResult]) -> Iterator[Picture]:
@@ -65,12 +66,14 @@ def pictures(cases: list[CaseResult]) -> Iterator[Picture]:
             "States that a cut may leave, and those that were checked",
             "Distinct images of each epoch, the time between two guarantees." + note,
             lambda: states_per_epoch(shown),
+            shown,
         )
         yield Picture(
             "outcomes",
             "What became of the states",
             "States by outcome, as the checker named it." + note,
             lambda: outcomes(shown),
+            shown,
         )
     for number, (case, place) in enumerate(pictured(cases), start=1):
         yield _picture(number, case, (case.exploration or {})["findings"][place])
@@ -83,7 +86,7 @@ def _picture(number: int, case: CaseResult, finding: Document) -> Picture:
         "Each bar is one write from its first byte to its last."
     )
     title = f"A state that is rejected: {outcome}"
-    return Picture(f"finding-{number}", title, caption, lambda: finding_picture(finding))
+    return Picture(f"finding-{number}", title, caption, lambda: finding_picture(finding), [case])
 
 
 def states_per_epoch(cases: list[CaseResult]) -> Figure:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from crashsim.printable import printable
 from crashsim.report.schedule import first_schedule
+from crashsim.report.words import not_held, of_what
 from crashsim.results import CaseResult, Results
 
 
@@ -78,12 +79,21 @@ def draw(results: Results) -> list[Plot]:
         if name == "schedule" and first_schedule(cases) is None:
             continue  # every promise was kept
         with style():
-            plots.append(Plot(name, title, caption, *rendered(figure_of(cases))))
+            drawn = rendered(figure_of(cases))
+        plots.append(Plot(name, *_told(title, caption, cases), *drawn))
     for picture in explored_plots.pictures(cases):
         with style():
             drawn = rendered(picture.figure())
-        plots.append(Plot(picture.name, picture.title, picture.caption, *drawn))
+        words = _told(picture.title, picture.caption, picture.cases)
+        plots.append(Plot(picture.name, *words, *drawn))
     return plots
+
+
+def _told(title: str, caption: str, cases: list[CaseResult]) -> tuple[str, str]:
+    """Title and caption of a picture of these cases, and of what it speaks if one is recorded."""
+    if not (what := of_what(cases)):
+        return title, caption
+    return f"{title} ({what})", f"{caption} {not_held(cases)}"
 
 
 def _broken_promise(cases: list[CaseResult]) -> str:

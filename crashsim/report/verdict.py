@@ -14,28 +14,30 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from crashsim.experiment.units import format_bytes, format_duration
-from crashsim.printable import printable
+from crashsim.report.choices import least
 from crashsim.report.explored import all_checked, verdict_lines
-from crashsim.report.words import UNCOVERED, count, failed, size, some, uncovered
+from crashsim.report.words import UNCOVERED, among, count, failed, quoted, size, some, uncovered
 from crashsim.results import FAILURES, RECORDING, CaseResult, Results
 
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """`safe`: True, False, or None when neither was shown; `why`: clauses."""
+    """`safe`: True, False, or None when neither was shown; `why`: clauses; `judged`: whether they
+    say what the checker made of the states."""
 
     safe: bool | None
     why: tuple[str, ...]
+    judged: bool = False
 
 
 def standing(case: CaseResult) -> Standing:
     """Whether a case is safe."""
     if lost := tuple(_losses(case)):
-        return Standing(False, lost)
+        return Standing(False, lost, bool(case.exploration and case.exploration["failing"]))
     if unknown := _unknown(case):
-        return Standing(None, (unknown,))
+        return Standing(None, (unknown,), case.recorded and unknown.startswith("none of the"))
     if case.recorded or not case.acknowledged:
-        return Standing(True, ("the checker accepts every image that a cut may leave",))
+        return Standing(True, ("the checker accepts every image that a cut may leave",), True)
     asked = [FAILURES[domain] for domain in case.uncovered_by_domain if domain in FAILURES]
     failures = " or ".join(asked or [FAILURES["power-cut"]])
     return Standing(True, (f"nothing acknowledged is lost to {failures} at any instant",))
@@ -77,8 +79,12 @@ def _unknown(case: CaseResult) -> str:
             "there are others"
         )
     if case.recorded:
-        return RECORDING[0].lower() + RECORDING[1:]
+        return _recording()
     return "" if case.acknowledged else "nothing was acknowledged"
+
+
+def _recording() -> str:
+    return RECORDING[0].lower() + RECORDING[1:]
 
 
 def all_safe(results: Results) -> bool | None:
@@ -103,9 +109,18 @@ def headline(results: Results) -> str:
         return f"Not shown to be safe{where}: {standing(alike[0]).why[0]}."
     if safe:
         return f"Safe{where}: {standing(alike[0]).why[0]}."
-    worst = max(alike, key=lambda c: (c.uncovered_acknowledgements.max, c.broken_promises))
-    name = f" ({printable(worst.name)})" if len(cases) > 1 else ""
-    return f"Not safe{where}: {'; '.join(standing(worst).why)}{name}."
+    worst = _spoken_of(results)
+    assert worst is not None
+    return f"Not safe{where}: {'; '.join(standing(worst).why)}{among(worst, cases)}."
+
+
+def _spoken_of(results: Results) -> CaseResult | None:
+    """The case that the headline is about; None without any."""
+    safe = all_safe(results)
+    alike = [case for case in results.cases if standing(case).safe is safe]
+    if safe is not False:
+        return next(iter(alike), None)
+    return max(alike, key=lambda c: (c.uncovered_acknowledgements.max, c.broken_promises))
 
 
 def as_expected(results: Results) -> bool | None:
@@ -136,73 +151,88 @@ def expectations_summary(results: Results) -> str:
 
 
 def sentences(results: Results) -> list[str]:
-    """The run in plain words, gravest first, without the headline."""
+    """The run in plain words, gravest first, without what the headline says."""
     if not results.cases:
         return ["Nothing was explored: no case came to a result."]
-    lines = [*_gravest(results), *verdict_lines(results)]
+    told = _spoken_of(results)
+    judged = told is not None and standing(told).judged
+    lines = [*_gravest(results, told), *verdict_lines(results, told if judged else None)]
     for recorded in (False, True):
         of = [case for case in results.cases if case.recorded is recorded]
         # A guest kernel's own journal commit flushes too, but that is not the program's sync.
         if without := [case for case in of if not case.syncs]:
-            lines.append(_worst_of(without, "Without a sync"))
+            lines.append(_worst_of(without, "Without a sync", results.cases, told))
         if synced := [case for case in of if case.syncs]:
-            lines.append(_worst_of(synced, "With syncs"))
+            lines.append(_worst_of(synced, "With syncs", results.cases, told))
     return lines
 
 
-def _gravest(results: Results) -> Iterator[str]:
+def _gravest(results: Results, told: CaseResult | None) -> Iterator[str]:
     if results.interrupted:
         done = some(len(results.cases), "case")
         yield f"Interrupted: {done} had finished, the others did not run."
-    if empty := [printable(case.name) for case in results.cases if case.writes == 0]:
-        yield f"Nothing was written in {', '.join(empty)}: that shows nothing."
+    empty = [case for case in results.cases if case.writes == 0]
+    if empty and len(results.cases) > 1:
+        yield f"Nothing was written in {', '.join(map(quoted, empty))}: that shows nothing."
     broken = [case for case in results.cases if case.broken_promises]
-    if broken:
+    if broken and broken != [told]:
         worst = max(broken, key=lambda case: case.broken_promises)
         yield (
-            f"Promises are broken in {some(len(broken), 'case')}: in {printable(worst.name)} "
+            f"Promises are broken in {some(len(broken), 'case')}: in {quoted(worst)} "
             f"{some(worst.broken_promises, 'flush', 'flushes')} "
             "reported success before the data was safe from a power cut."
         )
 
 
-def _worst_of(cases: list[CaseResult], how: str) -> str:
+def _worst_of(
+    cases: list[CaseResult], how: str, every: list[CaseResult], told: CaseResult | None
+) -> str:
     """The loss, the acknowledgements and the price of cases of one kind."""
     worst = max(cases, key=lambda case: (case.at_risk_bytes.max, case.recovery_point_ns.max))
     of_what = " of what had reached the device" if worst.recorded else ""
     text = f"{how}, a power cut takes "
     if worst.at_risk_bytes.max:
         text += f"{format_bytes(worst.at_risk_bytes.max)}{of_what} at worst, and work up to "
-        text += f"{format_duration(worst.recovery_point_ns.max)} old ({printable(worst.name)})."
+        text += f"{format_duration(worst.recovery_point_ns.max)} old{among(worst, every)}."
     else:
         text += f"nothing{of_what} at any instant."
-    text += _acknowledged(cases, worst)
+    text += _acknowledged(cases, worst, every, told)
     if worst.guest_wait_ns:
         text += f" The price: {_price(worst)}."
-    best = min(cases, key=lambda case: (case.at_risk_bytes.max, case.recovery_point_ns.max))
-    if best.guest_wait_ns and best.at_risk_bytes.max < worst.at_risk_bytes.max:
-        text += f" At best it takes {size(best.at_risk_bytes.max)}"
-        text += f" ({printable(best.name)}: {_price(best)})."
+    best = least(every)
+    if best in cases and best.at_risk_bytes.max < worst.at_risk_bytes.max:
+        text += f" The least loss that is worth its price is {size(best.at_risk_bytes.max)}"
+        text += (
+            f" ({quoted(best)}: {_price(best)})." if best.guest_wait_ns else f" ({quoted(best)})."
+        )
     return text
 
 
-def _acknowledged(cases: list[CaseResult], worst: CaseResult) -> str:
-    """What is shown of what the cases acknowledged; nothing where something refutes it."""
+def _acknowledged(
+    cases: list[CaseResult], worst: CaseResult, every: list[CaseResult], told: CaseResult | None
+) -> str:
+    """What is shown of what the cases acknowledged; nothing where something refutes it, or where
+    the headline says it."""
     forgotten = max(cases, key=lambda case: case.uncovered_acknowledgements.max)
+    if forgotten is told and forgotten.uncovered_acknowledgements.max:
+        return ""
     if lost := forgotten.uncovered_acknowledgements.max:
         text = f" Of the acknowledged records, up to {count(lost)} would be lost"
         if forgotten.recorded:
             text = f" Of the acknowledgements, up to {count(lost)} had no flush behind them"
         other = lost > worst.uncovered_acknowledgements.max
-        return text + (f" ({printable(forgotten.name)})." if other else ".")
+        return text + (f"{among(forgotten, every)}." if other else ".")
     if not any(case.acknowledged for case in cases):
         return ""
     if worst.recorded:
-        return (
-            " Every acknowledgement had a flush behind it; what the guest still held in memory "
-            "then is not in a recording."
+        return " Every acknowledgement had a flush behind it" + (
+            "; what the guest still held in memory then is not in a recording."
+            if told is None or standing(told).why != (_recording(),)
+            else "."
         )
     if any(standing(case).safe is False for case in cases):
+        return ""
+    if told is not None and standing(told).safe and not standing(told).judged:
         return ""
     return " No acknowledged record is lost at any instant."
 

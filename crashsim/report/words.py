@@ -7,11 +7,13 @@ here; escaping for HTML, XML or Markdown is left to the report concerned.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from crashsim.experiment.units import format_bytes, format_duration
 from crashsim.printable import printable
 from crashsim.results import CaseResult, Example, Expectation, Results
 
+_LONGEST_NAME = 60
 LAYER_NAMES = {
     "L0": "guest program",
     "L1": "guest page cache",
@@ -56,6 +58,31 @@ def shortened(text: str, longest: int) -> str:
         return text
     tail = (longest - 1) // 2
     return f"{text[: longest - 1 - tail]}…{text[len(text) - tail :]}"
+
+
+def among(case: CaseResult, cases: Sequence[CaseResult]) -> str:
+    """` ('sync=call:none')`: which of several cases a sentence is about; '' of the only one."""
+    return f" ({quoted(case)})" if len(cases) > 1 else ""
+
+
+def quoted(case: CaseResult) -> str:
+    """A case's name in a sentence."""
+    return f"'{shortened(case.name, _LONGEST_NAME)}'"
+
+
+def of_what(cases: Sequence[CaseResult]) -> str:
+    """Of a recording every figure of loss is of what reached the device: as it is put in brackets
+    behind a heading, '' where no case is a recording."""
+    if not any(case.recorded for case in cases):
+        return ""
+    every = all(case.recorded for case in cases)
+    return "of what reached the device" if every else "of recordings: of what reached the device"
+
+
+def not_held(cases: Sequence[CaseResult]) -> str:
+    """The same as a sentence; one of the cases is a recording."""
+    what = of_what(cases)
+    return f"{what[0].upper()}{what[1:]}, not of what the guest still held in memory."
 
 
 def short_names(names: list[str], longest: int) -> list[str]:
