@@ -345,9 +345,7 @@ def test_every_picture_of_a_recording_says_of_what_it_speaks() -> None:
     }
     for plot in plots:
         assert plot.title.endswith(" (of what reached the device)"), plot.name
-        assert plot.caption.endswith(
-            ". Of what reached the device, not of what the guest still held in memory."
-        )
+        assert plot.caption.endswith(" What the guest still held in memory is not in it.")
     for plot in draw(fixtures.results(bad, fixtures.with_sync())):
         mixed = "of what" if plot.name.startswith(("finding", "states", "out")) else "of recordings"
         assert f"({mixed}" in plot.title

@@ -75,3 +75,14 @@ def test_the_least_loss_is_of_a_case_that_is_worth_its_price() -> None:
     (line,) = verdict(fixtures.results(*cases))
     assert "The least loss that is worth its price is 1000 B ('cheap'" in line
     assert "dear" not in line
+
+
+def test_causes_that_are_all_known_are_called_that() -> None:
+    def first(*known: str) -> str:
+        found = [explorations.finding(known=why) for why in known]
+        document = explorations.exploration(explorations.epoch(0, 8, 8, 8), findings=found)
+        case = replace(explorations.bad(), exploration=document)
+        return verdict(fixtures.results(case))[0]
+
+    assert first("so it is") == "What the checker rejects has 1 known cause."
+    assert first("so it is", "") == "What the checker rejects has 2 causes, 1 of them known."

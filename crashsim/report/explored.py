@@ -129,9 +129,7 @@ def verdict(one: Document) -> str:
         accepted = f"none was rejected, {told}" if (told := unjudged(one)) else "all were accepted"
         return accepted + (f" ({outcomes})" if len(found) > 1 else "")
     text = ", ".join(part for part in (_rejected_text(one), unjudged(one)) if part)
-    if one["ungrouped"]:
-        text += f" ({some(one['ungrouped'], 'state')} in none of them)"
-    return f"{text}; outcomes: {outcomes}"
+    return f"{text}{_ungrouped(one)}; outcomes: {outcomes}"
 
 
 def unjudged(one: Document) -> str:
@@ -146,15 +144,22 @@ def unjudged(one: Document) -> str:
     return f"{late + unstable:,} {were} not judged: {' and '.join(why)}" if why else ""
 
 
+def _ungrouped(one: Document) -> str:
+    rest = one["ungrouped"]
+    return f" ({some(rest, 'state')} in none of them)" if rest else ""
+
+
 def _rejected_text(one: Document) -> str:
     were = "was" if one["failing"] == 1 else "were"
     return f"{one['failing']:,} {were} rejected, for {_causes(one)}"
 
 
 def _causes(one: Document) -> str:
+    there = len(one["findings"])
     known = sum(bool(finding.get("known")) for finding in one["findings"])
-    of_them = f", {known:,} of them known" if known else ""
-    return some(len(one["findings"]), "cause") + of_them
+    if known and known == there:
+        return f"{there:,} known cause" + ("" if there == 1 else "s")
+    return some(there, "cause") + (f", {known:,} of them known" if known else "")
 
 
 def verdict_lines(results: Results, told: CaseResult | None) -> list[str]:
@@ -169,11 +174,11 @@ def verdict_lines(results: Results, told: CaseResult | None) -> list[str]:
         others = some(len(bad) - 1, "other case has", "other cases have")
         more = f"; {others} states that are rejected, too" if len(bad) > 1 else ""
         if case is told:
-            lines.append(f"What the checker rejects{name} has {_causes(worst)}{more}.")
+            lines.append(f"What the checker rejects has {_causes(worst)}{_ungrouped(worst)}{more}.")
         else:
             lines.append(
                 f"The checker rejects {worst['failing']:,} of {worst['checked']:,} states{name}, "
-                f"for {_causes(worst)}{more}."
+                f"for {_causes(worst)}{_ungrouped(worst)}{more}."
             )
     if short := [case for case in results.cases if uncovered(case)]:
         where = f" in {some(len(short), 'case')}" if len(results.cases) > 1 else ""

@@ -80,9 +80,9 @@ def of_what(cases: Sequence[CaseResult]) -> str:
 
 
 def not_held(cases: Sequence[CaseResult]) -> str:
-    """The same as a sentence; one of the cases is a recording."""
-    what = of_what(cases)
-    return f"{what[0].upper()}{what[1:]}, not of what the guest still held in memory."
+    """What is missing from them, as a sentence; one of the cases is a recording."""
+    every = all(case.recorded for case in cases)
+    return f"What {'the' if every else 'a recorded'} guest still held in memory is not in it."
 
 
 def short_names(names: list[str], longest: int) -> list[str]:
