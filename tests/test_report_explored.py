@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -387,3 +388,18 @@ def test_stdout_in_another_encoding_still_carries_the_story(
     explored.print_explored(fixtures.results(case), str(Path("runs")))
     stream.flush()
     assert b"Lost: 'u'." in stream.buffer.getvalue()
+
+
+@pytest.mark.parametrize("panels", [1, 2])
+def test_the_epochs_numbers_do_not_lie_over_each_other(panels: int) -> None:
+    document = exploration(*(epoch(n, 8, 8) for n in range(211)))
+    cases = [
+        replace(explorations.clean(), name=f"{n}", exploration=document) for n in range(panels)
+    ]
+    with style():
+        figure = explored_plots.states_per_epoch(cases)
+        drawn(figure)
+        for axes in figure.axes:
+            labels = [label for label in axes.get_xticklabels() if label.get_text()]
+            boxes = [label.get_window_extent() for label in labels]
+            assert all(a.x1 < b.x0 for a, b in pairwise(boxes))

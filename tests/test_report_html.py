@@ -167,3 +167,10 @@ def test_a_sweep_of_very_many_cases_shows_the_worst_and_says_so(
 
 def test_the_same_results_give_the_same_page() -> None:
     assert page(fixtures.story(), plots=True) == story_page()
+
+
+def test_a_figure_and_its_unit_stay_on_one_line() -> None:
+    cells = re.findall(r"<td data-label=[^>]*>([^<]*)</td>", page(fixtures.story()))
+    figures = [text for text in cells if re.match(r"\d", text) and " to " not in text]
+    assert any("\u00a0" in text for text in figures)
+    assert not any(" " in text for text in figures)

@@ -140,7 +140,7 @@ def failures(cases: list[CaseResult]) -> Table | None:
 def _taken(value: int) -> str:
     if value < 0:
         return "not asked"
-    return size(value)
+    return size(value).replace(" ", "\u00a0")
 
 
 def _shade(value: int, values: Sequence[int]) -> int:

@@ -96,7 +96,7 @@ def states_per_epoch(cases: list[CaseResult]) -> Figure:
     figure = new_figure(rows * (2.9 if rows == 1 else 2.1) + 0.6)
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes, case in zip(panels, cases, strict=False):
-        _states(axes, case)
+        _states(axes, case, 12 if columns == 1 else 5)
         if len(cases) > 1:
             axes.set_title(shortened(case.name, _LONGEST_NAME), fontsize=8.5)
     for axes in panels[len(cases) :]:
@@ -109,8 +109,8 @@ def states_per_epoch(cases: list[CaseResult]) -> Figure:
     return figure
 
 
-def _states(axes: Axes, case: CaseResult) -> None:
-    """One case: bars within each other, since the axis is one of powers."""
+def _states(axes: Axes, case: CaseResult, ticks: int) -> None:
+    """One case: bars within each other, since the axis is one of powers; room for so many ticks."""
     found = _epochs(case)
     each = -(-len(found) // MOST_COLUMNS)
     groups = [found[n : n + each] for n in range(0, len(found), each)]
@@ -129,8 +129,8 @@ def _states(axes: Axes, case: CaseResult) -> None:
     _states_axis(axes.yaxis)
     axes.set_xlim(0.4, max(_LEAST_COLUMNS, len(found)) + 0.6)
     few = FixedLocator(range(1, len(found) + 1))
-    many = MaxNLocator(nbins=12, integer=True)
-    axes.xaxis.set_major_locator(few if len(found) <= 2 * _LEAST_COLUMNS else many)
+    many = MaxNLocator(nbins=ticks, integer=True)
+    axes.xaxis.set_major_locator(few if len(found) <= ticks else many)
     of = f" (the most of each {each})" if each > 1 else ""
     axes.set_xlabel(f"epoch{of}{beyond}")
     axes.grid(False, axis="x")
