@@ -350,3 +350,12 @@ def test_every_picture_of_a_recording_says_of_what_it_speaks() -> None:
         mixed = "of what" if plot.name.startswith(("finding", "states", "out")) else "of recordings"
         assert f"({mixed}" in plot.title
     assert not any("of what" in plot.title for plot in draw(fixtures.story()))
+
+
+def test_no_picture_says_of_records_what_a_checker_refutes() -> None:
+    lossy = replace(fixtures.without_sync(), name="lossy")
+    with style():
+        said = " ".join(words_of(prices.loss_against_price([lossy, explorations.bad()])))
+        fine = " ".join(words_of(prices.loss_against_price([lossy, fixtures.with_sync()])))
+    assert "record in the simulation; a checker rejects states" in said
+    assert "keeps every acknowledged record" in fine and "checker" not in fine
