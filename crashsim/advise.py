@@ -105,14 +105,8 @@ class Checked:
     @property
     def fine(self) -> bool:
         """Nothing was rejected, or only what is known, as in `crashsim run`."""
-        return not self.failing or (bool(self.reasons) and not self.unexpected)
-
-    @property
-    def unexpected(self) -> set[str]:
-        """Outcomes that were rejected, but for findings that are known."""
-        if not self.reasons:
-            return {*self.rejected}
-        return {one.outcome for one in self.reasons if not one.known}
+        known = bool(self.reasons) and all(one.known for one in self.reasons)
+        return known or not self.failing
 
 
 @dataclass(frozen=True, slots=True)
@@ -356,9 +350,7 @@ class _Adviser:
         worse = None
         if without is not None and explored is not None:
             worse = tuple(
-                outcome
-                for outcome in without.rejected
-                if outcome in without.unexpected and outcome not in explored.rejected
+                outcome for outcome in without.rejected if outcome not in explored.rejected
             )
         return Spare(one.places, one.before, one.after, without, worse)
 

@@ -217,7 +217,7 @@ def _ordering(one: Spare) -> list[str]:
             f"     Needed: without them the checker rejects {_rejected(one.explored)}; only then "
             f"{', '.join(one.worse)}. Recovery counts on the order of at least some."
         )
-    elif not one.explored.fine:
+    elif one.explored.failing:
         text.append(
             f"     Not established: whether recovery needs their order. Without them ({price}) "
             f"the checker rejects {_rejected(one.explored)}."

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -331,3 +332,16 @@ def test_where_nothing_is_stored_there_is_nothing_to_advise(program: Program) ->
     text = NO_SYNC.replace("rate: 2000/s", "rate: 1/s") + "duration: 1ms\n"
     file = program.write(text + "explore: {check: {rule: acknowledged}}\n")
     assert program("advise", file).code == 5
+
+
+def test_syncs_are_not_called_spare_because_what_happens_without_them_is_known() -> None:
+    known = 'expect: {known: [{outcome: "committed*", why: "so it is"}]}\n'
+    found = found_in(BUFFER % "fdatasync" + known)
+    assert found.fine and found.ordering is not None
+    assert found.ordering.worse == ("committed in part",)
+    assert "Needed: without them the checker rejects" in said(found)
+    one = found.ordering
+    assert one.explored is not None and one.explored.fine  # all of it is known
+    again = replace(found, ordering=replace(one, worse=()))  # had it happened with them, too
+    assert "Not established: whether recovery needs their order" in said(again)
+    assert "no proof" not in said(again)
