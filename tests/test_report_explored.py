@@ -403,3 +403,10 @@ def test_the_epochs_numbers_do_not_lie_over_each_other(panels: int) -> None:
             labels = [label for label in axes.get_xticklabels() if label.get_text()]
             boxes = [label.get_window_extent() for label in labels]
             assert all(a.x1 < b.x0 for a, b in pairwise(boxes))
+
+
+@pytest.mark.parametrize("recorded", [True, False])
+def test_the_picture_beside_a_finding_of_a_recording_says_what_is_not_in_it(recorded: bool) -> None:
+    said = words(page(fixtures.results(replace(explorations.bad(), recorded=recorded)), plots=True))
+    missing = "makes the difference. What the guest still held in memory is not in it."
+    assert (missing in said) == recorded

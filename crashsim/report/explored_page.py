@@ -26,7 +26,7 @@ from crashsim.report.explored import (
     told_findings,
     verdict,
 )
-from crashsim.report.words import count, worst_first
+from crashsim.report.words import count, not_held, worst_first
 from crashsim.results import CaseResult, Results
 
 OVERVIEW = ("states", "outcomes")  # plots of all cases
@@ -77,9 +77,10 @@ class FindingPart:
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """One case's exploration."""
+    """One case's exploration. `not_held`: of a recording what is missing in its pictures."""
 
     name: str
+    not_held: str
     lines: list[str]
     failing: bool
     outcomes: list[OutcomeRow]
@@ -107,6 +108,7 @@ def _section(case: CaseResult, places: Mapping[tuple[str, int], str]) -> Section
     one: Document = case.exploration or {}
     return Section(
         printable(case.name),
+        f" {not_held([case])}" if case.recorded else "",
         [f"{text}." for text in (headline(one), _sentence(verdict(one)), _sentence(coverage(one)))],
         bool(one["failing"]),
         _outcomes(one),
