@@ -59,6 +59,7 @@ from crashsim.exploring import (
     known_states,
     named_checker,
     placed,
+    rules_of,
     those_known,
     why_known,
 )
@@ -67,7 +68,7 @@ from crashsim.power.losses import Losses
 from crashsim.power.safety import Stage
 from crashsim.report.explored import states_text
 from crashsim.report.progress import progress
-from crashsim.states import Rules, power_of_ten
+from crashsim.states import power_of_ten
 
 MOST_SETTINGS = 36  # runs to find which settings end a loss
 MOST_EXPLORED = 8  # changes
@@ -236,7 +237,7 @@ class _Adviser:
         if wanted is None:
             return None
         spec = named_checker(wanted, self._typed.file)
-        rules = Rules(wanted.host, wanted.atom)
+        rules = rules_of(experiment)
         subject = subject_of(experiment, inputs, history, spec, rules, wanted.device)
         budget = budget_of(wanted)
         if states is not None:

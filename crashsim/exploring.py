@@ -20,7 +20,7 @@ from crashsim.checkers.workshop import Workshop
 from crashsim.errors import OutputError, UsageError
 from crashsim.experiment.expect import Known, judge
 from crashsim.experiment.explore import Explore
-from crashsim.experiment.model import Expect
+from crashsim.experiment.model import Expect, Experiment
 from crashsim.explore.bench import Subject
 from crashsim.explore.budget import Budget
 from crashsim.explore.results import to_json
@@ -70,7 +70,7 @@ def explore_case(
     """Explore a run as its `explore` block says. `output`: the folder of the experiment's runs."""
     wanted = run.experiment.explore
     assert wanted is not None
-    rules = Rules(wanted.host, wanted.atom)
+    rules = rules_of(run.experiment)
     spec = named_checker(wanted, file)
     opened = open_run(run, spec, rules, wanted.device)
     states = known_states(run.experiment.expect, file, opened.subject)
@@ -131,6 +131,14 @@ def _located(one: Saved, subject: Subject, name: str) -> tuple[int, Choices] | N
     except StaleFinding:
         return None
     return epoch.number, choices
+
+
+def rules_of(experiment: Experiment) -> Rules:
+    """Whose states, and what survives or not as one: the disk's power-fail atom, unless the
+    experiment says otherwise."""
+    wanted = experiment.explore
+    assert wanted is not None
+    return Rules(wanted.host, wanted.atom or experiment.disk.atom)
 
 
 def named_checker(wanted: Explore, file: str) -> CheckerSpec:

@@ -29,7 +29,7 @@ from crashsim.explore.bench import Bench, Subject
 from crashsim.explore.plan import as_choices, newest, plan
 from crashsim.explore.run import share_out
 from crashsim.explore.wiring import CheckerSpec, open_subject
-from crashsim.states import Rules
+from crashsim.exploring import rules_of
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 DOCUMENT = EXPERIMENTS.parent / "docs" / "sqlite.md"
@@ -74,7 +74,7 @@ def subject_of(case: Case, how: How = "auto") -> Subject:
     wanted = case.experiment.explore
     assert wanted is not None
     spec = CheckerSpec(files_function=CHECKER, how=how)
-    return open_subject(case.experiment, spec, Rules(wanted.host, wanted.atom)).subject
+    return open_subject(case.experiment, spec, rules_of(case.experiment)).subject
 
 
 def ends(subject: Subject, every: int = 1) -> Iterator[End]:

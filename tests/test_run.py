@@ -158,3 +158,18 @@ def test_every_public_name_is_there_and_documented() -> None:
         assert getattr(crashsim, name).__doc__, name
     with pytest.raises(AttributeError, match="nothing_like_it"):
         _ = crashsim.nothing_like_it
+
+
+@pytest.mark.parametrize(("sector", "torn"), [("512B", True), ("4KiB", False)])
+def test_a_disk_that_never_tears_4_kib_is_not_explored_with_torn_sectors(
+    tmp_path: Path, sector: str, torn: bool
+) -> None:
+    (tmp_path / "checks.py").write_text(
+        "def whole(image, acks):\n"
+        "    ends = [bool(any(image[at : at + 8])) for at in range(0, 4096, 512)]\n"
+        "    return ends in ([True] * 8, [False] * 8)\n"
+    )
+    record = LOG["workload"] | {"record_size": "4KiB", "records": 1}  # type: ignore[operator]
+    run = crashsim.run(LOG | {"workload": record, "disk": {"sector": sector}})
+    check = crashsim.Function("checks.py:whole", folder=tmp_path)
+    assert bool(run.explore(check, states=300).findings) is torn

@@ -65,9 +65,9 @@ class Explore(Part):
         default="any-host",
         description="Whatever any host may have written by then, or what this one's caches allow.",
     )
-    atom: Size = Field(
-        default=512,
-        description="What survives or not as one: a sector, a drive's larger atom, 8B for words.",
+    atom: Size | None = Field(
+        default=None,
+        description="What survives or not as one, such as 8B for words. Default: the disk's atom.",
     )
     states: Count = Field(default=10_000, description="Check at most so many states.")
     time: PositiveDuration | None = Field(
@@ -78,6 +78,8 @@ class Explore(Part):
 
     def contradictions(self) -> Iterator[Contradiction]:
         atom = self.atom
+        if atom is None:
+            return
         if atom & (atom - 1) or not SMALLEST_ATOM_BYTES <= atom <= LARGEST_ATOM_BYTES:
             yield Contradiction(
                 ("atom",),

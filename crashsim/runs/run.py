@@ -172,7 +172,7 @@ class Run:
         check: Check,
         states: int = 10_000,
         host: Host = "any-host",
-        atom: int = 512,
+        atom: int | None = None,
         device: str | None = None,
         workers: int = 1,
         advance: Callable[[int, int], None] | None = None,
@@ -180,7 +180,8 @@ class Run:
         """Check the states that a power cut may leave. `check`: a function, `module:function` or
         `file.py:function`, called with the image and the acknowledgements; or `Files`, or a
         `Command`. It runs in processes of its own. `host`: any that the rules allow, or this one;
-        `atom`: what survives or not as one, bytes; `advance(checked, planned)` tells how far it is.
+        `atom`: what survives or not as one, bytes, by default what the disk never tears;
+        `advance(checked, planned)` tells how far it is.
         NothingExplored when there is nothing to check, CheckerError when the checker is of no
         use."""
         from crashsim.explore.budget import Budget
@@ -190,7 +191,8 @@ class Run:
         from crashsim.states import Rules
 
         spec, code = specified(check)
-        opened = open_run(self, spec, Rules(host, atom), device, code)
+        rules = Rules(host, atom or self.experiment.disk.atom)
+        opened = open_run(self, spec, rules, device, code)
         found = explore(
             opened.subject, Budget(states), self.experiment.seed, workers, advance=advance
         )
