@@ -38,7 +38,7 @@ def play(
     plain = against_oracle.experiment(world)
     changed = {
         "guest": plain.guest.model_copy(update={"access": "direct"} | (guest or {})),
-        "host": plain.host.model_copy(update=host or {}),
+        "host": plain.host.model_copy(update={"thp": "none"} | (host or {})),
         "disk": plain.disk.model_copy(update=disk or {}),
         "devices": (Device(name="pmem0", size=pages * P, **(device or {})),),
     }

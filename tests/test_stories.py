@@ -62,8 +62,11 @@ def test_V3_monitors_differ_in_price_and_one_of_them_in_its_promises() -> None:
         "firecracker-reused-result"
     ]
     wait = {name: case.guest_wait_ns for name, case in found.items()}
-    # Shared FLUSHes; then msync with its one FLUSH; then fsync with two, one after the other.
-    assert wait["qemu"] < wait["crosvm"] == wait["firecracker"] < wait["cloud-hypervisor"]
+    # msync with its one FLUSH; fsync with two, one after the other; folios of 2 MiB, though FLUSHes
+    # are shared.
+    assert wait["crosvm"] == wait["firecracker"] < wait["cloud-hypervisor"] < wait["qemu"]
+    written = {name: case.bytes_written for name, case in found.items()}
+    assert written["qemu"] > 100 * max(written["cloud-hypervisor"], written["crosvm"])
 
 
 def test_H14_calling_fsync_again_acknowledges_what_is_gone() -> None:
@@ -117,6 +120,24 @@ def test_H13_new_extents_wait_for_a_commit_even_on_a_disk_that_keeps_its_cache()
     assert found["extents=written,sync=call:none"].recovery_point_ns.max < 31_000_000_000
 
 
+def test_H2_huge_pages_cost_whoever_syncs_often_under_qemu_on_a_recent_host() -> None:
+    found = cases("huge-pages")
+    each = {name: case for name, case in found.items() if "every" not in name}
+    costly = {name for name, case in each.items() if case.bytes_written > 900 << 20}
+    assert costly == {
+        f"sync=call:fdatasync,vmm=qemu,{host}"
+        for host in (
+            "file_system=ext4,kernel=6.18,thp=madvise",
+            "file_system=xfs,kernel=6.18,thp=madvise",
+            "file_system=ext4,kernel=6.18,thp=never",
+        )
+    }
+    spared = [case for name, case in each.items() if name not in costly]
+    assert max(case.bytes_written for case in spared) < 10 << 20
+    least = min(found[name].guest_wait_ns for name in costly)
+    assert 2 * least > 3 * max(case.guest_wait_ns for case in spared)
+
+
 def test_H2_larger_folios_write_more_and_lose_no_less() -> None:
     small, medium, large = cases("folios").values()
     assert small.bytes_written < medium.bytes_written < large.bytes_written
@@ -136,7 +157,7 @@ def test_G7_one_flush_at_a_time_costs_parallel_syncs_their_sharing() -> None:
     for driver in ("serialized", "ordered"):
         alone, many = (found[f"driver={driver},vcpus={n}"].guest_wait_ns for n in (1, 8))
         assert alone == found["driver=concurrent,vcpus=1"].guest_wait_ns
-        assert many > 3 * found["driver=concurrent,vcpus=8"].guest_wait_ns
+        assert many > 2 * found["driver=concurrent,vcpus=8"].guest_wait_ns
 
 
 def test_H8_early_writeback_loses_less_and_leaves_holes() -> None:

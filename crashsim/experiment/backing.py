@@ -138,7 +138,7 @@ class Backing(Part):
         default=False, description="The monitor zeroes the file when it quits."
     )
     folio: Folio = Field(
-        default=SMALLEST_FOLIO_BYTES,
+        default="auto",
         description="What the host dirties and cleans as one: a power of two from 4KiB to 2MiB, a "
         "list of parts {size, until}, or auto: what monitor, kernel and file system make of it.",
     )

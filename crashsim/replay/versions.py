@@ -42,6 +42,7 @@ class TwoFiles:
         self._guest, self._kept = (np.frombuffer(f.map, dtype=np.uint32) for f in self._files)
         self._host: dict[int, Stamps] = {}  # L2 of a guest without DAX
         self._sent: dict[int, list[tuple[int, Stamps]]] = {}  # I/O -> its pages' content
+        self._unsent: set[int] = set()  # pages of which no I/O that carries them has what they hold
         self._cached: list[int] = []  # completed I/Os, in the disk's cache
         self._cached_commits: list[int] = []
         # Rule H13: pages whose first write no kept commit covers, and what they would show.
@@ -99,6 +100,7 @@ class TwoFiles:
         elif kind == _COPY:
             page = int(self._history.copy_page[index])
             self._host[page] = self._page(self._guest, page).copy()
+            self._unsent.add(page)
             if self._keeps_memory(page):
                 self._put(page, self._host[page])
         elif kind == _DAMAGE:
@@ -154,6 +156,7 @@ class TwoFiles:
         pages = range(offset // PAGE_BYTES, (offset + length - 1) // PAGE_BYTES + 1)
         self._touch(pages)
         self._guest[offset : offset + length] = row + 1
+        self._unsent.update(pages)
         dax = history.facts["dax"][self._device(pages[0])]
         if dax and self._keeps_memory(pages[0]):  # it is in L2 at once
             self._kept[offset : offset + length] = row + 1
@@ -185,14 +188,22 @@ class TwoFiles:
         first, batch = int(history.io_first_page[io]), int(history.io_batch[io])
         if history.batch_failed[batch]:
             return
+        device = self._device(first)
+        pages = range(first, first + int(history.io_pages[io]))
+        if history.facts["new_extents"][device]:
+            for page in pages:
+                if page not in self._converted:
+                    self._new.setdefault(page, int(self._batch_end[batch]))
+        if history.io_shorn[io] or history.io_corrupted[io]:
+            pages = pages[:-1]
+        if len(self._unsent) < len(pages):  # what has not changed since it was sent need not be
+            carried = sorted(page for page in self._unsent if page in pages)
+        else:
+            carried = [page for page in pages if page in self._unsent]
+        self._unsent.difference_update(carried)
         content = []
-        lame = history.io_shorn[io] or history.io_corrupted[io]
-        arrives = int(history.io_pages[io]) - bool(lame)
-        for page in range(first, first + int(history.io_pages[io])):
-            if page not in self._converted and history.facts["new_extents"][self._device(page)]:
-                self._new.setdefault(page, int(self._batch_end[batch]))
-        for page in range(first, first + arrives):
-            if history.facts["dax"][self._device(page)]:
+        for page in carried:
+            if history.facts["dax"][device]:
                 content.append((page, self._page(self._guest, page).copy()))
             else:
                 content.append((page, self._host.get(page, _AS_BEFORE)))
@@ -206,6 +217,7 @@ class TwoFiles:
             return
         if self._history.facts["media"][self._device(page)] != "file":
             return
+        self._unsent.add(page)  # the next I/O mends it
         for content in self._sent.values():
             content[:] = [(one, stamps) for one, stamps in content if one != page]
         self._hidden.pop(page, None)
