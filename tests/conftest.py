@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,12 @@ from tests.cli_support import Program
 # No test is about time: a busy machine must not fail one.
 settings.register_profile("crashsim", deadline=None)
 settings.load_profile("crashsim")
+
+# Whoever runs the tests in the background may have them ignore Ctrl-C, and what they start with them.
+for _number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        back = signal.default_int_handler if _number == signal.SIGINT else signal.SIG_DFL
+        signal.signal(_number, back)
 
 
 @pytest.fixture(autouse=True, scope="session")
