@@ -16,7 +16,7 @@ from tests.cli_support import Program
 settings.register_profile("crashsim", deadline=None)
 settings.load_profile("crashsim")
 
-# Whoever runs the tests in the background may have them ignore Ctrl-C, and what they start with them.
+# In the background a shell has them ignore Ctrl-C, and what they start with them.
 for _number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
     if signal.getsignal(_number) is signal.SIG_IGN:
         back = signal.default_int_handler if _number == signal.SIGINT else signal.SIG_DFL
