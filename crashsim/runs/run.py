@@ -48,7 +48,7 @@ Source = str | Path | Mapping[str, Any] | Experiment
 @dataclass(frozen=True, slots=True)
 class Image:
     """What a cut leaves of a device: a file of its own at `path`, its bytes in `data` (read-only),
-    `stored`: how many of them the run stored. Both are gone when the `with` block ends."""
+    `stored`: how many of them the run stored. The file is gone when the `with` block ends."""
 
     path: Path
     data: memoryview
@@ -140,12 +140,9 @@ class Run:
         with tempfile.TemporaryDirectory(prefix="crashsim-") as folder:
             path = Path(folder) / "image"
             stored = self.write_image(path, at, survivors, domain, device)
-            with path.open("rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as view:
-                data = memoryview(view)
-                try:
-                    yield Image(path, data, stored)
-                finally:
-                    data.release()
+            with path.open("rb") as file:
+                view = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
+            yield Image(path, memoryview(view), stored)  # unmapped when nobody looks at it
 
     def write_image(
         self,
