@@ -197,7 +197,7 @@ class TwoFiles:
         if history.io_shorn[io] or history.io_corrupted[io]:
             pages = pages[:-1]
         if len(self._unsent) < len(pages):  # what has not changed since it was sent need not be
-            carried = sorted(page for page in self._unsent if page in pages)
+            carried = [page for page in sorted(self._unsent) if page in pages]
         else:
             carried = [page for page in pages if page in self._unsent]
         self._unsent.difference_update(carried)
