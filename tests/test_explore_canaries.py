@@ -234,8 +234,8 @@ def test_a_flush_that_was_not_waited_for_is_named() -> None:
     one = Subject(history, 0, space_of(history), lambda: Judged(bad))
     (finding,) = explore(one, BUDGET, seed=1).findings
     words = finding.story[-1]
-    assert "completed before write 1 would have forbidden it; the one submitted at 100 ns" in words
-    assert words.endswith("was acknowledged at 300 ns, too late.")
+    assert "completed before write 1 would have forbidden it; the one submitted at 100ns" in words
+    assert words.endswith("was acknowledged at 300ns, too late.")
 
 
 def test_an_order_that_only_recovery_can_mend_is_told_as_such() -> None:
