@@ -20,6 +20,7 @@ from crashsim.checkers.sqlite import check_files
 from crashsim.experiment.loader import Case
 from crashsim.explore.bench import Bench
 from crashsim.explore.budget import Budget
+from crashsim.explore.outcomes import said
 from crashsim.explore.plan import plan
 from crashsim.explore.run import Exploration, explore
 from crashsim.states import power_of_ten
@@ -193,6 +194,7 @@ def test_a_torn_superblock_is_told_without_the_place_of_our_copy() -> None:
     assert found.outcome == "file system cannot be repaired"
     assert "Superblock checksum does not match" in found.message
     assert "crashsim" not in found.message
+    assert said(found) == "e2fsck ends with 8"
 
 
 # The document.

@@ -174,8 +174,9 @@ def _not_repaired(ended: Ended) -> Verdict:
     if ended.timed_out:
         return verdict("hang", "e2fsck hangs", _said(ended))
     if ended.status < 0:
-        return verdict("crash", "e2fsck crashes", f"signal {-ended.status}\n{_said(ended)}")
-    told = f"e2fsck ends with {ended.status}\n{_said(ended)}"
+        return verdict("crash", "e2fsck crashes", f"{_said(ended)}\nsignal {-ended.status}")
+    # The last line is what stories say; e2fsck's own is the end of its advice.
+    told = f"{_said(ended)}\ne2fsck ends with {ended.status}"
     return verdict("finding", "file system cannot be repaired", told)
 
 
