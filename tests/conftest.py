@@ -16,6 +16,9 @@ from tests.cli_support import Program
 settings.register_profile("crashsim", deadline=None)
 settings.load_profile("crashsim")
 
+# Nor about the terminal of whoever runs it: pipes are no wider than it.
+os.environ.pop("COLUMNS", None)
+
 # In the background a shell has them ignore Ctrl-C, and what they start with them.
 for _number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
     if signal.getsignal(_number) is signal.SIG_IGN:

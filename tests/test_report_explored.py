@@ -390,6 +390,17 @@ def test_stdout_in_another_encoding_still_carries_the_story(
     assert b"Lost: 'u'." in stream.buffer.getvalue()
 
 
+def test_the_command_of_a_finding_is_one_line_however_narrow_the_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    folder = "runs/" + "a long name of an experiment/" * 3
+    explored.print_explored(fixtures.results(explorations.bad()), folder)
+    lines = capsys.readouterr().out.splitlines()
+    command = f"    Again: {explored.replay_command(explorations.FILE, folder)}"
+    assert [line for line in lines if len(line) > 40] == [command]
+
+
 @pytest.mark.parametrize("panels", [1, 2])
 def test_the_epochs_numbers_do_not_lie_over_each_other(panels: int) -> None:
     document = exploration(*(epoch(n, 8, 8) for n in range(211)))

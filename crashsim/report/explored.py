@@ -23,6 +23,7 @@ from crashsim.results import CaseResult, Results
 
 Document = dict[str, Any]
 MOST_PICTURES = 6
+_AGAIN = "  Again"  # begins the line of a story that has the command
 TELLING = 0.05  # a larger share that may be bad is not worth a word
 _DEPTHS = ("all", "some", "an end or both", "none")
 _HOSTS = {"any-host": "any host", "this-host": "this host"}
@@ -230,7 +231,7 @@ def story(finding: Document, number: int, file: str, folder: str) -> list[str]:
     lines += [f"  {line}" for line in finding["story"]]
     if file:
         where = "" if folder else ", in the run's folder"
-        lines.append(f"  Again{where}: {replay_command(file, folder)}")
+        lines.append(f"{_AGAIN}{where}: {replay_command(file, folder)}")
     return [printable(line) for line in lines]
 
 
@@ -253,7 +254,8 @@ def print_explored(results: Results, folder: str) -> None:
     say = Speaker(console_for())
     for case in results.cases:
         for line in lines_of(case, folder):
-            say(line)
+            # A command is there to be copied.
+            say(line, whole=line.startswith(f"  {_AGAIN}"))
 
 
 def print_outcomes(runs: list[Results]) -> None:
