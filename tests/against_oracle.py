@@ -211,6 +211,9 @@ def _device(number: int, device: OracleDevice) -> Device:
 
 
 def _folio(device: OracleDevice) -> Any:
+    of_a_file = device.backing == "file" and device.kind != "real-nvdimm"
+    if not of_a_file or (device.kind == "virtio-blk" and device.cache == "none"):
+        return "auto"  # single pages: an experiment takes no size here (see `_sensible`)
     if isinstance(device.folio, tuple):
         return tuple(FolioPart(size=size, until=until) for size, until in device.folio)
     return device.folio
