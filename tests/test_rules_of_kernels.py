@@ -17,7 +17,7 @@ from crashsim.engine.timers import Stamps, Ticks
 from crashsim.experiment.backing import Backing, FolioPart
 from crashsim.experiment.model import Device, Experiment, Fill, Guest, Host
 from crashsim.guest.program import Call
-from tests.oracle import Sync, Write
+from tests.oracle import GroupSync, Sync, Write
 from tests.oracle.cases import P
 from tests.oracle.inputs import Item
 from tests.played import STORE_AND_SYNC, Changes, acked, flushes, play, safe
@@ -345,3 +345,21 @@ def test_G4_sync_flushes_once_on_ext4_and_not_at_all_on_a_raw_device() -> None:
     changed: Changes = {"call": Call.SYNC}
     assert play(STORE_AND_SYNC, guest=EXT4, program=changed).flush_vcpu.size == 1
     assert play(STORE_AND_SYNC, program=changed).flush_vcpu.size == 0
+
+
+def test_G4_a_group_waits_its_delay_for_a_call_that_makes_no_flush_too() -> None:
+    alone = play([GroupSync(1000, "sync"), Write(0, 8)])
+    assert alone.store_t_ns.tolist() == [1010]
+    assert alone.facts["guest_wait_ns"] == 1000
+    # The second joins at 411 and waits for the first one's call, at 1000.
+    both = play([GroupSync(1000, "sync")], [Write(0, 8, 400), GroupSync(1000, "sync")])
+    assert (both.end_ns, both.facts["guest_wait_ns"]) == (1000, 1000 + 589)
+    refused = play([GroupSync(1000)], guest={"access": "devdax"})
+    assert (refused.end_ns, refused.facts["failed_syncs"]) == (1000, 1)
+
+
+def test_H1_a_page_that_is_cleaned_while_a_group_waits_costs_its_fault_again() -> None:
+    program: list[Item] = [Write(0, 8), GroupSync(5000, "sync"), Write(0, 8)]
+    flusher = {"dirty_writeback": 1000, "dirty_expire": 500}
+    assert play(program, host=flusher).store_t_ns.tolist() == [10, 5011 + 10]
+    assert play(program).store_t_ns.tolist() == [10, 5011]

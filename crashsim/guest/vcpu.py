@@ -39,11 +39,12 @@ class VCpu(Windows):
             return False
         if kind == Op.SYNC_IF_DUE and now - self.acknowledged.last_sync_ns < argument:
             return False
-        if self._call_does_nothing and kind not in FLUSHES:
+        if self._call_does_nothing and kind not in (*FLUSHES, Op.GROUP_SYNC):
             self._returned(kind, record, True)
             return False
 
         def done(ok: bool) -> None:
+            self._asked_ns = None
             self._clean_wait = False
             if self.dirty.count and self._memory.cleaned_by_sync:
                 self._stale = True  # the call cleaned nothing: it got another one's result (V3)
@@ -65,7 +66,7 @@ class VCpu(Windows):
 
         if kind == Op.SYNC_IF_DUE:
             self._stale = True
-        self._clean_wait = True
+        self._clean_wait = kind in FLUSHES or self._call_cleans
         self._asked_ns = now
         if kind in FLUSHES:
             self._kernel.flush(self.number, argument if kind == Op.FLUSH else 1, done)
@@ -149,7 +150,7 @@ class VCpu(Windows):
         if not self.done:
             self.settle()
             self._close()
-            if self._clean_wait:
+            if self._asked_ns is not None:
                 self.wait_ns += self._clock.now - self._asked_ns
 
     def _close(self) -> None:

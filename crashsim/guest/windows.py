@@ -64,7 +64,8 @@ class Windows:
         self._token = 0
         self._due_ns = -1  # when the pending `_resume` or `_end_window` runs
         self._in_window = False
-        self._clean_wait = False
+        self._asked_ns: int | None = None  # when the call began that it is blocked in
+        self._clean_wait = False  # and whether that cleans every page for certain
         self._careful = False  # the window's only write may cross a threshold
         self._pause_ns = self._paused_until_ns = 0
         self._free_ns = 0
