@@ -127,7 +127,8 @@ class Stack:
             if shared and guest.journal_pages:
                 put = partial(file.put_guest_journal, guest.journal_pages << PAGE_SHIFT)
             journal = Journal(self._guest_ticks(), guest.commit_interval, put)
-        path = Path(flush_path, guest.access != "devdax", any(p.grows for p in programs))
+        has_fsync = guest.access != "devdax" or what.type == "virtio-blk"
+        path = Path(flush_path, has_fsync, any(p.grows for p in programs))
         kernel = GuestKernel(self.clock, device, driver, journal, page_cache, path)
         self.kernels.append(kernel)
         for program in programs:

@@ -363,3 +363,11 @@ def test_H1_a_page_that_is_cleaned_while_a_group_waits_costs_its_fault_again() -
     flusher = {"dirty_writeback": 1000, "dirty_expire": 500}
     assert play(program, host=flusher).store_t_ns.tolist() == [10, 5011 + 10]
     assert play(program).store_t_ns.tolist() == [10, 5011]
+
+
+def test_G2_a_virtio_blk_is_reached_through_the_guests_page_cache_on_devdax_too() -> None:
+    history = play(STORE_AND_SYNC, device={"type": "virtio-blk"}, guest={"access": "devdax"})
+    # The store is at 0 in L1, its copy at 1, which keeps the call for 512 ns and a fault.
+    assert (history.copy_t_ns.tolist(), history.facts["failed_syncs"]) == ([1], 0)
+    assert history.flush_asked_ns.tolist() == [1 + 512 + 10]
+    assert history.ack_low.tolist() == [0]
