@@ -371,3 +371,11 @@ def test_G2_a_virtio_blk_is_reached_through_the_guests_page_cache_on_devdax_too(
     assert (history.copy_t_ns.tolist(), history.facts["failed_syncs"]) == ([1], 0)
     assert history.flush_asked_ns.tolist() == [1 + 512 + 10]
     assert history.ack_low.tolist() == [0]
+
+
+def test_H7_a_pause_that_would_begin_after_the_end_is_no_wait() -> None:
+    # The limit is 0 pages, so that every write that faults pauses for 200 ms behind its last word.
+    tiny = {"memory": 10 * P, "dirty_background_ratio": 5, "dirty_ratio": 6}
+    for until, waited in ((10, 0), (11, 0), (12, 1), (SECOND, 200 * MS)):
+        history = play([Write(0, 8)], host=tiny, until=until)
+        assert history.facts["guest_wait_ns"] == waited, until

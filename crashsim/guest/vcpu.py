@@ -146,7 +146,8 @@ class VCpu(Windows):
 
     def stop(self) -> None:
         """The run ends now: account for what was stored, and for a wait that is not over."""
-        self.throttle_ns -= max(0, self._paused_until_ns - self._clock.now)
+        end_ns = max(self._clock.now, self._paused_from_ns)
+        self.throttle_ns -= max(0, self._paused_until_ns - end_ns)
         if not self.done:
             self.settle()
             self._close()

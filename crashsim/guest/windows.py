@@ -67,7 +67,8 @@ class Windows:
         self._asked_ns: int | None = None  # when the call began that it is blocked in
         self._clean_wait = False  # and whether that cleans every page for certain
         self._careful = False  # the window's only write may cross a threshold
-        self._pause_ns = self._paused_until_ns = 0
+        self._pause_ns = 0  # to come
+        self._paused_from_ns = self._paused_until_ns = 0
         self._free_ns = 0
         self._next_op = 0  # in the program
         self._rest: tuple[int, int] | None = None  # (offset, length) left of a divided write
@@ -254,6 +255,7 @@ class Windows:
         """Held up behind a write (Rule H7)."""
         if self._pause_ns:
             self.throttle_ns += self._pause_ns
+            self._paused_from_ns = self._free_ns
             self._free_ns += self._pause_ns
             self._paused_until_ns = self._free_ns
             self._pause_ns = 0
