@@ -379,3 +379,22 @@ def test_H7_a_pause_that_would_begin_after_the_end_is_no_wait() -> None:
     for until, waited in ((10, 0), (11, 0), (12, 1), (SECOND, 200 * MS)):
         history = play([Write(0, 8)], host=tiny, until=until)
         assert history.facts["guest_wait_ns"] == waited, until
+
+
+def test_G9_what_is_in_the_guests_page_cache_when_the_journal_aborts_stays_there() -> None:
+    def copied(errors: tuple[int, ...], call: str, delay_ns: int) -> History:
+        return play(
+            [Write(0, 8), Sync("fsync")],
+            [Write(P, 8, 600), Sync(call, delay_ns)],
+            guest={"file_system": "ext4", "access": "cached"},
+            host={"fsync_errors": errors, "dirty_writeback": SECOND, "dirty_expire": 2 * SECOND},
+            until=9 * SECOND,
+        )
+
+    by_flusher, by_call = 9 * SECOND, 5000  # the first fsync fails before either
+    assert copied((), "sync_file_range", by_flusher).copy_t_ns.tolist() == [1, 2 * SECOND]
+    assert copied((), "sync_file_range", by_call).copy_t_ns.tolist() == [1, 601 + by_call]
+    for call, delay_ns in (("sync_file_range", by_flusher), ("sync_file_range", by_call)):
+        assert copied((0,), call, delay_ns).copy_t_ns.tolist() == [1]
+    assert copied((0,), "sync_file_range", by_call).facts["failed_syncs"] == 1
+    assert copied((0,), "msync", by_call).facts["failed_syncs"] == 2

@@ -172,7 +172,11 @@ class GuestKernel:
         """Whether the call fails at once (Rules G2, G9)."""
         if not self._path.fsync:
             return call in (Call.MSYNC, Call.FDATASYNC, Call.FSYNC)
-        return self.aborted_ns is not None and self._flushes(call) > 0
+        return self._over() and self._flushes(call) > 0
+
+    def _over(self) -> bool:
+        """The journal has aborted before now: no flush is asked for any more (Rule G9)."""
+        return self.aborted_ns is not None and self._clock.now > self.aborted_ns
 
     def does_nothing(self, call: Call) -> bool:
         """Neither flushes nor copies: it succeeds at once."""
@@ -227,7 +231,7 @@ class GuestKernel:
         if flushes == 0:
             done(True)
             return
-        if self.aborted_ns is not None:
+        if self._over():
             done(False)
             return
 
@@ -235,7 +239,7 @@ class GuestKernel:
             failed = result != 0
             if failed and commits:
                 self._abort()
-            if left and not (self.aborted_ns is not None and not failed):
+            if left and not (self._over() and not failed):
                 self._driver.flush(vcpu, lambda last: acknowledged(last, left - 1, not failed))
             else:
                 done(ok and not failed and not left)
@@ -246,6 +250,8 @@ class GuestKernel:
         """The journal has: nothing is stored or synced any more (Rule G9)."""
         if self.aborted_ns is None:
             self.aborted_ns = self._clock.now
+            if self._page_cache is not None:
+                self._page_cache.aborted_ns = self._clock.now
             for vcpu in self.vcpus:
                 vcpu.journal_aborted()
 

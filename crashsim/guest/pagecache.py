@@ -50,6 +50,7 @@ class GuestPageCache:
         "_expire_ns",
         "_host",
         "_wake_ups",
+        "aborted_ns",
         "copies",
         "folios",
         "sources",
@@ -79,6 +80,7 @@ class GuestPageCache:
         self._age_start_ns: int | None = None
         self.sources: list[PageSet] = []
         self.vcpus: list[StoringVCpu] = []
+        self.aborted_ns: int | None = None  # from then on the file system is read-only (Rule G9)
         self.copies: list[tuple[int, I64]] = []  # instant, pages
         self._wake_ups: WakeUps | None = None
         if timer is not None:
@@ -133,7 +135,9 @@ class GuestPageCache:
 
     def _write_back(self, only: I64 | None = None) -> int | None:
         """Copy dirty pages of L1 to the device; how long that keeps the caller, None if there
-        were none."""
+        were none, or none may leave any more."""
+        if self.aborted_ns is not None and self._clock.now > self.aborted_ns:
+            return None
         self._settle()
         if not any(source.count for source in self.sources):
             return None
