@@ -43,7 +43,7 @@ from tests.oracle import (
     SyncIfDue,
     Write,
 )
-from tests.oracle.inputs import PAGE_BYTES, Item, first_pages, resolved, words
+from tests.oracle.inputs import PAGE_BYTES, Item, first_pages, resolved
 from tests.oracle.inputs import Program as Items
 from tests.oracle.outcome import FlushRequest
 
@@ -82,25 +82,6 @@ def comparable(world: OracleWorld) -> OracleWorld:
     if host.free_bytes == 0:  # no size, and no page either
         host = replace(host, free_bytes=1)
     return replace(world, devices=devices, guest=guest, host=host)
-
-
-def departs(world: OracleWorld, outcome: Outcome) -> bool:
-    """Where the simulator is known not to do what the page says: a group commit with a call that
-    makes no flush does not wait for its group; a guest's page cache is written back after its
-    journal aborted; the syncs of a virtio-blk fail where access is devdax; and a pause that would
-    begin after the end counts below 0."""
-    guest, kinds = world.guest, {device.kind for device in world.devices}
-    items = [item for device in world.devices for program in device.vcpus for item in program]
-    groups = {item.call for item in items if isinstance(item, GroupSync)}
-    raw_sync = "sync" in groups and not guest.ext4
-    cached = any(not guest.dax_on(device) for device in world.devices)
-    late = any(s.begin + words(s.offset, s.length) > outcome.end_ns for s in outcome.stores)
-    return (
-        (bool(groups) and (guest.access == "devdax" or raw_sync))
-        or (cached and bool(outcome.aborts))
-        or (guest.access == "devdax" and "virtio-blk" in kinds)
-        or (late and world.host.memory_bytes < 100 * PAGE_BYTES)
-    )
 
 
 def _with_dax(device: OracleDevice) -> OracleDevice:
@@ -150,6 +131,7 @@ def experiment(world: OracleWorld) -> Experiment:
         guest=Guest(
             driver=world.guest.driver,  # type: ignore[arg-type]
             file_system="ext4" if world.guest.ext4 else "none",
+            access="dax" if world.guest.ext4 else "devdax",  # goes with every device
             tick=world.guest.tick_ns,
             second_phase=world.guest.second_phase_ns,
             commit_interval=world.guest.commit_interval_ns,
@@ -318,12 +300,17 @@ def _columns(rows: Sequence[tuple[int, ...]], width: int) -> list[I64]:
     return [np.ascontiguousarray(column) for column in table.T]
 
 
-def simulate_world(world: OracleWorld) -> History:
+def with_its_guest(world: OracleWorld) -> Experiment:
+    """The world's experiment, also where one that a file describes would be refused."""
     described = experiment(world)
     guest = described.guest.model_copy(
         update={"on_sync_error": world.guest.on_sync_error, "access": world.guest.access}
     )
-    described = described.model_copy(update={"guest": guest})
+    return described.model_copy(update={"guest": guest})
+
+
+def simulate_world(world: OracleWorld) -> History:
+    described = with_its_guest(world)
     with pytest.MonkeyPatch.context() as patch:
         if world.host.queue is not None:
             monitor = replace(MONITORS[world.host.monitor], queue=world.host.queue)

@@ -56,7 +56,7 @@ def disk_faults() -> st.SearchStrategy[DiskFaults]:
 
 def faulty(world: OracleWorld, faults: DiskFaults) -> History:
     world = comparable(world)
-    plain = against_oracle.experiment(world)
+    plain = against_oracle.with_its_guest(world)
     disk = plain.disk.model_copy(update={"faults": faults})
     return simulate(plain.model_copy(update={"disk": disk}), against_oracle.programs(world))
 

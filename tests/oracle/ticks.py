@@ -63,11 +63,11 @@ class Times:
 
     def event(self, b: int, always: bool = False) -> bool:
         """Something happened at `b`, now; whether it set the flag."""
+        sets = not self.dirty and (always or self.is_later_tick(b))
         self.events.append(b)
-        if self.dirty or not (always or self.is_later_tick(b)):
-            return False
-        self.since = b
-        return True
+        if sets:
+            self.since = b
+        return sets
 
     def is_later_tick(self, b: int) -> bool:
         if self.tick_ns == 0 or self.cleared is None:
