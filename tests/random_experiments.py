@@ -151,6 +151,7 @@ def experiments(draw: st.DrawFn, host: str) -> Experiment:
     except ExperimentError:  # what does not go together
         tree["guest"].pop("on_sync_error", None)
         tree["guest"].pop("access", None)
+        tree["guest"].pop("file_system", None)
         tree["workload"].pop("vcpus", None)
         for device in tree["devices"]:
             device.pop("backing", None)

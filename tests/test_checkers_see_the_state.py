@@ -37,7 +37,7 @@ MORE = os.environ.get("CRASHSIM_EXAMPLES")
 # What is guaranteed was never undecided before: a real NVDIMM persists each store at once (V9).
 AT_ONCE = """
 device: {size: 64KiB, type: real-nvdimm}
-guest: {file_system: none}
+guest: {file_system: none, access: direct}
 workload: {kind: append-log, record_size: 512B, records: 6, rate: 10/s}
 sync: {call: fsync}
 """

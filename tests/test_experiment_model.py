@@ -171,6 +171,10 @@ CONTRADICTIONS: list[tuple[dict[str, Any], str]] = [
         {"device": Device(size=MIB, rate_limiter=RateLimiter(ops=1, refill=1))},
         "only firecracker limits flushes, qemu does not",
     ),
+    (
+        {"device": Device(size=MIB, type="real-nvdimm"), "guest": Guest(file_system="none")},
+        "a real NVDIMM is not modelled below the guest's page cache",
+    ),
     ({"workload": Recording(log="x"), "sync": Sync()}, "sync does not apply to a recording"),
     ({"workload": Recording(log="x"), "guest": Guest(access="cached")}, "cached does not"),
 ]

@@ -156,6 +156,8 @@ def test_the_calculated_loss_is_what_two_files_differ_in(
 ) -> None:
     if forever_failing(configuration):
         configuration["guest"]["on_sync_error"] = "give-up"
+    if any(device["type"] == "real-nvdimm" for device in configuration["devices"]):
+        configuration["guest"] |= {"file_system": "ext4", "access": "dax"}  # not below L1
     experiment = loaded(configuration, tmp_path_factory.getbasetemp())
     history = simulate(experiment, synthetic_programs(experiment))
     history._check()

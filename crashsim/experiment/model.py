@@ -99,6 +99,12 @@ Domain = Literal[
 Monitor = Literal["qemu", "cloud-hypervisor", "crosvm", "firecracker", "firecracker-reused-result"]
 
 
+_CACHED_NVDIMM = (
+    "a real NVDIMM is not modelled below the guest's page cache: expected guest.access dax, direct "
+    "or devdax (cached is the default with file_system: none)"
+)
+
+
 class Device(Part):
     """A virtio-pmem device, or one to compare it with: one backing on the host."""
 
@@ -354,7 +360,10 @@ class Experiment(Part):
             if device.type == "virtio-blk" and self.guest.access == "direct":
                 message = "a virtio-blk is reached through the guest's page cache here: not direct"
                 yield Contradiction((*path, "type"), message)
-            if isinstance(workload, Recording) and device.type == "virtio-blk":
+            recorded = isinstance(workload, Recording)
+            if device.type == "real-nvdimm" and self.guest.access == "cached" and not recorded:
+                yield Contradiction((*path, "type"), _CACHED_NVDIMM)
+            if recorded and device.type == "virtio-blk":
                 yield Contradiction(
                     (*path, "type"), "a recording is what left the guest's page cache"
                 )
