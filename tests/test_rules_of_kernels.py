@@ -15,8 +15,9 @@ from crashsim.engine.folios import Folios
 from crashsim.engine.history import NEVER, History, Reason
 from crashsim.engine.timers import Stamps, Ticks
 from crashsim.experiment.backing import Backing, FolioPart
-from crashsim.experiment.model import Device, Experiment, Fill, Guest, Host
+from crashsim.experiment.model import Device, EarlyWriteback, Experiment, Fill, Guest, Host
 from crashsim.guest.program import Call
+from crashsim.pagecache.cache import PageCache
 from tests.oracle import GroupSync, Sync, Write
 from tests.oracle.cases import P
 from tests.oracle.inputs import Item
@@ -398,3 +399,24 @@ def test_G9_what_is_in_the_guests_page_cache_when_the_journal_aborts_stays_there
         assert copied((0,), call, delay_ns).copy_t_ns.tolist() == [1]
     assert copied((0,), "sync_file_range", by_call).facts["failed_syncs"] == 1
     assert copied((0,), "msync", by_call).facts["failed_syncs"] == 2
+
+
+def test_H8_early_writeback_does_not_look_while_nothing_is_dirty(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    looks: list[int] = []
+    really = PageCache._write_early
+
+    def counted(cache: PageCache, _: None) -> None:
+        looks.append(cache._clock.now)
+        really(cache, None)
+
+    monkeypatch.setattr(PageCache, "_write_early", counted)
+    # Stores at 25 ms and, with nothing dirty before, at the very instant of a look, 50 s.
+    program: list[Item] = [Write(0, 8, 25 * MS - 10), Write(P, 8, 50 * SECOND - 25 * MS - 11)]
+    always = EarlyWriteback(every=10 * MS, share=(1, 1))
+    history = play(program, host={"early_writeback": always}, until=100 * SECOND)
+    assert history.batch_reason.tolist() == [Reason.EARLY] * 2
+    assert history.batch_t_ns.tolist() == [30 * MS, 50 * SECOND]
+    assert {30 * MS, 50 * SECOND} <= set(looks)
+    assert len(looks) < 10

@@ -85,7 +85,6 @@ class PageCache:
         "_cursor",
         "_disk",
         "_early",
-        "_early_count",
         "_errors",
         "_fsyncs",
         "_settings",
@@ -120,7 +119,6 @@ class PageCache:
         self._disk = disk
         self._settings = settings
         self._early = early  # every (ns), share (numerator, denominator), stream
-        self._early_count = 0
         self._errors = sorted(errors_at_ns)
         self._write_errors = sorted(write_errors_at_ns)
         self._complete = complete
@@ -364,14 +362,22 @@ class PageCache:
     def _write_early(self, _: None) -> None:
         assert self._early is not None
         every, numerator, denominator, stream = self._early
-        self._early_count += 1
+        count = self._clock.now // every
         for file in self.files:
             file.settle()
             free = self._free(file)
-            draws = stream.draws((self._early_count << 32) + file.folios.first_page(free))
+            draws = stream.draws((count << 32) + file.folios.first_page(free))
             bar = min((numerator << 64) // denominator, (1 << 64) - 1)
             file.write_back(free[draws < np.uint64(bar)], Reason.EARLY)
-        self._clock.at(self._clock.now + every, Rank.EARLY, self._write_early)
+        look_ns = -(-self._next_dirty_ns() // every) * every
+        self._clock.at(look_ns, Rank.EARLY, self._write_early)
+
+    def _next_dirty_ns(self) -> int:
+        """An instant after now before which nothing is dirty, unless that is the next."""
+        soon_ns = self._clock.now + 1
+        if any(source.count for file in self.files for source in file.sources):
+            return soon_ns
+        return max(soon_ns, min([self._clock.quiet_until_ns(), *self._planned()]))
 
     # Rule H7
 
