@@ -6,6 +6,7 @@ ns; a one-word write that begins at `b` has its vCPU free at b+1. Clocks have no
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ import pytest
 
 from crashsim.engine.folios import Folios
 from crashsim.engine.history import NEVER, History, Reason
+from crashsim.engine.streams import Stream
 from crashsim.engine.timers import Stamps, Ticks
 from crashsim.experiment.backing import Backing, FolioPart
 from crashsim.experiment.model import Device, EarlyWriteback, Experiment, Fill, Guest, Host
@@ -420,3 +422,13 @@ def test_H8_early_writeback_does_not_look_while_nothing_is_dirty(
     assert history.batch_t_ns.tolist() == [30 * MS, 50 * SECOND]
     assert {30 * MS, 50 * SECOND} <= set(looks)
     assert len(looks) < 10
+
+
+def test_H8_the_draws_of_early_writeback_are_those_of_its_instants_however_late() -> None:
+    begin = 5 * SECOND
+    often = EarlyWriteback(every=1, share=(1, 8))
+    program = [Write(0, 8, begin - 10)]
+    history = play(program, host={"early_writeback": often}, until=begin + SECOND)
+    stream = Stream(1, "early-writeback")
+    taken = (t for t in itertools.count(begin) if stream.draw(t << 32) * 8 < 1 << 64)
+    assert history.batch_t_ns.tolist() == [next(taken)]

@@ -362,11 +362,11 @@ class PageCache:
     def _write_early(self, _: None) -> None:
         assert self._early is not None
         every, numerator, denominator, stream = self._early
-        count = self._clock.now // every
+        first_draw = np.uint64(self._clock.now // every % (1 << 32) << 32)  # of 2**64 numbers
         for file in self.files:
             file.settle()
             free = self._free(file)
-            draws = stream.draws((count << 32) + file.folios.first_page(free))
+            draws = stream.draws(first_draw + file.folios.first_page(free).astype(np.uint64))
             bar = min((numerator << 64) // denominator, (1 << 64) - 1)
             file.write_back(free[draws < np.uint64(bar)], Reason.EARLY)
         look_ns = -(-self._next_dirty_ns() // every) * every
