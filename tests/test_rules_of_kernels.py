@@ -432,3 +432,15 @@ def test_H8_the_draws_of_early_writeback_are_those_of_its_instants_however_late(
     stream = Stream(1, "early-writeback")
     taken = (t for t in itertools.count(begin) if stream.draw(t << 32) * 8 < 1 << 64)
     assert history.batch_t_ns.tolist() == [next(taken)]
+
+
+def test_G10_a_store_that_begins_at_a_snapshots_instant_behind_another_call_is_divided() -> None:
+    history = play(
+        [Write(0, 8), Sync()],
+        [Write(0, 8), Sync("msync-async"), Write(0, 16)],
+        guest={"access": "cached"},
+        until=SECOND,
+    )
+    assert history.copy_t_ns.tolist() == [1]
+    stores = zip(history.store_t_ns.tolist(), history.store_length.tolist(), strict=True)
+    assert list(stores) == [(0, 8), (0, 8), (1, 8), (2, 8)]

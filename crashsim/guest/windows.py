@@ -65,6 +65,7 @@ class Windows:
         self._due_ns = -1  # when the pending `_resume` or `_end_window` runs
         self._in_window = False
         self._asked_ns: int | None = None  # when the call began that it is blocked in
+        self._divided_ns = -1  # when a snapshot was taken last
         self._clean_wait = False  # and whether that cleans every page for certain
         self._careful = False  # the window's only write may cross a threshold
         self._pause_ns = 0  # to come
@@ -216,6 +217,9 @@ class Windows:
         if careful:
             self._clock.at(first, self._rank, self._look, self._token)
         self._go_on_at(shift + free, self._end_window)
+        if first == self._divided_ns:  # the snapshot of this instant has its first word
+            self.settle()
+            self.divide()
 
     def _go_on_at(self, t_ns: int, call: Callable[[int], None]) -> None:
         self._due_ns = t_ns
@@ -384,6 +388,7 @@ class Windows:
     def divide(self) -> None:
         """A snapshot is taken now (Rule G10): what has landed is in it, what follows is planned
         again."""
+        self._divided_ns = self._clock.now
         if self._clean_wait and self._memory.cleaned_by_sync:
             return  # afterwards everything is clean, as planned
         self._stale = True
