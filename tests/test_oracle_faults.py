@@ -344,6 +344,14 @@ def test_D4_a_dead_disk_fails_every_call_and_takes_all_that_it_held() -> None:
         assert risk(outcome, domain)[-1] == (1222, 16)
 
 
+def test_D4_a_mark_is_uncovered_from_the_instant_of_the_damage_on() -> None:
+    # A flush at 0 covers the mark at 1501; the next writes its page, at 2100, which never had any.
+    disk = replace(DISK, corrupted=OracleFault(share=(1, 1)))
+    outcome = play([Sync(), Sync(delay_ns=1000)], [Write(0, 8, 1490), Mark("a")], disk=disk)
+    assert acknowledged(outcome)[0] == 1000
+    assert uncovered_marks(outcome) == [(0, 0), (2100, 1)]
+
+
 def test_D4_a_call_that_returns_when_the_disk_dies_fails_in_its_own_time() -> None:
     outcome = play([Write(0, 8), Sync()], host=MSYNC, disk=dead(1111))
     assert (acknowledged(outcome), results(outcome)) == ([1111], [1])

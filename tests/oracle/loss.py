@@ -108,6 +108,9 @@ class _Judge:
         others += [
             r.acknowledged for r in self.outcome.flush_requests if r.acknowledged is not None
         ]
+        others += [instant for instant, _ in self.outcome.damages]
+        if self.outcome.died_ns is not None:
+            others.append(self.outcome.died_ns)
         others += [instant for by in self.outcome.committed.values() for instant in by.values()]
         for instant in sorted({*changes, *others, self.outcome.end_ns}):
             if instant > self.outcome.end_ns:
