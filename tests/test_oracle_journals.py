@@ -231,6 +231,13 @@ def test_G9_a_store_that_begins_at_the_abort_happens_and_none_after_it() -> None
     assert begins(outcome) == [10, 2411]
 
 
+def test_G9_a_vcpu_that_waits_for_its_write_does_not_go_on_to_the_one_behind() -> None:
+    guest = replace(EXT4, access="cached")  # where that would begin at the abort itself
+    outcome = play(PROGRAM, [Write(P, 8, 4000), Write(P, 8)], host=FAILS, guest=guest)
+    assert outcome.aborts == [(2923, 0)]
+    assert begins(outcome) == [0]
+
+
 def test_G9_what_a_snapshot_leaves_of_a_write_is_not_stored() -> None:
     # The commit's second flush takes the pages at 2411, amid the write of 2406..3405: six words.
     # The fsync behind it is not called.

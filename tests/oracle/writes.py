@@ -124,7 +124,7 @@ class Writes:
         begin = plan.due + self.fault_ns * faults
         aborted = self.kernel.aborted(vcpu.device)
         if aborted is not None and begin > aborted:
-            vcpu.planned = None
+            vcpu.planned, vcpu.ends = None, True
             self.wake(vcpu, max(plan.free, self.clock.now), self.go_on)
             return
         vcpu.planned = plan
