@@ -44,7 +44,7 @@ fuzz: .venv/installed-dev
 	@$(BIN)/python -m tests.fuzz
 
 docs: .venv/installed
-	@$(BIN)/python -m crashsim.what_you_lose --write
+	@$(BIN)/python -m tools.what_you_lose --write
 
 clean:
 	rm -rf .venv dist .hypothesis .mypy_cache .pytest_cache .ruff_cache

@@ -32,7 +32,7 @@ from crashsim.power.safety import Domain, Safety, Stage, kept_stage
 from crashsim.power.steps import ramp_spread
 from crashsim.replay.build import write_image
 from crashsim.replay.image import certain
-from crashsim.stack import simulate as run_stack
+from crashsim.simulate.stack import simulate as run_stack
 
 I64 = npt.NDArray[np.int64]
 

@@ -21,12 +21,12 @@ import numpy as np
 
 from crashsim.checkers.command import Command
 from crashsim.experiment.model import Device, Experiment, Guest, KeyValue, Recording, SizeRange
-from crashsim.explore.bench import Subject
 from crashsim.explore.budget import Budget
+from crashsim.explore.exploration import explore
 from crashsim.explore.in_process import explore_in_process
-from crashsim.explore.run import explore
-from crashsim.inputs import make_inputs
-from crashsim.stack import simulate
+from crashsim.explore.state_runner import Subject
+from crashsim.simulate.inputs import make_inputs
+from crashsim.simulate.stack import simulate
 from crashsim.states import Rules, Space
 
 MIB = 1 << 20

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from crashsim.experiment.model import Experiment
     from crashsim.runs.check import Command, Files, Function
     from crashsim.runs.curve import Curve
-    from crashsim.runs.explored import Found, FoundState
     from crashsim.runs.folder import load_run
+    from crashsim.runs.found import Found, FoundState
     from crashsim.runs.run import Image, Run, run, sweep
 
 __version__ = "0.1.0"
@@ -32,8 +32,8 @@ _PLACES = {
     "Curve": "crashsim.runs.curve",
     "Experiment": "crashsim.experiment.model",
     "Files": "crashsim.runs.check",
-    "Found": "crashsim.runs.explored",
-    "FoundState": "crashsim.runs.explored",
+    "Found": "crashsim.runs.found",
+    "FoundState": "crashsim.runs.found",
     "Function": "crashsim.runs.check",
     "Image": "crashsim.runs.run",
     "Run": "crashsim.runs.run",

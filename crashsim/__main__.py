@@ -24,7 +24,7 @@ for _number in (_signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP):
 
 def main() -> int:
     """The exit code; from then on signals are ignored."""
-    from crashsim import interrupts
+    from crashsim.cli import interrupts
 
     try:
         try:
@@ -38,7 +38,7 @@ def main() -> int:
 
 
 def _command() -> int:
-    from crashsim import cli
+    from crashsim.cli import commands as cli
 
     try:
         return cli.main()

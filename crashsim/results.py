@@ -1,8 +1,9 @@
 """What one case of an experiment came to: the content of `results.json` (documented in
 `docs/results.md`).
 
-Plain data, computed in `crashsim/measure.py`, read by everything under `crashsim/report/`. Nothing
-here depends on the wall clock or the machine: the same experiment and seed give the same bytes.
+Plain data, computed in `crashsim/runs/measure.py`, read by everything under `crashsim/report/`.
+Nothing here depends on the wall clock or the machine: the same experiment and seed give the same
+bytes.
 """
 
 from __future__ import annotations

@@ -18,12 +18,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from crashsim.advise import Advised, advise
-from crashsim.advise_changes import Typed
-from crashsim.advise_memory import MOST_MARKS
-from crashsim.advise_words import lines
+from crashsim.advise.changes import Typed
+from crashsim.advise.guest_memory import MOST_MARKS
+from crashsim.advise.search import Advised, advise
+from crashsim.advise.sentences import lines
 from crashsim.checkers import Acks, Verdict
-from crashsim.checkers.python import FilesFunction
+from crashsim.checkers.function import FilesFunction
 from crashsim.checkers.sqlite import check_files
 from tests.checkers_support import after_requests, entries
 from tests.sqlite_truth import CHECKER, EXPERIMENTS, NAMES, cases, explored

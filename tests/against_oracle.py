@@ -30,7 +30,7 @@ from crashsim.experiment.model import (
     Host,
 )
 from crashsim.guest.program import Call, Op, Program
-from crashsim.stack import simulate
+from crashsim.simulate.stack import simulate
 from tests.oracle import (
     FlushedWrite,
     GroupSync,

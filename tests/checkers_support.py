@@ -24,8 +24,8 @@ from crashsim.checkers.command import Command
 from crashsim.engine.history import History
 from crashsim.experiment.loader import load
 from crashsim.guest.program import Program
-from crashsim.inputs import Inputs, make_inputs
-from crashsim.stack import simulate
+from crashsim.simulate.inputs import Inputs, make_inputs
+from crashsim.simulate.stack import simulate
 
 RECORDINGS = Path(__file__).parents[1] / "experiments" / "recordings"
 IMAGE_BYTES = 1 << 16

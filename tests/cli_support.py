@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from crashsim import cli
+from crashsim.cli import commands as cli
 
 ROOT = Path(__file__).parents[1]
 EXPERIMENTS = ROOT / "experiments"

@@ -28,7 +28,7 @@ for _number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
 
 @pytest.fixture(autouse=True, scope="session")
 def _state(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """No test touches what the developer agreed to (`crashsim.trust`)."""
+    """No test touches what the developer agreed to (`crashsim.explore.trust`)."""
     os.environ["XDG_STATE_HOME"] = str(tmp_path_factory.mktemp("state"))
 
 

@@ -11,9 +11,9 @@ from crashsim.checkers import Acks, Verdict
 from crashsim.engine.history import History
 from crashsim.engine.streams import I64
 from crashsim.experiment.model import Device, Experiment, Fill, Guest
-from crashsim.explore.bench import Subject
+from crashsim.explore.state_runner import Subject
 from crashsim.guest.program import Call, Op, Program
-from crashsim.stack import simulate
+from crashsim.simulate.stack import simulate
 from crashsim.states import Rules, Space
 
 PAGE = 4096

@@ -10,7 +10,7 @@ from crashsim.engine.history import History
 from crashsim.experiment.model import Device, Experiment
 from crashsim.power.loss import rows_safe
 from crashsim.power.safety import Domain, Safety, kept_stage
-from crashsim.stack import simulate
+from crashsim.simulate.stack import simulate
 from tests import against_oracle
 from tests.oracle import OracleDevice, OracleGuest, OracleWorld, Sync, Write
 from tests.oracle.cases import DISK, HOST, P

@@ -25,11 +25,11 @@ from typing import Any
 from crashsim.checkers import Verdict
 from crashsim.checkers.filesystem import How
 from crashsim.experiment.loader import Case, load
-from crashsim.explore.bench import Bench, Subject
+from crashsim.explore.exploration import share_out
 from crashsim.explore.plan import as_choices, newest, plan
-from crashsim.explore.run import share_out
-from crashsim.explore.wiring import CheckerSpec, open_subject
-from crashsim.exploring import rules_of
+from crashsim.explore.session import CheckerSpec, open_subject
+from crashsim.explore.state_runner import Bench, Subject
+from crashsim.runs.exploring import rules_of
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 DOCUMENT = EXPERIMENTS.parent / "docs" / "sqlite.md"

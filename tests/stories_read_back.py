@@ -13,13 +13,13 @@ import numpy as np
 
 from crashsim.checkers import Verdict, acknowledgements
 from crashsim.engine.history import History
-from crashsim.experiment.units import format_bytes, parse_duration
-from crashsim.explore.bench import Bench, Subject
+from crashsim.engine.units import format_bytes, parse_duration
 from crashsim.explore.findings import Finding
 from crashsim.explore.outcomes import normal, outcome_of
 from crashsim.explore.picture import picture
 from crashsim.explore.plan import as_choices
 from crashsim.explore.saved import locate, saved
+from crashsim.explore.state_runner import Bench, Subject
 from crashsim.replay.build import Content
 from crashsim.states import Space
 from tests.states_slowly import Slowly

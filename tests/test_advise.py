@@ -12,12 +12,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from crashsim import advise as advisor
-from crashsim.advise import Advised, advise
-from crashsim.advise_changes import NO_LOSS, Typed, changed, programs
-from crashsim.advise_changes import settings as settings_at_fault
-from crashsim.advise_syncs import MOST_RUNS
-from crashsim.advise_words import NO_COMMAND, lines
+from crashsim.advise import search as advisor
+from crashsim.advise.changes import NO_LOSS, Typed, changed, programs
+from crashsim.advise.changes import settings as settings_at_fault
+from crashsim.advise.missing_syncs import MOST_RUNS
+from crashsim.advise.search import Advised, advise
+from crashsim.advise.sentences import NO_COMMAND, lines
 from crashsim.experiment.loader import Case, load, plan
 from tests.cli_support import EXPERIMENTS, Program
 

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from crashsim.advise import Advice, Advised, advise
-from crashsim.advise_changes import Typed
-from crashsim.advise_memory import MOST_MARKS, Removed
-from crashsim.advise_words import lines
+from crashsim.advise.changes import Typed
+from crashsim.advise.guest_memory import MOST_MARKS, Removed
+from crashsim.advise.search import Advice, Advised, advise
+from crashsim.advise.sentences import lines
 from crashsim.checkers.filesystem import SYSTEM_PATH
-from crashsim.checkers.python import FilesFunction
+from crashsim.checkers.function import FilesFunction
 from crashsim.experiment.loader import load
 from tests.advise_truth import faults
 from tests.checkers_support import after_requests, entries

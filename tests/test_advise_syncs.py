@@ -8,8 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from crashsim import advise_syncs
-from crashsim.advise_syncs import (
+from crashsim.advise import missing_syncs as advise_syncs
+from crashsim.advise.missing_syncs import (
     Places,
     Removal,
     Trials,
@@ -23,8 +23,8 @@ from crashsim.engine.streams import I64
 from crashsim.experiment.loader import plan
 from crashsim.experiment.model import Experiment
 from crashsim.guest.program import Op, Program
-from crashsim.inputs import make_inputs
-from crashsim.stack import simulate
+from crashsim.simulate.inputs import make_inputs
+from crashsim.simulate.stack import simulate
 
 LOG = """
 device: {size: 1MiB}

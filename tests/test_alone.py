@@ -19,7 +19,7 @@ from crashsim.experiment.loader import load
 from crashsim.experiment.model import Experiment
 from crashsim.guest.kernel import GuestKernel
 from crashsim.guest.policy import synthetic_programs
-from crashsim.stack import simulate
+from crashsim.simulate.stack import simulate
 
 Configuration = dict[str, Any]
 GUESTS = (

@@ -18,7 +18,7 @@ from crashsim.guest.vcpu import VCpu
 from crashsim.pagecache.sync import JOURNALS
 from crashsim.pagecache.writeback import BackingFile
 from crashsim.power.safety import Domain, Safety
-from crashsim.stack import Stack
+from crashsim.simulate.stack import Stack
 from tests import test_measured as measured
 from tests import test_rules_of_kernels as kernels
 from tests.against_oracle import (

@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 
 from crashsim.checkers import Acks, Verdict
-from crashsim.checkers.again import PATIENCE, Confirmed
 from crashsim.checkers.command import Command
-from crashsim.checkers.python import Function
+from crashsim.checkers.function import Function
+from crashsim.checkers.retry import PATIENCE, Confirmed
 from crashsim.explore.budget import Budget
+from crashsim.explore.exploration import Exploration, explore
 from crashsim.explore.results import to_json
-from crashsim.explore.run import Exploration, explore
 from crashsim.report import explored
 from tests import report_explored, report_fixtures
 from tests.checkers_support import ACKS, image_of, python

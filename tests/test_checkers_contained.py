@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from crashsim.checkers import Acks, Verdict
-from crashsim.checkers.python import Function
+from crashsim.checkers.function import Function
 from crashsim.checkers.verdict import verdict
 from crashsim.engine.shared import SharedImage
 from tests.checkers_support import ACKS, caller, image_of, processes_with, wait_until
@@ -226,7 +226,7 @@ def test_when_its_user_is_killed_all_of_it_ends(tmp_path: Path) -> None:
         "    time.sleep(1000)\n"
     )
     code = (
-        "import sys; from crashsim.checkers.python import Function\n"
+        "import sys; from crashsim.checkers.function import Function\n"
         "from tests.checkers_support import ACKS, image_of\n"
         "Function('mine.py:check', time_limit_s=1000).check(image_of(), ACKS)\n"
     )

@@ -16,7 +16,7 @@ from crashsim.checkers import Verdict
 from crashsim.checkers.command import Command
 from crashsim.checkers.filesystem import How
 from crashsim.checkers.folder import base_folder, sweep
-from crashsim.checkers.python import FilesFunction
+from crashsim.checkers.function import FilesFunction
 from crashsim.errors import UsageError
 from tests.checkers_support import (
     ACKS,
@@ -215,7 +215,7 @@ def test_a_function_that_keeps_files_open_does_not_stop_the_next_state(how: How)
 def test_a_killed_process_leaves_no_mount_and_no_loop_device(prefix: str) -> None:
     code = (
         "import sys, crashsim.checkers.folder as folder; folder._PREFIX = sys.argv[1]\n"
-        "from crashsim.checkers.python import FilesFunction\n"
+        "from crashsim.checkers.function import FilesFunction\n"
         "from tests.checkers_support import ACKS, after_requests\n"
         "checker = FilesFunction('tests.test_checkers_files:kills_its_user', how='loop')\n"
         "checker.check(after_requests('sqlite-wal-full', 400)[0], ACKS)\n"

@@ -41,7 +41,7 @@ import multiprocessing, subprocess, sys, time
 from contextlib import closing
 from pathlib import Path
 from crashsim.checkers.command import Command
-from crashsim.checkers.python import FilesFunction
+from crashsim.checkers.function import FilesFunction
 from tests.checkers_support import ACKS, after_requests
 
 def run(*words):

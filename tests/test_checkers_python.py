@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from crashsim.checkers import Acks, Verdict, self_test
-from crashsim.checkers.python import Function
+from crashsim.checkers.function import Function
 from crashsim.errors import UsageError
 from tests.checkers_support import ACKS, image_of
 

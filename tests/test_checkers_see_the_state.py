@@ -22,11 +22,11 @@ from crashsim.checkers.verdict import Ranges
 from crashsim.errors import UsageError
 from crashsim.experiment.loader import load
 from crashsim.experiment.model import Experiment
-from crashsim.explore.bench import Bench, Subject
 from crashsim.explore.plan import plan
-from crashsim.explore.wiring import CheckerSpec, Opened, open_subject
-from crashsim.inputs import Inputs, make_inputs
-from crashsim.stack import simulate
+from crashsim.explore.session import CheckerSpec, Opened, open_subject
+from crashsim.explore.state_runner import Bench, Subject
+from crashsim.simulate.inputs import Inputs, make_inputs
+from crashsim.simulate.stack import simulate
 from crashsim.states import Choices, Epoch, Host, Rebuilt, Rules, Space, Walker
 from tests.cli_support import Program
 from tests.random_experiments import experiments

@@ -14,7 +14,7 @@ import pytest
 
 from crashsim.checkers import Acks
 from crashsim.checkers.command import Command
-from crashsim.checkers.python import FilesFunction
+from crashsim.checkers.function import FilesFunction
 from crashsim.checkers.sqlite import check_database, check_files, values
 from tests.checkers_support import after_requests
 

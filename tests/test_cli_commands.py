@@ -9,7 +9,7 @@ import jsonschema  # type: ignore[import-untyped]
 import pytest
 from ruamel.yaml import YAML
 
-from crashsim.experiment.units import exact_instant, format_bytes
+from crashsim.engine.units import exact_instant, format_bytes
 from tests.cli_support import EXPERIMENTS, SMALL, SWEEP, SYNCED, Program
 
 

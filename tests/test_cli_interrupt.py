@@ -192,13 +192,13 @@ sys.meta_path.insert(0, Finder())
 @pytest.mark.parametrize(
     "module",
     [
-        "crashsim.cli",
+        "crashsim.cli.commands",
         "click",
         "crashsim.experiment.loader",
         "pydantic",
         "numpy",
         "numpy._core._multiarray_umath",
-        "crashsim.stack",
+        "crashsim.simulate.stack",
         "rich.progress",
         "crashsim.replay.versions",
     ],

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from crashsim.crew import Crew
 from crashsim.errors import WorkerDied
+from crashsim.executor import Crew
 
 LARGE = 1 << 20  # bytes of an answer: a kill comes in the midst of some
 

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crashsim.errors import TraceError
-from crashsim.formats.dm_log_writes import Recording, check_fits, read_log
+from crashsim.traces.dm_log_writes import Recording, check_fits, read_log
 from tests.log_writer import (
     DISCARD,
     FLUSH,

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from crashsim.experiment import model, units
+from crashsim.engine import units
+from crashsim.experiment import model
 from crashsim.experiment.backing import RateLimiter
 from crashsim.experiment.disk import PROFILES
 from crashsim.experiment.model import (

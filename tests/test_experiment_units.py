@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crashsim.experiment import units
+from crashsim.engine import units
 
 QUANTITY = st.integers(min_value=0, max_value=units.LARGEST)
 

@@ -11,14 +11,14 @@ import pytest
 from crashsim.checkers import Acks
 from crashsim.experiment.model import Experiment
 from crashsim.explore import findings
-from crashsim.explore.bench import Subject
 from crashsim.explore.budget import Budget
+from crashsim.explore.exploration import Exploration, explore
 from crashsim.explore.findings import Finding
 from crashsim.explore.picture import picture
 from crashsim.explore.plan import Step
-from crashsim.explore.run import Exploration, explore
 from crashsim.explore.saved import saved
-from crashsim.explore.wiring import CheckerSpec, open_subject
+from crashsim.explore.session import CheckerSpec, open_subject
+from crashsim.explore.state_runner import Subject
 from crashsim.states import Rules
 from tests.explore_support import Flush, Item, Judge, Judged, Mark, Write, subject
 from tests.states_support import Flush as Flushed

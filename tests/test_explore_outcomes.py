@@ -8,10 +8,10 @@ import pytest
 
 from crashsim.checkers import Acks, Verdict
 from crashsim.checkers.command import Command
-from crashsim.checkers.python import Function
+from crashsim.checkers.function import Function
 from crashsim.explore.budget import Budget
+from crashsim.explore.exploration import explore
 from crashsim.explore.outcomes import normal, outcome_of
-from crashsim.explore.run import explore
 from tests.explore_support import Flush, Item, Judged, Mark, Write, subject
 
 IMAGE = memoryview(bytes(4096))

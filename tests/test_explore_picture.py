@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from crashsim.checkers import Acks
-from crashsim.explore.bench import Bench, Subject
 from crashsim.explore.budget import Budget
+from crashsim.explore.exploration import explore
 from crashsim.explore.picture import MOST_ROWS, MOST_RUNS, picture
-from crashsim.explore.run import explore
+from crashsim.explore.state_runner import Bench, Subject
 from tests.explore_support import Flush, Item, Judge, Mark, Write, subject
 
 SECTOR = 512

@@ -9,10 +9,9 @@ from pathlib import Path
 import pytest
 
 from crashsim.errors import OutputError, UsageError
-from crashsim.explore.bench import Subject
 from crashsim.explore.budget import Budget
+from crashsim.explore.exploration import explore
 from crashsim.explore.findings import Finding
-from crashsim.explore.run import explore
 from crashsim.explore.saved import (
     Saved,
     StaleFinding,
@@ -23,6 +22,7 @@ from crashsim.explore.saved import (
     write_image,
     write_saved,
 )
+from crashsim.explore.state_runner import Subject
 from crashsim.states import Rules
 from tests.explore_support import Item, Judged, Write, subject
 from tests.test_explore_canaries import append_log, judge_log

@@ -14,9 +14,9 @@ from crashsim.errors import UsageError
 from crashsim.experiment.loader import load
 from crashsim.experiment.model import Experiment
 from crashsim.explore.budget import Budget
-from crashsim.explore.run import explore
+from crashsim.explore.exploration import explore
 from crashsim.explore.saved import replay
-from crashsim.explore.wiring import (
+from crashsim.explore.session import (
     CheckerSpec,
     Opened,
     keep_finding,

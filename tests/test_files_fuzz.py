@@ -20,15 +20,15 @@ from hypothesis import strategies as st
 from crashsim.errors import CrashsimError, TraceError, UsageError
 from crashsim.experiment.loader import plan
 from crashsim.explore.saved import StaleFinding, locate
-from crashsim.explore.wiring import open_finding, read_finding
-from crashsim.exploring import SUFFIX
-from crashsim.inputs import make_inputs
+from crashsim.explore.session import open_finding, read_finding
 from crashsim.report.compare import compare
 from crashsim.report.loading import read_document
 from crashsim.results import to_json
+from crashsim.runs.exploring import SUFFIX
 from crashsim.runs.folder import HISTORY_FILE, load_run, write_history
 from crashsim.runs.run import Run
-from crashsim.stack import simulate
+from crashsim.simulate.inputs import make_inputs
+from crashsim.simulate.stack import simulate
 from tests import report_explored as explorations
 from tests import report_fixtures as fixtures
 from tests.log_writer import FUA, discard, flush, mark, write, write_log
@@ -183,7 +183,7 @@ def finding(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "explore: {states: 30, check: {rule: acknowledged}}\n"
     )
     (folder / "x.yaml").write_text(text)
-    from crashsim.cli import main
+    from crashsim.cli.commands import main
 
     with contextlib.suppress(SystemExit):
         main(["run", str(folder / "x.yaml"), "--workers", "1", "--output", str(folder / "runs")])

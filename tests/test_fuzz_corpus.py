@@ -15,23 +15,23 @@ import numpy as np
 import pytest
 
 from crashsim.checkers.command import Command
-from crashsim.checkers.python import Function
+from crashsim.checkers.function import Function
 from crashsim.checkers.verdict import NO_ACKS
 from crashsim.engine.history import History
 from crashsim.errors import ExperimentError, TraceError, UsageError
 from crashsim.experiment.loader import plan
 from crashsim.experiment.model import Experiment
-from crashsim.inputs import make_inputs
-from crashsim.monitor.command import read_text
-from crashsim.monitor.firecracker import read_json
-from crashsim.monitor.libvirt import read_xml
-from crashsim.monitor.machine import Machine
-from crashsim.monitor.place import MOST_MISTAKES, CommandLineError
 from crashsim.report.loading import from_json
 from crashsim.results import to_json
 from crashsim.runs.folder import load_run, write_history
 from crashsim.runs.run import Run
-from crashsim.stack import simulate
+from crashsim.simulate.inputs import make_inputs
+from crashsim.simulate.stack import simulate
+from crashsim.vmm.command import read_text
+from crashsim.vmm.firecracker import read_json
+from crashsim.vmm.libvirt import read_xml
+from crashsim.vmm.machine import Machine
+from crashsim.vmm.place import MOST_MISTAKES, CommandLineError
 from tests import report_explored as explorations
 from tests import report_fixtures as fixtures
 from tests.cli_support import command, environment
@@ -200,7 +200,7 @@ def test_a_fault_takes_a_second_at_most() -> None:
 def test_a_gzip_file_unpacks_to_half_a_gigabyte_at_most(
     tmp_path: Path, key: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("crashsim.formats.source.MOST_UNPACKED_BYTES", 4 << 20)
+    monkeypatch.setattr("crashsim.traces.source.MOST_UNPACKED_BYTES", 4 << 20)
     recording(tmp_path, [1, 2, 3, 4, 5, 6])
     bomb = tmp_path / "bomb.gz"
     bomb.write_bytes(gzip.compress(bytes(64 << 20)))

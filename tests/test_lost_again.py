@@ -14,12 +14,12 @@ from crashsim.engine.history import NEVER, History
 from crashsim.engine.streams import I64
 from crashsim.experiment.backing import DiskFaults, Fault
 from crashsim.power import loss
-from crashsim.power.again import LostAgain, UnsafeAgain, joined
 from crashsim.power.at_risk import at_risk
 from crashsim.power.losses import Losses
+from crashsim.power.media_loss import LostAgain, UnsafeAgain, joined
 from crashsim.power.safety import Safety, Stage
 from crashsim.replay.versions import TwoFiles
-from crashsim.stack import simulate
+from crashsim.simulate.stack import simulate
 from tests import against_oracle
 from tests.against_oracle import comparable, simulate_world
 from tests.oracle import OracleWorld

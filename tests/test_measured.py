@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from ruamel.yaml import YAML
 
+from crashsim.engine import units
 from crashsim.engine.history import History, Reason
-from crashsim.experiment import units
 from crashsim.experiment.model import (
     AppendLog,
     Backing,
@@ -26,7 +26,7 @@ from crashsim.experiment.model import (
 from crashsim.guest.policy import synthetic_programs
 from crashsim.power.losses import Losses
 from crashsim.power.safety import Domain, kept_stage
-from crashsim.stack import simulate
+from crashsim.simulate.stack import simulate
 
 MEASURED: dict[str, Any] = YAML(typ="safe").load(
     (Path(__file__).parent / "cases" / "measured.yaml").read_text()

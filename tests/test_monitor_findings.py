@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from crashsim.monitor.command import read_text
-from crashsim.monitor.findings import (
+from crashsim.vmm.command import read_text
+from crashsim.vmm.findings import (
     COSTS,
     DISCARDS,
     FAILS,
@@ -19,8 +19,8 @@ from crashsim.monitor.findings import (
     judge,
     remarks,
 )
-from crashsim.monitor.firecracker import read_json
-from crashsim.monitor.host import HostFile, Look, looker
+from crashsim.vmm.firecracker import read_json
+from crashsim.vmm.host import HostFile, Look, looker
 
 GIB = 1 << 30
 OWN = (

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from crashsim.monitor import host
-from crashsim.monitor.command import read_command, read_text
-from crashsim.monitor.firecracker import read_json
-from crashsim.monitor.host import HostFile, looker, reader
-from crashsim.monitor.machine import Machine
-from crashsim.monitor.place import CommandLineError
+from crashsim.vmm import host
+from crashsim.vmm.command import read_command, read_text
+from crashsim.vmm.firecracker import read_json
+from crashsim.vmm.host import HostFile, looker, reader
+from crashsim.vmm.machine import Machine
+from crashsim.vmm.place import CommandLineError
 
 MIB = 1 << 20
 

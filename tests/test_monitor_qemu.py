@@ -6,12 +6,12 @@ import pickle
 
 import pytest
 
-from crashsim.monitor.command import read_command, read_text
-from crashsim.monitor.host import HostFile
-from crashsim.monitor.hotplug import read_timeline
-from crashsim.monitor.machine import Backend, Machine, PmemDevice
-from crashsim.monitor.place import CommandLineError
-from crashsim.monitor.words import monitor_of, options, program, split
+from crashsim.vmm.command import read_command, read_text
+from crashsim.vmm.host import HostFile
+from crashsim.vmm.hotplug import read_timeline
+from crashsim.vmm.machine import Backend, Machine, PmemDevice
+from crashsim.vmm.place import CommandLineError
+from crashsim.vmm.words import monitor_of, options, program, split
 
 GIB = 1 << 30
 OBJECT = "-object memory-backend-file,id=mem1,share=on,mem-path=./p.img,size=4G"

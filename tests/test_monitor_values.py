@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crashsim.monitor.keyval import escape, read
-from crashsim.monitor.place import Mistake, Place
-from crashsim.monitor.values import parse_id, parse_size, parse_truth
+from crashsim.vmm.keyval import escape, read
+from crashsim.vmm.place import Mistake, Place
+from crashsim.vmm.values import parse_id, parse_size, parse_truth
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 

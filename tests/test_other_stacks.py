@@ -13,15 +13,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from crashsim.cuts import KEEP
 from crashsim.engine.history import History
 from crashsim.experiment.loader import load
 from crashsim.experiment.model import Experiment
 from crashsim.guest.policy import synthetic_programs
 from crashsim.power.at_risk import at_risk
 from crashsim.power.safety import Safety, Stage
+from crashsim.replay.cuts import KEEP
 from crashsim.replay.versions import TwoFiles
-from crashsim.stack import simulate
+from crashsim.simulate.stack import simulate
 
 Configuration = dict[str, Any]
 GUESTS = (

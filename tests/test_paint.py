@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crashsim.engine import paint
+from crashsim.engine import coverage as paint
 from crashsim.engine.pages import PAGE_BYTES
 from crashsim.engine.streams import I64
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from crashsim.experiment.units import format_bytes, format_duration
+from crashsim.engine.units import format_bytes, format_duration
 from crashsim.report import answer, choices
 from crashsim.report.answer import Table
 from crashsim.report.html import html_report

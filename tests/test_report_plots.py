@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from matplotlib.text import Annotation, Text
 
-from crashsim.experiment.units import parse_bytes, parse_duration
+from crashsim.engine.units import parse_bytes, parse_duration
 from crashsim.report import choices, layers, prices, timelines
 from crashsim.report.alike import note
 from crashsim.report.canvas import log_scale, rendered, size_unit, style, time_unit

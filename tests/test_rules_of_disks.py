@@ -15,9 +15,9 @@ from crashsim.engine.history import NEVER
 from crashsim.experiment.backing import DiskFaults, Fault
 from crashsim.power.losses import Losses
 from crashsim.power.safety import Stage
+from crashsim.power.tell import Teller
 from crashsim.replay.image import certain, damaged
 from crashsim.replay.survivors import surviving
-from crashsim.tell import Teller
 from tests.oracle import Sync, Write
 from tests.oracle.cases import P
 from tests.played import STORE_AND_SYNC, Changes, acked, flushes, play, safe

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 import crashsim
-from crashsim import stack
 from crashsim.errors import ExperimentError, UsageError
+from crashsim.simulate import stack
 
 LOG = {
     "device": {"size": "1MiB"},

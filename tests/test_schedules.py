@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from crashsim.power.broken_promises import MOST_SPANS
 from crashsim.results import Schedule
-from crashsim.schedules import MOST_SPANS
 from tests.test_stories import cases
 
 RETRY = "on_sync_error=retry"

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from crashsim.cli.running import NOT_COVERED
 from crashsim.experiment.loader import load
-from crashsim.running import NOT_COVERED
 from tests.cli_support import EXPERIMENTS, Program
 
 FILES = sorted(EXPERIMENTS.glob("*.yaml"))

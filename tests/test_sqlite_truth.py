@@ -15,14 +15,14 @@ import pytest
 
 from crashsim.checkers import Acks, Verdict
 from crashsim.checkers.filesystem import SYSTEM_PATH
-from crashsim.checkers.python import FilesFunction
+from crashsim.checkers.function import FilesFunction
 from crashsim.checkers.sqlite import check_files
 from crashsim.experiment.loader import Case
-from crashsim.explore.bench import Bench
 from crashsim.explore.budget import Budget
+from crashsim.explore.exploration import Exploration, explore
 from crashsim.explore.outcomes import said
 from crashsim.explore.plan import plan
-from crashsim.explore.run import Exploration, explore
+from crashsim.explore.state_runner import Bench
 from crashsim.states import power_of_ten
 from tests.checkers_support import RECORDINGS, after_requests, entries
 from tests.cli_support import Program

@@ -15,14 +15,14 @@ from crashsim.engine.history import History
 from crashsim.engine.pages import PAGE_BYTES
 from crashsim.errors import UsageError
 from crashsim.experiment.model import Experiment
-from crashsim.explore.bench import Subject
 from crashsim.explore.budget import Budget
-from crashsim.explore.run import explore
-from crashsim.explore.wiring import CheckerSpec, open_subject
+from crashsim.explore.exploration import explore
+from crashsim.explore.session import CheckerSpec, open_subject
+from crashsim.explore.state_runner import Subject
 from crashsim.explore.workers import CheckerError
-from crashsim.inputs import make_inputs
 from crashsim.replay.build import Content
-from crashsim.stack import simulate
+from crashsim.simulate.inputs import make_inputs
+from crashsim.simulate.stack import simulate
 from crashsim.states import Host, Rules, Space
 from tests.against_oracle import comparable, simulate_world
 from tests.explore_support import Bytes, Flush, Item, Judged, Mark, Write, history_of

@@ -14,8 +14,16 @@ import pytest
 from tests import rule_table, tidy
 
 ROOT = Path(__file__).parents[1]
+PLACES = ("crashsim", "benchmarks", "tests", "tools")
 PACKAGE = sorted((ROOT / "crashsim").rglob("*.py"))
-ALL = sorted([*PACKAGE, *(ROOT / "benchmarks").rglob("*.py"), *(ROOT / "tests").rglob("*.py")])
+ALL = sorted(
+    [
+        *PACKAGE,
+        *(ROOT / "benchmarks").rglob("*.py"),
+        *(ROOT / "tests").rglob("*.py"),
+        *(ROOT / "tools").rglob("*.py"),
+    ]
+)
 # Where a module's distribution has another name; pydantic_core is pinned by pydantic.
 DISTRIBUTION = {"ruamel": "ruamel.yaml", "pydantic_core": "pydantic"}
 
@@ -50,6 +58,12 @@ def hold_modules(check: Callable[[str, str], list[str]]) -> None:
 
 def test_rooms_import_only_what_the_table_of_the_design_allows() -> None:
     hold_modules(tidy.wrong_imports)
+
+
+def test_no_arrow_runs_back_up() -> None:
+    rooms = list(tidy.ROOMS)
+    for place, room in enumerate(rooms):
+        assert set(tidy.ROOMS[room]) <= set(rooms[:place]), room
 
 
 def test_no_line_and_no_file_is_too_long() -> None:
@@ -115,17 +129,17 @@ def test_modules_name_only_rules_that_exist() -> None:
     ("module", "source"),
     [
         ("crashsim.guest.vcpu", "from crashsim.device.virtio_pmem import VirtioPmem"),
-        ("crashsim.guest.vcpu", "import crashsim.disk.disk"),
+        ("crashsim.guest.vcpu", "import crashsim.disk.pipe"),
         ("crashsim.guest.vcpu", "def f():\n    from crashsim.pagecache import cache"),
-        ("crashsim.guest.vcpu", "from crashsim.experiment.loader import load"),
+        ("crashsim.guest.vcpu", "from crashsim.pagecache.cache import PageCache"),
         ("crashsim.guest.vcpu", "from crashsim import device"),
         ("crashsim.guest.vcpu", "from .plan import Plan"),
         ("crashsim.engine.clock", "from crashsim.results import Spread"),
-        ("crashsim.report.html", "from crashsim.engine.history import History"),
+        ("crashsim.report.html", "from crashsim.power.losses import Losses"),
         ("crashsim.report.html", "from crashsim.experiment.model import Experiment"),
-        ("crashsim.formats.csv", "from crashsim.guest.program import Program"),
-        ("crashsim.results", "from crashsim.stack import simulate"),
-        ("crashsim.__init__", "from crashsim.cli import main"),
+        ("crashsim.traces.csv", "from crashsim.guest.program import Program"),
+        ("crashsim.results", "from crashsim.simulate.stack import simulate"),
+        ("crashsim.__init__", "from crashsim.cli.commands import main"),
         ("crashsim.helpers", ""),
     ],
 )
@@ -141,7 +155,7 @@ def test_an_import_across_rooms_is_found(module: str, source: str) -> None:
         ("crashsim.guest.vcpu", "from crashsim.errors import TraceError"),
         ("crashsim.guest.policy", "from crashsim.experiment.model import Sync"),
         ("crashsim.report.html", "from crashsim import __version__"),
-        ("crashsim.stack", "from crashsim.guest.vcpu import VCpu"),
+        ("crashsim.simulate.stack", "from crashsim.guest.vcpu import VCpu"),
     ],
 )
 def test_an_import_that_the_table_allows_is_no_fault(module: str, source: str) -> None:
@@ -162,7 +176,7 @@ def test_a_module_without_docstring_is_found() -> None:
 
 
 def test_print_is_found_but_where_the_command_speaks() -> None:
-    assert tidy.prints("crashsim.stack", "def f():\n    print(1)") == ["line 2: print()"]
+    assert tidy.prints("crashsim.simulate.stack", "def f():\n    print(1)") == ["line 2: print()"]
     assert tidy.prints("crashsim.cli", "print(1)") == []
     assert tidy.prints("crashsim.report.terminal", "print(1)") == []
 
@@ -184,7 +198,7 @@ def test_a_narrow_except_needs_no_reason() -> None:
 
 
 def test_an_assertion_where_input_is_checked_is_found() -> None:
-    assert len(tidy.assertions("crashsim.formats.csv", "assert size > 0")) == 1
+    assert len(tidy.assertions("crashsim.traces.csv", "assert size > 0")) == 1
     assert tidy.assertions("crashsim.engine.clock", "assert size > 0") == []
 
 
@@ -204,7 +218,7 @@ def test_an_assertion_where_input_is_checked_is_found() -> None:
     ],
 )
 def test_what_differs_from_run_to_run_is_found(source: str) -> None:
-    assert len(tidy.unstable("crashsim.disk.disk", source)) == 1
+    assert len(tidy.unstable("crashsim.disk.pipe", source)) == 1
     assert tidy.unstable("crashsim.cli", source) == []
 
 

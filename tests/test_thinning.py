@@ -9,12 +9,13 @@ import numpy as np
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from crashsim import measure, thinning
+from crashsim.power import thinning
 from crashsim.power.losses import Losses
 from crashsim.power.safety import Stage
 from crashsim.power.steps import Ramps, StepFunction
+from crashsim.power.thinning import largest, layers, saw_teeth
 from crashsim.report import curves
-from crashsim.thinning import largest, layers, saw_teeth
+from crashsim.runs import measure
 from tests.against_oracle import comparable, simulate_world
 from tests.oracle import OracleWorld
 from tests.oracle.worlds import worlds

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from crashsim import trust
-from crashsim.explore.wiring import CheckerSpec
+from crashsim.explore import trust
+from crashsim.explore.session import CheckerSpec
 from tests.cli_support import ROOT, Program, command, environment
 
 EXPERIMENT = """
@@ -137,7 +137,7 @@ def test_a_rule_and_crashsims_own_functions_need_no_agreement(tmp_path: Path) ->
         CheckerSpec(files_function="crashsim.checkers.sqlite:check_files", folder=str(tmp_path)),
     ):
         assert trust.named(spec) is None
-    for words in ("crashsim.checkers.sqlite:subprocess", "crashsim.cli:main"):
+    for words in ("crashsim.checkers.sqlite:subprocess", "crashsim.cli.commands:main"):
         assert trust.named(CheckerSpec(function=words)) is not None
 
 

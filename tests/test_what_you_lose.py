@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from crashsim import what_you_lose
 from crashsim.results import CaseResult, Spread
-from crashsim.what_you_lose import PAGE, ROOT, SECTIONS, Row, Section, fresh_page, main, page
 from tests import report_fixtures as fixtures
+from tools import what_you_lose
+from tools.what_you_lose import PAGE, ROOT, SECTIONS, Row, Section, fresh_page, main, page
 
 ROWS = [row for section in SECTIONS for row in section.rows]
 ONE = Row("a device", "V2", "some", "case")

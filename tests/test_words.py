@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from crashsim.engine.units import exact_instant, parse_duration, roundest
 from crashsim.experiment import model
-from crashsim.experiment.units import exact_instant, parse_duration, roundest
 from crashsim.report.columns import notes
 from crashsim.report.verdict import all_safe, headline, sentences, standing
 from crashsim.report.words import expectation_line

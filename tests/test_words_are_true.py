@@ -14,17 +14,17 @@ from pathlib import Path
 from hypothesis import HealthCheck, Phase, assume, given, settings
 from hypothesis import strategies as st
 
-from crashsim.cuts import host_crash
 from crashsim.engine.history import History
+from crashsim.engine.units import format_bytes, format_duration, parse_duration
 from crashsim.errors import NothingExplored
 from crashsim.experiment.loader import Case, plan
 from crashsim.experiment.model import Experiment
-from crashsim.experiment.units import format_bytes, format_duration, parse_duration
 from crashsim.power.safety import Domain
+from crashsim.power.tell import loss_at
+from crashsim.replay.cuts import host_crash
 from crashsim.report.verdict import headline, sentences, standing
 from crashsim.results import FAILURES, CaseResult, Example, Results
 from crashsim.runs.cases import run_case
-from crashsim.tell import loss_at
 from tests.log_writer import FLUSH, FUA, Entry, flush, mark, write, write_log
 from tests.random_experiments import experiments
 from tests.told_slowly import Slowly

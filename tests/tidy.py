@@ -16,79 +16,49 @@ from pathlib import Path
 LONGEST_LINE = 100
 LONGEST_FILE = 500
 
-# What each room may import of ours, besides itself and `crashsim.errors`.
-MODEL = ("crashsim.engine", "crashsim.experiment.model")
+# What each room may import of ours, besides itself and what is everybody's, from the ground up: a
+# room names only rooms that stand before it.
 ROOMS: dict[str, tuple[str, ...]] = {
-    "crashsim.engine": (),
-    "crashsim.experiment": ("crashsim.results", "crashsim.monitor", "crashsim.placeholders"),
-    "crashsim.guest": MODEL,
-    "crashsim.device": MODEL,
-    "crashsim.pagecache": MODEL,
-    "crashsim.disk": MODEL,
-    "crashsim.power": ("crashsim.engine", "crashsim.results"),
-    "crashsim.replay": ("crashsim.engine", "crashsim.power"),
-    "crashsim.report": ("crashsim.results", "crashsim.experiment.units"),
-    "crashsim.formats": ("crashsim.engine",),
-    "crashsim.monitor": ("crashsim.engine.pages", "crashsim.experiment.units"),
-    "crashsim.states": ("crashsim.engine", "crashsim.power", "crashsim.replay"),
-    "crashsim.checkers": ("crashsim.engine", "crashsim.guest.content", "crashsim.placeholders"),
-    "crashsim.explore.wiring": ("crashsim",),
-    "crashsim.explore": (
-        "crashsim.states",
-        "crashsim.checkers",
-        "crashsim.crew",
-        "crashsim.engine",
-        "crashsim.experiment.units",
-        "crashsim.replay",
+    "errors": (),
+    "printable": (),
+    "results": (),
+    "executor": (),
+    "engine": (),
+    "traces": ("engine",),
+    "vmm": ("engine",),
+    "experiment": ("engine", "vmm", "results"),
+    "guest": ("engine", "experiment"),
+    "device": ("engine", "experiment"),
+    "pagecache": ("engine", "experiment"),
+    "disk": ("engine", "experiment"),
+    "simulate": ("engine", "experiment", "traces", "guest", "device", "pagecache", "disk"),
+    "power": ("engine", "experiment", "results"),
+    "replay": ("engine", "experiment", "simulate", "power", "results"),
+    "states": ("engine", "power", "replay"),
+    "checkers": ("engine", "experiment", "guest"),
+    "explore": ("engine", "experiment", "simulate", "replay", "states", "checkers", "executor"),
+    "runs": (
+        *("engine", "experiment", "simulate", "power", "replay", "states", "checkers", "explore"),
+        *("results", "executor"),
     ),
-    "crashsim.results": (),
-    "crashsim.errors": (),
-    "crashsim.printable": (),
-    "crashsim.placeholders": (),
-    "crashsim.crew": (),
-    "crashsim.interrupts": (),
-    "crashsim.streams": (),
-    "crashsim.__main__": ("crashsim.cli", "crashsim.interrupts"),
-    "crashsim.__init__": ("crashsim.experiment.model", "crashsim.runs"),
-    # The places that wire the rooms together.
-    "crashsim.stack": ("crashsim",),
-    "crashsim.hostfull": ("crashsim.engine", "crashsim.experiment.model", "crashsim.guest.program"),
-    "crashsim.inputs": ("crashsim",),
-    "crashsim.measure": ("crashsim",),
-    "crashsim.advise": ("crashsim",),
-    "crashsim.advise_syncs": (
-        "crashsim.engine",
-        "crashsim.experiment.model",
-        "crashsim.guest.program",
-        "crashsim.power",
-        "crashsim.stack",
+    "report": ("engine", "results"),
+    "advise": (
+        *("engine", "experiment", "guest", "simulate", "power", "states", "checkers", "explore"),
+        *("runs", "report"),
     ),
-    "crashsim.advise_changes": ("crashsim.experiment",),
-    "crashsim.advise_memory": (
-        "crashsim.advise_files",
-        "crashsim.checkers",
-        "crashsim.engine",
-        "crashsim.explore",
+    "__init__": ("experiment", "runs"),
+    "cli": (
+        "engine",
+        "experiment",
+        "vmm",
+        "checkers",
+        "explore",
+        "runs",
+        "report",
+        "advise",
+        "results",
     ),
-    "crashsim.advise_files": ("crashsim.checkers",),
-    "crashsim.advise_words": ("crashsim",),
-    "crashsim.memory": ("crashsim",),
-    "crashsim.cuts": ("crashsim",),
-    "crashsim.tell": ("crashsim",),
-    "crashsim.schedules": (
-        "crashsim.engine",
-        "crashsim.power",
-        "crashsim.results",
-        "crashsim.experiment.units",
-    ),
-    "crashsim.what_you_lose": ("crashsim",),
-    "crashsim.thinning": ("crashsim.engine", "crashsim.power", "crashsim.results"),
-    "crashsim.runs": ("crashsim",),
-    "crashsim.running": ("crashsim",),
-    "crashsim.exploring": ("crashsim",),
-    "crashsim.trust": ("crashsim.explore.wiring",),
-    "crashsim.doctor": ("crashsim.monitor", "crashsim.experiment.units"),
-    "crashsim.cli": ("crashsim",),
+    "__main__": ("cli",),
 }
 EVERYBODYS = ("crashsim.errors", "crashsim.printable", "crashsim.__version__")
 
@@ -96,26 +66,21 @@ EVERYBODYS = ("crashsim.errors", "crashsim.printable", "crashsim.__version__")
 OUTER = (
     "crashsim.cli",
     "crashsim.runs",
-    "crashsim.running",
-    "crashsim.exploring",
     "crashsim.report",
     "crashsim.checkers",
-    "crashsim.trust",
-    "crashsim.doctor",
-    "crashsim.what_you_lose",
+    "crashsim.explore.trust",
+    "crashsim.vmm.doctor",
+    "crashsim.executor",
     "crashsim.__main__",
 )
 SPEAKING = (
     "crashsim.cli",
-    "crashsim.streams",
-    "crashsim.running",
-    "crashsim.trust",
+    "crashsim.explore.trust",
     "crashsim.report.terminal",
-    "crashsim.doctor",
-    "crashsim.what_you_lose",
+    "crashsim.vmm.doctor",
 )
 # What the user gave is checked here, and an assertion is no check: `python -O` drops it.
-CHECKING = ("crashsim.experiment", "crashsim.formats", "crashsim.runs", "crashsim.cli")
+CHECKING = ("crashsim.experiment", "crashsim.traces", "crashsim.runs", "crashsim.cli")
 
 UNSTABLE_MODULES = ("time", "datetime", "random", "secrets", "uuid", "numpy.random")
 UNSTABLE_CALLS = ("hash", "id", "os.urandom", "os.getpid")
@@ -136,7 +101,7 @@ def within(module: str, places: tuple[str, ...]) -> bool:
 
 
 def room_of(module: str) -> str | None:
-    return next((room for room in ROOMS if within(module, (room,))), None)
+    return next((room for room in ROOMS if within(module, (f"crashsim.{room}",))), None)
 
 
 def imports(tree: ast.AST) -> Iterator[tuple[int, str]]:
@@ -155,7 +120,7 @@ def wrong_imports(module: str, source: str) -> list[str]:
     room = room_of(module)
     if room is None:
         return [f"{module} is in no room of the table"]
-    allowed = (*ROOMS[room], *EVERYBODYS, *(() if room == "crashsim.__init__" else (room,)))
+    allowed = (*(f"crashsim.{one}" for one in (room, *ROOMS[room])), *EVERYBODYS)
     faults = []
     for line, name in imports(ast.parse(source)):
         if name.startswith("."):

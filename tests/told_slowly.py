@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from crashsim.cuts import KEEP
 from crashsim.engine.history import NEVER, History
 from crashsim.engine.pages import words
 from crashsim.power.safety import Domain, HostCrash, Stage, kept_stage
+from crashsim.replay.cuts import KEEP
 from crashsim.replay.versions import TwoFiles
 
 DAMAGED = 0xFFFFFFFF

@@ -27,12 +27,12 @@ import sys
 from pathlib import Path
 
 from crashsim.checkers.filesystem import SYSTEM_PATH, How
+from crashsim.checkers.image_session import DEVICE, MEMORY_BYTES, TIME_LIMIT_S, Station
+from crashsim.checkers.sandbox import Workshop
 from crashsim.checkers.spawn import Ended, Environment, signal_name
-from crashsim.checkers.station import DEVICE, MEMORY_BYTES, TIME_LIMIT_S, Station
 from crashsim.checkers.verdict import OK, Acks, Ranges, Verdict, verdict
-from crashsim.checkers.workshop import Workshop
 from crashsim.errors import UsageError
-from crashsim.placeholders import filled, named, unknown
+from crashsim.experiment.placeholders import filled, named, unknown
 
 _PATH = f"{Path(sys.executable).parent}:{SYSTEM_PATH}"
 _CANNOT_RUN = (126, 127)  # what shells answer for a program that cannot be run, or found

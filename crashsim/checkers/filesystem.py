@@ -27,9 +27,9 @@ from typing import Literal, Protocol
 from crashsim.checkers.folder import empty
 from crashsim.checkers.helper import Helper, HelperDied
 from crashsim.checkers.mounts import our_own
+from crashsim.checkers.sandbox import Workshop
 from crashsim.checkers.spawn import Ended
 from crashsim.checkers.verdict import Verdict, verdict
-from crashsim.checkers.workshop import Workshop
 from crashsim.errors import CrashsimError, UsageError
 
 How = Literal["auto", "loop", "debugfs"]

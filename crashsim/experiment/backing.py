@@ -19,7 +19,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from crashsim.experiment import units
+from crashsim.engine import units
 from crashsim.experiment.part import Contradiction, Part
 from crashsim.experiment.quantities import (
     Count,

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from crashsim.experiment import units
+from crashsim.engine import units
 from crashsim.experiment.backing import DiskFaults
 from crashsim.experiment.part import Contradiction, Part
 from crashsim.experiment.quantities import ByteRate, Duration, Size

@@ -21,7 +21,7 @@ from ruamel.yaml.composer import MaxDepthExceededError
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, ScalarNode, SequenceNode
 
-from crashsim.experiment.units import shown
+from crashsim.engine.units import shown
 
 MOST_VALUES = 100_000
 DEEPEST = 40

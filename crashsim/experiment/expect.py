@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, PlainSerializer, ValidationInfo, WithJsonSchema
 
-from crashsim.experiment import units
+from crashsim.engine import units
 from crashsim.experiment.part import Contradiction, Part
 from crashsim.experiment.quantities import refused, units_required
 from crashsim.results import Expectation

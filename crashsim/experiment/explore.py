@@ -11,10 +11,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from crashsim.experiment import units
+from crashsim.engine import units
 from crashsim.experiment.part import Contradiction, Part
+from crashsim.experiment.placeholders import unknown
 from crashsim.experiment.quantities import Count, PositiveDuration, Size
-from crashsim.placeholders import unknown
 
 SMALLEST_ATOM_BYTES = 8
 LARGEST_ATOM_BYTES = 65_536

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from crashsim.experiment import units
+from crashsim.engine import units
 from crashsim.experiment.part import Contradiction, Part
 from crashsim.experiment.quantities import Duration, Kernel, PositiveDuration, Ratio, Size
 

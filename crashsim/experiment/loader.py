@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path as FilePath
 from re import sub
 
+from crashsim.engine.units import shown
 from crashsim.errors import ExperimentError, Problem
 from crashsim.experiment.document import (
     Mistake,
@@ -28,7 +29,6 @@ from crashsim.experiment.machines import READERS, with_machines
 from crashsim.experiment.mistakes import validate
 from crashsim.experiment.model import Experiment
 from crashsim.experiment.sweep import RawCase, expand, with_case_expectations
-from crashsim.experiment.units import shown
 
 LARGEST_FILE_BYTES = 1 << 20
 NOTHING = Node(None, Place(""), Place(""))

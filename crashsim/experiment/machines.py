@@ -16,15 +16,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
-from crashsim.experiment import units
+from crashsim.engine import units
 from crashsim.experiment.document import Mistake, Node, Place, find, with_value
-from crashsim.monitor.assembly import NVDIMM, REAL
-from crashsim.monitor.command import read_text
-from crashsim.monitor.firecracker import read_json
-from crashsim.monitor.hotplug import read_timeline
-from crashsim.monitor.libvirt import read_xml
-from crashsim.monitor.machine import FILE, RAM, Backend, Machine, PmemDevice
-from crashsim.monitor.place import CommandLineError
+from crashsim.vmm.assembly import NVDIMM, REAL
+from crashsim.vmm.command import read_text
+from crashsim.vmm.firecracker import read_json
+from crashsim.vmm.hotplug import read_timeline
+from crashsim.vmm.libvirt import read_xml
+from crashsim.vmm.machine import FILE, RAM, Backend, Machine, PmemDevice
+from crashsim.vmm.place import CommandLineError
 
 READERS: dict[str, Callable[[str], Machine]] = {
     "qemu": read_text,

@@ -16,11 +16,11 @@ from typing import Annotated, Any, Union, get_args, get_origin
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from crashsim.engine.units import shown
 from crashsim.experiment.document import Mistake, Node, Path, Place, child, plain
 from crashsim.experiment.model import Experiment, structure
 from crashsim.experiment.part import Contradiction, Part
 from crashsim.experiment.quantities import FROM_FILE
-from crashsim.experiment.units import shown
 from crashsim.experiment.workload import KINDS
 
 

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, cast
 
 from pydantic import Field, field_validator
 
-from crashsim.experiment import units
+from crashsim.engine import units
 from crashsim.experiment.backing import (
     LARGEST_FOLIO_BYTES,
     SMALLEST_FOLIO_BYTES,

@@ -16,7 +16,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field, PlainSerializer, ValidationInfo, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
-from crashsim.experiment import units
+from crashsim.engine import units
 
 _KERNEL = re.compile(r"^[0-9]{1,3}\.[0-9]{1,3}$")
 _NUMBER = re.compile(r"^[0-4](\.[0-9]{1,20})?$")

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Any
 
+from crashsim.engine.units import shown
 from crashsim.experiment.document import (
     Mistake,
     Node,
@@ -24,7 +25,6 @@ from crashsim.experiment.document import (
     with_value,
     without,
 )
-from crashsim.experiment.units import shown
 
 MOST_CASES = 10_000
 NULL = "null"

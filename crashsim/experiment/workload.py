@@ -24,7 +24,7 @@ from pydantic import (
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
-from crashsim.experiment import units
+from crashsim.engine import units
 from crashsim.experiment.part import Contradiction, Part
 from crashsim.experiment.quantities import (
     Count,

@@ -22,11 +22,11 @@ import numpy as np
 
 from crashsim.checkers import Verdict
 from crashsim.explore.account import Ledger, Told
-from crashsim.explore.bench import Bench, Subject
 from crashsim.explore.outcomes import normal, outcome_of
 from crashsim.explore.plan import Step, Versions, as_choices, as_versions, newest
 from crashsim.explore.roles import Fates, Mask, Pattern, Roles
 from crashsim.explore.shrink import Cause, find_cause
+from crashsim.explore.state_runner import Bench, Subject
 from crashsim.explore.story import Involved, Remedy, Scene, Teller, kept_atom, lost_atom
 from crashsim.states import Choices, Epoch
 

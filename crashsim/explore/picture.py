@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 
 from crashsim.explore.account import Part, Told
-from crashsim.explore.bench import Subject
 from crashsim.explore.findings import Finding
+from crashsim.explore.state_runner import Subject
 
 MOST_ROWS = 28
 MOST_RUNS = 32

@@ -11,10 +11,10 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from crashsim.explore.bench import Subject
+from crashsim.explore.exploration import EpochReport, Exploration
 from crashsim.explore.findings import Finding
 from crashsim.explore.picture import picture
-from crashsim.explore.run import EpochReport, Exploration
+from crashsim.explore.state_runner import Subject
 from crashsim.explore.story import Involved
 from crashsim.states import power_of_ten
 

@@ -23,10 +23,10 @@ from crashsim.checkers import Verdict
 from crashsim.engine.history import DeviceSpan
 from crashsim.engine.streams import I64
 from crashsim.errors import CrashsimError, OutputError, UsageError
-from crashsim.explore.bench import Bench, Subject
 from crashsim.explore.findings import Finding
 from crashsim.explore.outcomes import outcome_of
 from crashsim.explore.plan import as_choices, newest
+from crashsim.explore.state_runner import Bench, Subject
 from crashsim.replay.build import write_image as write_sparse
 from crashsim.replay.image import Extents
 from crashsim.states import Atom, Choices, Epoch, Rules, Space

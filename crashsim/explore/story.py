@@ -21,7 +21,7 @@ from crashsim.checkers import Verdict
 from crashsim.engine.history import History
 from crashsim.engine.pages import words
 from crashsim.engine.streams import I64
-from crashsim.experiment.units import exact_instant, format_bytes
+from crashsim.engine.units import exact_instant, format_bytes
 from crashsim.explore.account import Told, first_choice, last_choice
 from crashsim.explore.outcomes import said
 from crashsim.states import Atom, Epoch, Host

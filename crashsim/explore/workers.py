@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from functools import partial
 
 from crashsim.checkers.folder import sweep
-from crashsim.crew import Crew
 from crashsim.errors import CrashsimError
-from crashsim.explore.bench import Bench, Subject
+from crashsim.executor import Crew
 from crashsim.explore.outcomes import outcome_of
+from crashsim.explore.state_runner import Bench, Subject
 from crashsim.states import Choices
 
 Expired = Callable[[], bool]

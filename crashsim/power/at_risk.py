@@ -17,9 +17,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from crashsim.engine.coverage import first_cover_bytes
 from crashsim.engine.history import History
 from crashsim.engine.pages import PAGE_BYTES, Pieces
-from crashsim.engine.paint import first_cover_bytes
 from crashsim.engine.streams import I64
 from crashsim.power.safety import Batched, Safety
 from crashsim.power.steps import StepFunction, merge

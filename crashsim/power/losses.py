@@ -14,9 +14,9 @@ import numpy as np
 from crashsim.engine.history import History
 from crashsim.engine.streams import I64
 from crashsim.power import loss
-from crashsim.power.again import UnsafeAgain, lost_again
 from crashsim.power.at_risk import at_risk
 from crashsim.power.loss import WriteSafety
+from crashsim.power.media_loss import UnsafeAgain, lost_again
 from crashsim.power.safety import Safety, Stage
 from crashsim.power.steps import Ramps, StepFunction
 

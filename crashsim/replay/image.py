@@ -11,11 +11,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from crashsim.engine.coverage import visible_segments
 from crashsim.engine.history import NEVER, History
 from crashsim.engine.pages import PAGE_BYTES, Pieces, split, words
-from crashsim.engine.paint import visible_segments
 from crashsim.engine.streams import I64
-from crashsim.power.again import gone, lost_again
+from crashsim.power.media_loss import gone, lost_again
 from crashsim.power.safety import Safety, Stage
 
 IN_MEMORY = (Stage.STORED, Stage.IN_HOST, Stage.IN_FILE, Stage.AFTER_QUIT)

@@ -18,7 +18,7 @@ import numpy as np
 from crashsim.engine.history import NEVER, History
 from crashsim.engine.pages import PAGE_BYTES, Pieces
 from crashsim.engine.streams import I64, Stream
-from crashsim.power.again import gone, lost_again
+from crashsim.power.media_loss import gone, lost_again
 from crashsim.power.safety import Safety, Stage
 from crashsim.replay.image import IN_MEMORY, Extents, all_pieces, certain, extents
 

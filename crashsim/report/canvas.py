@@ -22,7 +22,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedFormatter, FixedLocator, FuncFormatter, MaxNLocator
 from numpy.typing import NDArray
 
-from crashsim.experiment.units import format_bytes, format_duration
+from crashsim.engine.units import format_bytes, format_duration
 from crashsim.report.vector import compact
 
 INK = "#252525"

@@ -15,7 +15,7 @@ from typing import Any
 
 from rich.text import Text
 
-from crashsim.experiment.units import format_bytes
+from crashsim.engine.units import format_bytes
 from crashsim.printable import printable
 from crashsim.report.speaker import Speaker, console_for
 from crashsim.report.words import UNCOVERED, among, some, uncovered

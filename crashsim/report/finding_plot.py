@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
-from crashsim.experiment.units import exact_instant, format_bytes
+from crashsim.engine.units import exact_instant, format_bytes
 from crashsim.report.canvas import COLOURS, FAINT, INK, PAPER, new_figure
 from crashsim.report.words import shortened, some
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from crashsim.experiment.units import exact_instant, format_bytes, format_duration
+from crashsim.engine.units import exact_instant, format_bytes, format_duration
 from crashsim.printable import printable
 from crashsim.report import answer, explored_page, verdict, words
 from crashsim.report.columns import COLUMNS, notes

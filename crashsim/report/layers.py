@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from crashsim.experiment.units import format_duration
+from crashsim.engine.units import format_duration
 from crashsim.report.alike import Curve, alike, names_of, worst_groups
 from crashsim.report.canvas import (
     FAINT,

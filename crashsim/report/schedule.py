@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from crashsim.experiment.units import format_duration
+from crashsim.engine.units import format_duration
 from crashsim.report.words import worst_first
 from crashsim.results import CaseResult, Schedule, ScheduleSpan
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from crashsim.experiment.units import exact_instant
+from crashsim.engine.units import exact_instant
 from crashsim.printable import printable
 from crashsim.report.canvas import COLOURS, INK, PAPER, new_figure, set_axis, time_unit
 from crashsim.report.schedule import LANES, begin_ns, first_schedule

@@ -11,7 +11,7 @@ from typing import TextIO
 
 from rich.text import Text
 
-from crashsim.experiment.units import exact_instant
+from crashsim.engine.units import exact_instant
 from crashsim.printable import printable
 from crashsim.report.columns import COLUMNS, Column, notes
 from crashsim.report.compare import Change, Comparison

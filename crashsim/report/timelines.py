@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from crashsim.experiment.units import exact_instant, format_bytes, format_duration
+from crashsim.engine.units import exact_instant, format_bytes, format_duration
 from crashsim.report.alike import Curve, alike, names_of, worst_groups
 from crashsim.report.canvas import (
     COLOURS,

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from crashsim.experiment.units import format_bytes, format_duration
+from crashsim.engine.units import format_bytes, format_duration
 from crashsim.report.choices import least
 from crashsim.report.explored import all_checked, verdict_lines
 from crashsim.report.words import UNCOVERED, among, count, failed, quoted, size, some, uncovered

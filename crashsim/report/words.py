@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from crashsim.experiment.units import format_bytes, format_duration
+from crashsim.engine.units import format_bytes, format_duration
 from crashsim.printable import printable
 from crashsim.results import CaseResult, Example, Expectation, Results
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 
-from crashsim.crew import Crew
 from crashsim.errors import WorkerDied
+from crashsim.executor import Crew
 from crashsim.experiment.loader import Case
 from crashsim.runs.run import Run
 

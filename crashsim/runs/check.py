@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from crashsim.checkers import Acks
 from crashsim.checkers.called import by_value, name_of
-from crashsim.experiment.units import parse_bytes, parse_duration
+from crashsim.engine.units import parse_bytes, parse_duration
 
 if TYPE_CHECKING:
-    from crashsim.explore.wiring import CheckerSpec
+    from crashsim.explore.session import CheckerSpec
 
 
 Judge = Callable[[Any, Acks], object]  # the image, or a folder, and the acknowledgements
@@ -62,7 +62,7 @@ Check = str | Judge | Function | Files | Command
 def specified(check: Check) -> tuple[CheckerSpec, bytes]:
     """As a saved finding names it, and the function itself where its name does not say enough.
     UnitError when a limit is none, UsageError when a function cannot be sent."""
-    from crashsim.explore.wiring import CheckerSpec
+    from crashsim.explore.session import CheckerSpec
 
     one = check if isinstance(check, Function | Files | Command) else Function(check)
     name, code = (one.line, b"") if isinstance(one, Command) else _named(one.function)

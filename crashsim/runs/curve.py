@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from crashsim.engine.streams import I64
-from crashsim.experiment.units import format_bytes, format_duration, parse_duration
+from crashsim.engine.units import format_bytes, format_duration, parse_duration
 from crashsim.power.steps import Ramps, StepFunction
 
 if TYPE_CHECKING:

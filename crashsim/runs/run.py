@@ -18,27 +18,27 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from crashsim.cuts import host_crash
 from crashsim.engine.history import History
+from crashsim.engine.units import exact_duration
 from crashsim.errors import UsageError
 from crashsim.experiment.loader import Case, load, plan
 from crashsim.experiment.model import Experiment
-from crashsim.experiment.units import exact_duration
-from crashsim.inputs import Inputs, make_inputs
-from crashsim.measure import measure
 from crashsim.power.losses import Losses
 from crashsim.power.safety import Domain, Stage, kept_stage
+from crashsim.power.tell import loss_at
 from crashsim.replay.build import write_image
+from crashsim.replay.cuts import host_crash
 from crashsim.replay.image import damaged
 from crashsim.replay.survivors import surviving
 from crashsim.results import CaseResult
 from crashsim.runs.check import Check, specified
 from crashsim.runs.curve import Curve, Instant, instant, of_ramps, of_steps
-from crashsim.stack import simulate
-from crashsim.tell import loss_at
+from crashsim.runs.measure import measure
+from crashsim.simulate.inputs import Inputs, make_inputs
+from crashsim.simulate.stack import simulate
 
 if TYPE_CHECKING:
-    from crashsim.runs.explored import Found
+    from crashsim.runs.found import Found
 
 Host = Literal["any-host", "this-host"]
 Survivors = str | int  # none, all, or a seed
@@ -182,9 +182,9 @@ class Run:
         NothingExplored when there is nothing to check, CheckerError when the checker is of no
         use."""
         from crashsim.explore.budget import Budget
-        from crashsim.explore.run import explore
-        from crashsim.explore.wiring import open_run
-        from crashsim.runs.explored import Found, FoundState
+        from crashsim.explore.exploration import explore
+        from crashsim.explore.session import open_run
+        from crashsim.runs.found import Found, FoundState
         from crashsim.states import Rules
 
         spec, code = specified(check)

@@ -1,0 +1,1 @@
+"""What ends a loss: every change that is named was run."""

@@ -1,0 +1,1 @@
+"""The command line: one module a command, the start of the process, and its streams."""

@@ -1,0 +1,65 @@
+"""What exploring a run comes to, for who calls it from Python.
+
+Contract: typed to the end. A finding is saved with everything that is needed to see it again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from crashsim.explore.exploration import Exploration
+from crashsim.explore.findings import Finding
+from crashsim.explore.session import Opened, keep_finding
+
+
+@dataclass(frozen=True, slots=True)
+class FoundState:
+    """One cause: a state that the checker rejects, told and kept."""
+
+    finding: Finding
+    opened: Opened
+
+    @property
+    def outcome(self) -> str:
+        """What the checker called it."""
+        return self.finding.outcome or self.finding.kind
+
+    @property
+    def states(self) -> int:
+        """How many of the states that were checked have this cause."""
+        return self.finding.states
+
+    @property
+    def story(self) -> str:
+        """What was kept and lost, what that breaks, and what would have forbidden it."""
+        return "\n".join(self.finding.story)
+
+    def save(self, path: str | Path) -> Path:
+        """As a file for `crashsim replay`. OutputError when it cannot be written."""
+        keep_finding(self.finding, self.opened, Path(path))
+        return Path(path)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What was explored, in `exploration` (counts, exact, and coverage), and what was found."""
+
+    exploration: Exploration
+    findings: tuple[FoundState, ...]
+
+    @property
+    def checked(self) -> int:
+        """States that were checked."""
+        return self.exploration.checked
+
+    @property
+    def outcomes(self) -> dict[str, int]:
+        """States by what the checker said, the most frequent first."""
+        return self.exploration.outcomes
+
+    def __repr__(self) -> str:
+        return (
+            f"<Found {len(self.findings)} causes in {self.exploration.failing} of "
+            f"{self.checked} states>"
+        )

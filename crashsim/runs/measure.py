@@ -1,0 +1,271 @@
+"""All figures of one case: a pure function of its History (and, for chosen cuts, of real files).
+
+Losses are those of a host power cut unless they are listed under another failure domain.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from crashsim.engine.history import History, Reason
+from crashsim.engine.pages import PAGE_BYTES
+from crashsim.engine.streams import I64
+from crashsim.engine.units import exact_instant
+from crashsim.errors import NothingExplored
+from crashsim.experiment.expect import judge
+from crashsim.experiment.loader import Case
+from crashsim.experiment.model import Experiment
+from crashsim.experiment.workload import NO_FLUSH
+from crashsim.power import thinning
+from crashsim.power.broken_promises import schedule_of
+from crashsim.power.losses import Losses
+from crashsim.power.safety import Domain, HostCrash, Stage, kept_stage
+from crashsim.power.steps import StepFunction, ramp_spread, spread
+from crashsim.power.tell import Teller
+from crashsim.replay import cuts
+from crashsim.results import (
+    METRICS,
+    CaseResult,
+    DeviceResult,
+    Example,
+    Expectation,
+    Marks,
+    Schedule,
+    Spread,
+)
+from crashsim.simulate.inputs import Inputs
+
+EXAMPLES_EACH = 2
+
+
+def measure(case: Case, history: History, inputs: Inputs, paranoid: bool) -> CaseResult:
+    """The figures of a case; `paranoid`: compare files at every durability event."""
+    if not history.store_t_ns.size or not history.end_ns:
+        raise NothingExplored(f"{case.name}: the guest wrote nothing, so nothing was explored")
+    end = history.end_ns
+    power = case.experiment.power
+    options = cuts.host_crash(power)
+    found = Losses(history, Stage.DURABLE)
+    stages = _stages(history, found.at_risk)
+    chosen = cuts.instants(history, power, found.at_risk, paranoid)
+    domains = [
+        cuts.figures(history, Domain(name), options, stages[kept_stage(Domain(name), options)])
+        for name in power.domains
+    ]
+    compared = cuts.judge(history, inputs, chosen, domains)
+    result = CaseResult(
+        name=case.name,
+        parameters=case.parameters,
+        seed=case.experiment.seed,
+        end_ns=end,
+        writes=int(found.writes.write.size),
+        bytes_stored=int(history.store_length.sum()),
+        at_risk_bytes=spread(found.at_risk, end),
+        unsaved_writes=spread(found.unsaved, end),
+        recovery_point_ns=ramp_spread(found.recovery, end),
+        acknowledged=int(np.count_nonzero(history.ack_t_ns <= end)),
+        uncovered_acknowledgements=spread(found.uncovered, end),
+        broken_promises=int(found.broken[0].size),
+        holes=int(found.holes.size),
+        torn=int(found.torn.size),
+        failed_syncs=int(history.facts["failed_syncs"]),
+        flushes=int(history.flush_device.size),
+        bytes_written=int(history.io_pages.sum()) * PAGE_BYTES
+        + int(history.facts["metadata_bytes"]),
+        guest_wait_ns=int(history.facts["guest_wait_ns"]),
+        recorded=bool(history.facts["recorded"]),
+        syncs=_syncs(case.experiment, history),
+        loss=thinning.largest(found.at_risk, end, thinning.EXACT_STEPS),
+        recovery_point=thinning.saw_teeth(found.recovery, end, thinning.PICTURE_STEPS),
+        layers=thinning.layers(stages, end, thinning.PICTURE_STEPS),
+        domains=_domains(stages, options, end),
+        uncovered_by_domain={str(d.domain): spread(d.uncovered, end) for d in domains},
+        devices=_devices(history),
+        cuts=compared,
+        examples=_examples(found),
+        schedules=_schedules(found),
+        marks=_marks(history),
+        notices=inputs.notices + _hints(case.experiment) + _notices(history),
+    )
+    return _judged(case, result, history)
+
+
+def _stages(history: History, durable: StepFunction) -> dict[Stage, StepFunction]:
+    """Bytes whose latest store has not reached a stage, over time."""
+    nothing = StepFunction(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64))
+    found = {Stage.STORED: nothing, Stage.DURABLE: durable}
+    for stage in (Stage.IN_HOST, Stage.SUBMITTED, Stage.COMPLETED, Stage.ELSEWHERE):
+        if stage is Stage.IN_HOST and all(history.facts["dax"]):
+            found[stage] = nothing
+        else:
+            found[stage] = Losses(history, stage).at_risk
+    facts = history.facts
+    for stage in (Stage.IN_FILE, Stage.AFTER_QUIT):
+        outlives = not {"private", "ram"}.intersection(facts["media"])
+        if outlives and not (stage is Stage.AFTER_QUIT and any(facts["discard_data"])):
+            found[stage] = found[Stage.IN_HOST]
+        else:
+            found[stage] = Losses(history, stage).at_risk
+    return found
+
+
+def _domains(stages: dict[Stage, StepFunction], options: HostCrash, end: int) -> dict[str, Spread]:
+    return {str(d): spread(stages[kept_stage(d, options)], end) for d in Domain}
+
+
+def _devices(history: History) -> list[DeviceResult]:
+    if len(history.devices) == 1:
+        return []
+    results = []
+    for device, span in enumerate(history.devices):
+        part = only(history, device)
+        found = Losses(part, Stage.DURABLE)
+        results.append(
+            DeviceResult(
+                name=span.name,
+                at_risk_bytes=spread(found.at_risk, history.end_ns),
+                recovery_point_ns=ramp_spread(found.recovery, history.end_ns),
+                uncovered_acknowledgements=spread(found.uncovered, history.end_ns),
+                broken_promises=int(found.broken[0].size),
+                flushes=int(part.flush_device.size),
+            )
+        )
+    return results
+
+
+def only(history: History, device: int) -> History:
+    """The History with the stores, flushes and acknowledgements of one device alone."""
+    span = history.devices[device]
+    stores = (history.store_offset >= span.first_byte) & (history.store_offset < span.end_byte)
+    flushes = history.flush_device == device
+    acks = history.ack_device == device
+    changed = {
+        name: getattr(history, name)[rows]
+        for prefix, rows in (("store_", stores), ("ack_", acks))
+        for name in history.columns()
+        if name.startswith(prefix)
+    }
+    for name in ("device", "vcpu", "asked_ns", "submit_ns", "begin_ns", "ack_ns", "result"):
+        changed[f"flush_{name}"] = getattr(history, f"flush_{name}")[flushes]
+    return replace(history, **changed)
+
+
+def _marks(history: History) -> Marks:
+    end = history.end_ns
+    acked = history.flush_ack_ns[history.flush_ack_ns <= end]
+    flusher = history.batch_reason == Reason.FLUSHER
+    other = (history.batch_reason == Reason.BACKGROUND) | (history.batch_reason == Reason.EARLY)
+    return Marks(
+        flush_acks=_thinned(np.sort(acked)),
+        flusher_passes=_thinned(history.batch_t_ns[flusher]),
+        other_writeback=_thinned(history.batch_t_ns[other]),
+        acknowledgements=_thinned(history.ack_t_ns[history.ack_t_ns <= end]),
+    )
+
+
+def _thinned(instants: I64) -> list[int]:
+    """At most `thinning.PICTURE_STEPS` of them, evenly chosen: they are for the eye."""
+    step = -(-instants.size // thinning.PICTURE_STEPS) or 1
+    return list(instants[::step].tolist())
+
+
+def _schedules(found: Losses) -> list[Schedule]:
+    """The first broken promise, if any; if there is a choice, of a write that was not divided."""
+    history = found.history
+    requests, stores, _until = found.broken
+    if not requests.size:
+        return []
+    parts = np.bincount(history.store_write)[history.store_write[stores]]
+    chosen = int(parts.argmin())
+    return [schedule_of(history, found.safety, int(requests[chosen]), int(stores[chosen]))]
+
+
+def _syncs(experiment: Experiment, history: History) -> bool:
+    """Whether the guest's program asks for durability: of a recording its flushes tell."""
+    if history.facts["recorded"]:
+        return bool(history.flush_device.size)
+    asks = (sync.call not in NO_FLUSH for _, _, sync in experiment.resolved_devices())
+    return any(asks)
+
+
+_MEMORY = {
+    "private": "is a private mapping: its bytes are the monitor's own (L2 in the pictures) and "
+    "never reach the file, though its flushes succeed (V4)",
+    "tmpfs": "is a file on tmpfs: its flushes succeed and do nothing (V4, H15)",
+    "hugetlbfs": "is a file on hugetlbfs: its flushes succeed and do nothing (V4, H15)",
+    "ram": "has no file: every flush of it fails (V5)",
+}
+
+
+def _hints(experiment: Experiment) -> list[str]:
+    """What the devices' memory is if it is not a file's, and what the guest's program was told
+    (Rules V4, V5, V9, G3)."""
+    hints = []
+    for device, _, _ in experiment.resolved_devices():
+        if device.backing.kind in _MEMORY:
+            hints.append(f"{device.name} {_MEMORY[device.backing.kind]}")
+        if device.type == "nvdimm":
+            hints.append(f"{device.name} has no flush path: its syncs return at once (V9)")
+    if not experiment.guest.map_sync:
+        return hints
+    return [
+        *hints,
+        "MAP_SYNC was refused with EOPNOTSUPP (95): the device cannot make stores durable by "
+        "themselves, so the program must call fsync or msync (G3)",
+    ]
+
+
+def _notices(history: History) -> list[str]:
+    facts = history.facts
+    notices = []
+    notices += [
+        f"{key} at {exact_instant(t)} never fired: nothing came at or after it"
+        for key, t in facts["faults_not_fired"]
+    ]
+    if facts["sigbus"] is not None:
+        at, device = exact_instant(facts["sigbus"]["t_ns"]), facts["sigbus"]["device"]
+        notices.append(
+            f"the host's file system was full: a store to a hole of {device} killed the monitor "
+            f"with SIGBUS at {at}; no flush reported anything (V6)"
+        )
+    for span, at_ns in zip(history.devices, facts["journal_aborted_ns"], strict=True):
+        if at_ns is not None:
+            notices.append(
+                f"a flush of a commit of the guest's ext4 on {span.name} failed at "
+                f"{exact_instant(at_ns)}: the journal aborts, no store and no sync succeeds from "
+                "then on (G9)"
+            )
+    if facts["panicked_ns"] is not None:
+        at = exact_instant(facts["panicked_ns"])
+        notices.append(f"the guest panicked at {at} after a failed sync: the run ends there")
+    return notices
+
+
+def _examples(found: Losses) -> list[Example]:
+    tell, history = Teller(found), found.history
+    examples = tell.peak()
+    for request, store, until in list(zip(*found.broken, strict=True))[:EXAMPLES_EACH]:
+        examples.append(tell.broken_promise(int(request), int(store), int(until)))
+    for position in found.holes[:EXAMPLES_EACH].tolist():
+        examples.append(tell.hole(position))
+    for position in found.torn[:EXAMPLES_EACH].tolist():
+        examples.append(tell.torn(position))
+    # One whose record's last word lands after the end is not given in this run.
+    given = history.ack_t_ns <= history.end_ns
+    late = np.flatnonzero(given & (found.covered_ns > history.ack_t_ns))
+    if late.size:
+        wait_ns = np.minimum(found.covered_ns, history.end_ns)[late] - history.ack_t_ns[late]
+        worst = int(late[np.argmax(wait_ns)])
+        examples.append(tell.uncovered(worst, int(found.covered_ns[worst])))
+    return examples
+
+
+def _judged(case: Case, result: CaseResult, history: History) -> CaseResult:
+    expected = case.experiment.expect.model_copy(update={"findings": None})  # judged when explored
+    expectations = judge(expected, {name: metric.of(result) for name, metric in METRICS.items()})
+    idle = len(history.facts["faults_not_fired"])
+    if history.facts["faults_configured"]:  # a fault that never fires proves nothing
+        expectations.append(Expectation("faults_not_fired", "== 0", idle, "", idle == 0))
+    return replace(result, expectations=expectations)

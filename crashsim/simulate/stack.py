@@ -1,0 +1,470 @@
+"""The one place that wires the rooms together: an experiment and its programs in, a History out.
+
+    vCPU ──stores──▶ (L1 ─▶) host pages ──batches──▶ disk
+      └─sync─▶ kernel ─▶ driver ─▶ virtio-pmem queue ─▶ fsync ──FLUSH──▶
+
+Nothing here knows a rule; each room knows its own and the port of the room below.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from crashsim.device.rate_limiter import TokenBucket
+from crashsim.device.virtio_pmem import MONITORS, FlushLog, VirtioPmem
+from crashsim.disk import faults
+from crashsim.disk.pipe import Disk, compose
+from crashsim.engine.clock import Clock
+from crashsim.engine.columns import column, join
+from crashsim.engine.folios import Folios, single_pages
+from crashsim.engine.history import DeviceSpan, History
+from crashsim.engine.pages import PAGE_SHIFT
+from crashsim.engine.pageset import PageSet
+from crashsim.engine.streams import I64, Stream
+from crashsim.engine.timers import Ticks
+from crashsim.engine.units import LONGEST_NS
+from crashsim.errors import UsageError
+from crashsim.experiment.model import Device, Experiment
+from crashsim.guest.acks import acknowledgements
+from crashsim.guest.driver import Driver
+from crashsim.guest.kernel import GuestKernel, Journal, Path
+from crashsim.guest.pagecache import GuestPageCache
+from crashsim.guest.program import Program
+from crashsim.guest.vcpu import VCpu
+from crashsim.pagecache.batches import folios_of
+from crashsim.pagecache.cache import PageCache
+from crashsim.pagecache.writeback import BackingFile, Batch
+from crashsim.simulate import full_host as hostfull
+from crashsim.simulate.memory import (
+    CopiesIntoMemory,
+    CopiesToDisk,
+    FileMemory,
+    Memory,
+    OwnMemory,
+    has_flush_path,
+    is_shared_file,
+    sync_of,
+)
+
+_COMPOSE_PAGES = 1 << 16
+_COMPOSE_BATCHES = (1 << 12) - 1
+
+
+class Stack:
+    """A wired stack, ready to run once."""
+
+    def __init__(self, experiment: Experiment, programs: Sequence[Program]) -> None:
+        self.experiment = experiment
+        self.programs = programs
+        self.clock = Clock()
+        self.disk = Disk(
+            self.clock,
+            experiment.disk,
+            faults.death(experiment.disk.faults.dead, Stream(experiment.seed, "dead")),
+        )
+        self.order = Stream(experiment.seed, "disk-order")
+        host = experiment.host
+        early = None
+        if host.early_writeback is not None:
+            numerator, denominator = host.early_writeback.share
+            stream = Stream(experiment.seed, "early-writeback")
+            early = (host.early_writeback.every, numerator, denominator, stream)
+        self.cache = PageCache(
+            self.clock,
+            self.disk,
+            host,
+            early,
+            host.fsync_errors,
+            host.write_errors,
+            self._first_wake_ns(host.tick, 0),
+            self._complete,
+        )
+        self.flush_log = FlushLog()
+        self.spans = spans(experiment)
+        self.vcpus: list[VCpu] = []
+        self.kernels: list[GuestKernel] = []
+        self.guest_caches: list[GuestPageCache] = []
+        self.with_dax: list[bool] = []
+        self._running = len(programs)
+        if not programs and experiment.duration is None:
+            self.clock.end_now()
+        self.panicked_ns: int | None = None
+        self.faults_not_fired: list[tuple[str, int]] = []
+        devices = [device for device, _, _ in experiment.resolved_devices()]
+        for number, (span, device) in enumerate(zip(self.spans, devices, strict=True)):
+            self._add_device(number, span, device)
+
+    def _add_device(self, device: int, span: DeviceSpan, what: Device) -> None:
+        guest, host, backing = self.experiment.guest, self.experiment.host, what.backing
+        new_extents = backing.extents != "written"
+        folios = Folios(span.first_page, span.pages, self.experiment.folio_parts(what))
+        file = self.cache.open(device, folios, new_extents, sync_of(what))
+        single = single_pages(span.first_page, span.pages)
+        shared, flush_path = is_shared_file(what), has_flush_path(what)
+        memory: Memory = OwnMemory(single, host.fault)
+        if shared:
+            memory = FileMemory(self.cache, file, host.fault, flush_path)
+        monitor = MONITORS[self.experiment.vmm]
+        limit, limiter = what.rate_limiter, None
+        if limit is not None:
+            limiter = TokenBucket(limit.ops, limit.refill, limit.burst)
+        queue = VirtioPmem(self.clock, device, self.cache, self.flush_log, monitor, limiter)
+        driver = Driver(self.clock, queue, guest.driver, monitor.queue)
+        programs = [p for p in self.programs if p.device == device]
+        recorded = any(p.labels for p in programs)
+        page_cache = None
+        if not self._dax(what) and not recorded:
+            page_cache = self._guest_cache(device, single, what, file, memory)
+        self.with_dax.append(page_cache is None)
+        journal = None
+        if guest.file_system == "ext4" and not recorded:
+            put = _nothing
+            if shared and guest.journal_pages:
+                put = partial(file.put_guest_journal, guest.journal_pages << PAGE_SHIFT)
+            journal = Journal(self._guest_ticks(), guest.commit_interval, put)
+        has_fsync = guest.access != "devdax" or what.type == "virtio-blk"
+        path = Path(flush_path, has_fsync, any(p.grows for p in programs))
+        kernel = GuestKernel(self.clock, device, driver, journal, page_cache, path)
+        self.kernels.append(kernel)
+        for program in programs:
+            store_memory = memory if page_cache is None else page_cache
+            dirty = PageSet(store_memory.folios)
+            vcpu = VCpu(
+                self.clock,
+                len(self.vcpus),
+                program,
+                dirty,
+                store_memory,
+                kernel,
+                guest.on_sync_error,
+                self._one_finished,
+                self._panicked,
+            )
+            self.vcpus.append(vcpu)
+            kernel.vcpus.append(vcpu)
+            if page_cache is not None:
+                page_cache.sources.append(dirty)
+                page_cache.vcpus.append(vcpu)
+            elif shared:
+                file.sources.append(dirty)
+                file.guests.append(vcpu)
+        if backing.prealloc and shared:
+            file.prealloc()
+        if not file.sources:
+            file.sources.append(PageSet(folios))
+
+    def _dax(self, what: Device) -> bool:
+        return self.experiment.guest.access != "cached" and what.type != "virtio-blk"
+
+    def _guest_cache(
+        self, device: int, single: Folios, what: Device, file: BackingFile, memory: Memory
+    ) -> GuestPageCache:
+        """L1, and what its copies do."""
+        copies: CopiesToDisk | CopiesIntoMemory = CopiesToDisk(self.clock, file)
+        if what.cache != "none":
+            through = what.cache == "writethrough"
+            copies = CopiesIntoMemory(self.cache, device, memory, through)
+            if is_shared_file(what):
+                file.sources.append(copies.pages)
+        host, ticks = self.experiment.host, self._guest_ticks()
+        timer = None
+        if host.dirty_writeback:
+            timer = partial(ticks.timer_ns, delay_ns=host.dirty_writeback)
+        first_wake_ns = self._first_wake_ns(ticks.tick_ns, 1 + device)
+        found = GuestPageCache(
+            self.clock, device, single, copies, timer, first_wake_ns, host.dirty_expire
+        )
+        self.guest_caches.append(found)
+        return found
+
+    def _guest_ticks(self) -> Ticks:
+        return Ticks(self.experiment.guest.tick, self.experiment.guest.second_phase)
+
+    def _first_wake_ns(self, tick_ns: int, number: int) -> int | None:
+        """When a flusher wakes first (Rule H6); None: with the first store."""
+        host = self.experiment.host
+        if host.flusher_phase == "idle" or not host.dirty_writeback:
+            return None
+        if host.flusher_phase == "busy":
+            return Ticks(tick_ns, 0).timer_ns(0, host.dirty_writeback)
+        drawn = Stream(self.experiment.seed, "flusher-phase").draws(column([number]))
+        first_ns = 1 + int(drawn[0]) % host.dirty_writeback
+        return -(-first_ns // tick_ns) * tick_ns if tick_ns else first_ns
+
+    def _panicked(self) -> None:
+        """The guest stops, and the run with it."""
+        self.panicked_ns = self.clock.now
+        self.clock.end_now()
+
+    def _one_finished(self) -> None:
+        self._running -= 1
+        if self._running == 0 and self.experiment.duration is None:
+            self.clock.end_now()
+
+    def run(self) -> History:
+        """Simulate to the end and collect the History."""
+        self.cache.start()
+        if any(device.backing.prealloc for device, _, _ in self.experiment.resolved_devices()):
+            self.cache.dirtied_many()
+        devices = [device for device, _, _ in self.experiment.resolved_devices()]
+        for vcpu, program in zip(self.vcpus, self._by_vcpu(), strict=True):
+            vcpu.start(devices[program.device].plugged)
+        collecting = gc.isenabled()
+        gc.disable()  # nothing in the loop makes cycles, and its small objects live to the end
+        try:
+            self.clock.run(self.experiment.duration, LONGEST_NS)
+        finally:
+            if collecting:
+                gc.enable()
+        for vcpu in self.vcpus:
+            vcpu.stop()
+        return self._history()
+
+    # collecting
+
+    def _complete(self, batch: Batch) -> None:
+        """Work out when each folio of a batch completes, while it is in flight: with the last of
+        the I/Os that it is in."""
+        of = self.cache.files[batch.device].folios
+        folios = batch.folios(of)
+        first, pages = of.first_page(folios), of.pages(folios)
+        _, io_first, _, complete = compose(
+            np.full(folios.size, batch.number, dtype=np.int64),
+            first,
+            pages,
+            np.array([batch.start_ns], dtype=np.int64),
+            self.disk.bandwidth,
+            self.order,
+        )
+        low = np.searchsorted(io_first, first, "right") - 1
+        end = np.searchsorted(io_first, first + pages, "left")
+        bounds = np.stack([low, end], axis=1).ravel()
+        batch.complete_ns = np.maximum.reduceat(np.append(complete, 0), bounds)[::2]
+
+    def _history(self) -> History:
+        io = self._compose_all()
+        dead_ns = self.disk.dead_ns
+        flush_issue_ns = column([issue for issue, _ in self.disk.flushes])
+        flush_end_ns = column([end for _, end in self.disk.flushes])
+        shorn, corrupted, ignored = self._disk_faults(io, flush_issue_ns)
+        idle = [("host.write_errors", t) for t in self.cache.write_errors_left]
+        idle += [("host.fsync_errors", t) for t in self.cache.errors_left]
+        self.faults_not_fired += idle
+        batches, log = self.cache.batches, self.flush_log
+        files = self.cache.files
+        commits = [c for c in self.cache.commits if files[c.device].has_new_extents]
+        stores = self._stores()
+        copies = self._copies()
+        acks = self._acknowledgements(stores)
+        return History(
+            devices=self.spans,
+            facts=self._facts(),
+            store_t_ns=stores[0],
+            store_offset=stores[1],
+            store_length=stores[2],
+            store_write=stores[3],
+            copy_t_ns=copies[0],
+            copy_page=copies[1],
+            batch_t_ns=column([b.t_ns for b in batches]),
+            batch_reason=column([int(b.reason) for b in batches]),
+            batch_device=column([b.device for b in batches]),
+            batch_whole=column([int(b.whole) for b in batches]),
+            batch_failed=column([int(b.failed) for b in batches]),
+            commit_device=column([c.device for c in commits]),
+            commit_t_ns=column([c.t_ns for c in commits]),
+            commit_complete_ns=faults.alive(dead_ns, column([c.complete_ns for c in commits])),
+            commit_fua_ns=faults.alive(dead_ns, column([c.fua_ns for c in commits])),
+            io_shorn=shorn,
+            io_corrupted=corrupted,
+            flush_disk_ignored=ignored | (flush_end_ns >= dead_ns),
+            io_batch=io[0],
+            io_first_page=io[1],
+            io_pages=io[2],
+            io_complete_ns=io[3],
+            flush_disk_issue_ns=flush_issue_ns,
+            flush_disk_end_ns=flush_end_ns,
+            flush_device=column(log.device),
+            flush_vcpu=column(log.vcpu),
+            flush_asked_ns=column(log.asked_ns),
+            flush_submit_ns=column(log.submit_ns),
+            flush_begin_ns=column(log.begin_ns),
+            flush_ack_ns=column(log.ack_ns),
+            flush_result=column(log.result),
+            ack_t_ns=acks[0],
+            ack_device=acks[1],
+            ack_low=acks[2],
+            ack_high=acks[3],
+            ack_label=acks[4],
+        )
+
+    def _faults_configured(self) -> int:
+        host, of_disk = self.experiment.host, self.experiment.disk.faults
+        found = len(host.fsync_errors) + len(host.write_errors)
+        for fault in (of_disk.ignored_flush, of_disk.shorn, of_disk.corrupted, of_disk.dead):
+            found += len(fault.at) + (fault.share[0] > 0)
+        return found
+
+    def _facts(self) -> dict[str, Any]:
+        disk = self.experiment.disk
+        devices = [device for device, _, _ in self.experiment.resolved_devices()]
+        return {
+            "end_ns": self.clock.now,
+            "seed": self.experiment.seed,
+            "dax": self.with_dax,
+            "media": [
+                "nvdimm" if device.type == "real-nvdimm" else device.backing.kind
+                for device in devices
+            ],
+            "new_extents": [device.backing.extents != "written" for device in devices],
+            "discard_data": [device.backing.discard_data for device in devices],
+            "panicked_ns": self.panicked_ns,
+            "journal_aborted_ns": [kernel.aborted_ns for kernel in self.kernels],
+            "sigbus": None,
+            "plp": disk.plp,
+            "dead_ns": self.disk.dead_ns,
+            "ignores_flush": disk.ignores_flush,
+            "sector_bytes": disk.sector,
+            "atom_bytes": disk.atom,
+            "stable_writes": disk.stable_writes,
+            "recorded": any(p.labels for p in self.programs),
+            "guest_wait_ns": sum(vcpu.wait_ns + vcpu.throttle_ns for vcpu in self.vcpus),
+            "throttle_ns": sum(vcpu.throttle_ns for vcpu in self.vcpus),
+            "failed_syncs": sum(vcpu.acknowledged.failed_syncs for vcpu in self.vcpus),
+            "metadata_bytes": self.cache.metadata_bytes,
+            "writes": sum(p.offset.size for p in self.programs),
+            "unfinished_writes": [
+                vcpu.unfinished_write for vcpu in self.vcpus if vcpu.unfinished_write is not None
+            ],
+            "faults_configured": self._faults_configured(),
+            "faults_not_fired": self.faults_not_fired,
+            "fsync_errors_not_fired": list(self.cache.errors_left),
+        }
+
+    def _disk_faults(self, io: tuple[I64, ...], flush_issue_ns: I64) -> tuple[I64, I64, I64]:
+        """Which I/Os are shorn and damaged, which FLUSHes do nothing; notes what never fired."""
+        settings, now = self.experiment.disk.faults, self.clock.now
+        seed, ends = self.experiment.seed, column([b.end_ns for b in self.cache.batches])
+        torn = [
+            faults.hit_ios(fault, Stream(seed, name), io[0], io[1], ends, now)
+            for name, fault in (("shorn", settings.shorn), ("corrupted", settings.corrupted))
+        ]
+        stream = Stream(seed, "ignored-flush")
+        ignored = faults.hit_flushes(settings.ignored_flush, stream, flush_issue_ns, now)
+        not_died = faults.not_died(settings.dead, self.disk.dead_ns, now)
+        idle = {"shorn": torn[0][1], "corrupted": torn[1][1], "ignored_flush": ignored[1]}
+        for name, instants in (idle | {"dead": not_died}).items():
+            self.faults_not_fired += [(f"disk.faults.{name}", t) for t in instants]
+        return torn[0][0], torn[1][0], ignored[0]
+
+    def _compose_all(self) -> tuple[I64, I64, I64, I64]:
+        """The I/Os of all batches, many batches at a time."""
+        parts: list[tuple[I64, I64, I64, I64]] = []
+        group: list[Batch] = []
+        size = 0
+        for batch in self.cache.batches:
+            group.append(batch)
+            size += sum(high - low for taken in batch.taken for _, _, low, high in taken.ranges)
+            size += sum(known.size for taken in batch.taken for known in taken.known)
+            if size > _COMPOSE_PAGES or len(group) == _COMPOSE_BATCHES:
+                parts.append(self._compose(group))
+                group, size = [], 0
+        if group:
+            parts.append(self._compose(group))
+        if not parts:
+            empty = np.empty(0, dtype=np.int64)
+            return empty, empty, empty, empty
+        columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
+        return columns[0], columns[1], columns[2], columns[3]
+
+    def _compose(self, group: list[Batch]) -> tuple[I64, I64, I64, I64]:
+        of = [file.folios for file in self.cache.files]
+        batch, folio = folios_of(group, of)
+        page = folio
+        pages = np.ones(folio.size, dtype=np.int64)
+        larger = [d for d, folios in enumerate(of) if folios.shift != PAGE_SHIFT]
+        if larger:
+            device = column([b.device for b in group])[batch - group[0].number]
+            page = folio.copy()
+            for number in larger:
+                mine = np.flatnonzero(device == number)
+                page[mine] = of[number].first_page(folio[mine])
+                pages[mine] = of[number].pages(folio[mine])
+        start = column([b.start_ns for b in group])
+        return compose(batch, page, pages, start, self.disk.bandwidth, self.order)
+
+    def _stores(self) -> tuple[I64, I64, I64, I64]:
+        logs = [vcpu.stores for vcpu in self.vcpus]
+        if len(logs) == 1 and logs[0].whole:  # the program's own columns will do
+            t, program = join(logs[0].t_ns), self.programs[0]
+            number = np.arange(program.first_write, program.first_write + t.size, dtype=np.int64)
+            return t, program.offset[: t.size], program.length[: t.size], number
+        columns = [
+            join([part for log in logs for part in getattr(log, name)])
+            for name in ("t_ns", "offset", "length", "write")
+        ]
+        if len(logs) > 1:  # by begin, then vCPU
+            order = np.argsort(columns[0], kind="stable")
+            columns = [column[order] for column in columns]
+        return columns[0], columns[1], columns[2], columns[3]
+
+    def _copies(self) -> tuple[I64, I64]:
+        copies = [entry for cache in self.guest_caches for entry in cache.copies]
+        copies.sort(key=lambda entry: entry[0])
+        pages = [page for _, page in copies]
+        times = column([t for t, _ in copies])
+        return np.repeat(times, column([page.size for page in pages])), join(pages)
+
+    def _acknowledgements(
+        self, stores: tuple[I64, I64, I64, I64]
+    ) -> tuple[I64, I64, I64, I64, np.ndarray[tuple[int], np.dtype[np.str_]]]:
+        parts = [
+            acknowledgements(
+                vcpu.acknowledged, vcpu.marks, vcpu.stores, program, vcpu.unfinished_write
+            )
+            for vcpu, program in zip(self.vcpus, self._by_vcpu(), strict=True)
+        ]
+        if not parts:
+            empty = np.empty(0, dtype=np.int64)
+            return empty, empty, empty, empty, np.empty(0, dtype=np.str_)
+        if len(parts) == 1:  # in order already
+            return parts[0]
+        columns = [np.concatenate([part[i] for part in parts]) for i in range(4)]
+        label = np.concatenate([part[4] for part in parts])
+        order = np.argsort(columns[0], kind="stable")
+        t, device, low, high = (column[order] for column in columns)
+        return t, device, low, high, label[order]
+
+    def _by_vcpu(self) -> list[Program]:
+        return [p for device in range(len(self.spans)) for p in self.programs if p.device == device]
+
+
+def _nothing() -> None:
+    """A journal on memory that the host never writes back."""
+
+
+def spans(experiment: Experiment) -> tuple[DeviceSpan, ...]:
+    """Where each device lies in the global address space."""
+    places = zip(experiment.resolved_devices(), experiment.first_bytes(), strict=True)
+    return tuple(
+        DeviceSpan(device.name, first >> PAGE_SHIFT, device.size >> PAGE_SHIFT)
+        for (device, _, _), first in places
+    )
+
+
+def simulate(experiment: Experiment, programs: Sequence[Program]) -> History:
+    """Run the programs on the experiment's stack; up to the SIGBUS of a full host (Rule V6)."""
+    history = Stack(experiment, programs).run()
+    death = hostfull.first_refusal(history, experiment, programs)
+    if death is None:
+        return history
+    if death.t_ns < 2:
+        raise UsageError("host.free: the first store already finds the host full")
+    cut_short = experiment.model_copy(update={"duration": death.t_ns - 1})
+    history = Stack(cut_short, programs).run()
+    history.facts["sigbus"] = death.as_facts()
+    return history
