@@ -9,10 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from crashsim.errors import UsageError
+from crashsim.errors import CommandLineError, UsageError
 from crashsim.vmm import host
 from crashsim.vmm.doctor import doctor, examine, examine_process, examine_words, examine_xml
-from crashsim.vmm.place import CommandLineError
 
 GOOD = "-object memory-backend-file,id=mem1,share=on,mem-path=p.img,size=1M"
 DEVICE = "-device virtio-pmem-pci,memdev=mem1,id=nv1"

@@ -15,14 +15,14 @@ from pathlib import Path
 import pytest
 
 from crashsim.checkers import Acks, Verdict
-from crashsim.errors import NothingExplored, UsageError, WorkerDied
+from crashsim.errors import CheckerError, NothingExplored, UsageError, WorkerDied
 from crashsim.explore.budget import Budget
 from crashsim.explore.exploration import EpochReport, Exploration, explore
 from crashsim.explore.in_process import Visited, explore_in_process
 from crashsim.explore.journal import Journal
 from crashsim.explore.results import to_json
 from crashsim.explore.state_runner import Bench, Subject
-from crashsim.explore.workers import Answer, CheckerError, Unit, work
+from crashsim.explore.workers import Answer, Unit, work
 from crashsim.states import Host, Rules
 from tests.explore_support import Flush, Item, Judge, Mark, Write, subject
 

@@ -8,13 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from crashsim.errors import OutputError, UsageError
+from crashsim.errors import OutputError, StaleFinding, UsageError
 from crashsim.explore.budget import Budget
 from crashsim.explore.exploration import explore
 from crashsim.explore.findings import Finding
 from crashsim.explore.saved import (
     Saved,
-    StaleFinding,
     locate,
     read_saved,
     replay,

@@ -17,9 +17,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from crashsim.errors import CrashsimError, TraceError, UsageError
+from crashsim.errors import CrashsimError, StaleFinding, TraceError, UsageError
 from crashsim.experiment.loader import plan
-from crashsim.explore.saved import StaleFinding, locate
+from crashsim.explore.saved import locate
 from crashsim.explore.session import open_finding, read_finding
 from crashsim.report.compare import compare
 from crashsim.report.loading import read_document

@@ -18,7 +18,7 @@ from crashsim.checkers.command import Command
 from crashsim.checkers.function import Function
 from crashsim.checkers.verdict import NO_ACKS
 from crashsim.engine.history import History
-from crashsim.errors import ExperimentError, TraceError, UsageError
+from crashsim.errors import CommandLineError, ExperimentError, TraceError, UsageError
 from crashsim.experiment.loader import plan
 from crashsim.experiment.model import Experiment
 from crashsim.report.loading import from_json
@@ -31,7 +31,7 @@ from crashsim.vmm.command import read_text
 from crashsim.vmm.firecracker import read_json
 from crashsim.vmm.libvirt import read_xml
 from crashsim.vmm.machine import Machine
-from crashsim.vmm.place import MOST_MISTAKES, CommandLineError
+from crashsim.vmm.place import MOST_MISTAKES
 from tests import report_explored as explorations
 from tests import report_fixtures as fixtures
 from tests.cli_support import command, environment

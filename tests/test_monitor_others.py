@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from crashsim.errors import CommandLineError
 from crashsim.vmm import host
 from crashsim.vmm.command import read_command, read_text
 from crashsim.vmm.firecracker import read_json
 from crashsim.vmm.host import HostFile, looker, reader
 from crashsim.vmm.machine import Machine
-from crashsim.vmm.place import CommandLineError
 
 MIB = 1 << 20
 

@@ -13,13 +13,12 @@ from hypothesis import strategies as st
 from crashsim.checkers import Acks
 from crashsim.engine.history import History
 from crashsim.engine.pages import PAGE_BYTES
-from crashsim.errors import UsageError
+from crashsim.errors import CheckerError, UsageError
 from crashsim.experiment.model import Experiment
 from crashsim.explore.budget import Budget
 from crashsim.explore.exploration import explore
 from crashsim.explore.session import CheckerSpec, open_subject
 from crashsim.explore.state_runner import Subject
-from crashsim.explore.workers import CheckerError
 from crashsim.replay.build import Content
 from crashsim.simulate.inputs import make_inputs
 from crashsim.simulate.stack import simulate

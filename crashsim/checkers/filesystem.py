@@ -25,12 +25,12 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from crashsim.checkers.folder import empty
-from crashsim.checkers.helper import Helper, HelperDied
+from crashsim.checkers.helper import Helper
 from crashsim.checkers.mounts import our_own
 from crashsim.checkers.sandbox import Workshop
 from crashsim.checkers.spawn import Ended
 from crashsim.checkers.verdict import Verdict, verdict
-from crashsim.errors import CrashsimError, UsageError
+from crashsim.errors import CrashsimError, HelperDied, UsageError
 
 How = Literal["auto", "loop", "debugfs"]
 SYSTEM_PATH = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"

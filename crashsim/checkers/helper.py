@@ -20,13 +20,9 @@ from crashsim.checkers.begin import Begun, begun
 from crashsim.checkers.loop import attach_loop, forget_cached, mount, unmount, unmount_lazily
 from crashsim.checkers.mounts import own_mounts
 from crashsim.checkers.spawn import Ended, Environment, Gone, Launcher, Limits
-from crashsim.errors import CrashsimError
+from crashsim.errors import HelperDied
 
 _LONGEST_WORD = 1 << 18  # bytes: what a program prints is shorter
-
-
-class HelperDied(CrashsimError):
-    """Somebody killed it."""
 
 
 class Helper:

@@ -10,11 +10,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from crashsim.checkers.filesystem import How, Way, choose, close_quietly
-from crashsim.checkers.helper import Helper, HelperDied
+from crashsim.checkers.helper import Helper
 from crashsim.checkers.sandbox import Workshop
 from crashsim.checkers.spawn import Limits
 from crashsim.checkers.verdict import Acks, Ranges, Verdict, verdict
-from crashsim.errors import CrashsimError
+from crashsim.errors import CrashsimError, HelperDied
 
 TIME_LIMIT_S = 10.0
 MEMORY_BYTES = 2 << 30

@@ -24,7 +24,7 @@ import click
 from crashsim import __version__
 from crashsim.cli import interrupts
 from crashsim.cli.output import Commands, open_closed, printing, say_on_output
-from crashsim.errors import CrashsimError, NothingExplored, OutputError, UsageError
+from crashsim.errors import CrashsimError, NothingExplored, OutputError, UnitError, UsageError
 from crashsim.printable import echo
 from crashsim.results import Domain
 
@@ -215,7 +215,7 @@ def _command() -> str:
 
 
 def _instant(_context: click.Context, _parameter: click.Parameter, value: str) -> int:
-    from crashsim.engine.units import UnitError, parse_duration
+    from crashsim.engine.units import parse_duration
 
     try:
         return parse_duration(value)

@@ -13,6 +13,8 @@ import re
 from collections.abc import Mapping
 from fractions import Fraction
 
+from crashsim.errors import UnitError
+
 # 2^62: sums of two quantities still fit the signed 64-bit columns of the History.
 LARGEST = 1 << 62
 
@@ -54,10 +56,6 @@ EXPECTED_SIZE = "a size with a unit such as 64MiB or 512B"
 EXPECTED_BYTE_RATE = "a byte rate with a unit such as 1.2GB/s or 500MiB/s"
 EXPECTED_RATE = "a rate such as 2000/s"
 EXPECTED_RATIO = "a ratio such as 1/8"
-
-
-class UnitError(ValueError):
-    """Text that is not the quantity that was expected; the message says what was."""
 
 
 def shown(value: object) -> str:

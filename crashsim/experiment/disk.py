@@ -13,6 +13,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from crashsim.engine import units
+from crashsim.errors import UnitError
 from crashsim.experiment.backing import DiskFaults
 from crashsim.experiment.part import Contradiction, Part
 from crashsim.experiment.quantities import ByteRate, Duration, Size
@@ -99,5 +100,5 @@ class Disk(Part):
 def _is_size(value: Any) -> bool:
     try:
         return isinstance(value, int) or units.parse_bytes(value) > 0
-    except (units.UnitError, AttributeError):
+    except (UnitError, AttributeError):
         return False

@@ -22,6 +22,7 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, ScalarNode, SequenceNode
 
 from crashsim.engine.units import shown
+from crashsim.errors import NoSuchPath
 
 MOST_VALUES = 100_000
 DEEPEST = 40
@@ -257,14 +258,10 @@ def walk(node: Node, path: Path = ()) -> Iterator[tuple[Path, Node]]:
             yield from walk(below, (*path, index))
 
 
-class NoSuchPathError(ValueError):
-    """A path through something that is neither a mapping nor a list with that index."""
-
-
 def with_value(node: Node, path: Sequence[str], new: Node) -> Node:
     """The tree with `new` at a dotted path; missing mappings on the way are made, in `new`'s name.
 
-    Raises NoSuchPathError when the way leads through a scalar or beyond a list's end.
+    Raises NoSuchPath when the way leads through a scalar or beyond a list's end.
     """
     if not path:
         return new
@@ -279,11 +276,11 @@ def with_value(node: Node, path: Sequence[str], new: Node) -> Node:
     if isinstance(node.value, Sequence) and not isinstance(node.value, str):
         at = child(node, part)
         if at is None:
-            raise NoSuchPathError(f"{shown(part)} is not an index of a list of {len(node.value)}")
+            raise NoSuchPath(f"{shown(part)} is not an index of a list of {len(node.value)}")
         items = list(node.value)
         items[int(part)] = with_value(at, rest, new)
         return replace(node, value=items)
-    raise NoSuchPathError(f"{shown(part)} leads into {shown(node.value)}, which has no keys")
+    raise NoSuchPath(f"{shown(part)} leads into {shown(node.value)}, which has no keys")
 
 
 def without(node: Node, keys: Sequence[str]) -> Node:

@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, PlainSerializer, ValidationInfo, WithJsonSchema
 
 from crashsim.engine import units
+from crashsim.errors import UnitError
 from crashsim.experiment.part import Contradiction, Part
 from crashsim.experiment.quantities import refused, units_required
 from crashsim.results import Expectation
@@ -64,7 +65,7 @@ def _quantity(text: str, kind: Kind) -> int | None:
             return units.parse_bytes(text)
         if kind == "duration":
             return units.parse_duration(text)
-    except units.UnitError:
+    except UnitError:
         return None
     return int(text) if _COUNT.match(text) else None
 

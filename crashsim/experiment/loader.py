@@ -14,17 +14,8 @@ from pathlib import Path as FilePath
 from re import sub
 
 from crashsim.engine.units import shown
-from crashsim.errors import ExperimentError, Problem
-from crashsim.experiment.document import (
-    Mistake,
-    Node,
-    NoSuchPathError,
-    Place,
-    find,
-    read,
-    walk,
-    with_value,
-)
+from crashsim.errors import ExperimentError, NoSuchPath, Problem
+from crashsim.experiment.document import Mistake, Node, Place, find, read, walk, with_value
 from crashsim.experiment.machines import READERS, with_machines
 from crashsim.experiment.mistakes import validate
 from crashsim.experiment.model import Experiment
@@ -168,7 +159,7 @@ def _with_overrides(tree: Node, overrides: Sequence[str]) -> tuple[Node, list[Mi
         if value is not None:
             try:
                 tree = with_value(tree, key.strip().split("."), _placed(value, place))
-            except NoSuchPathError as error:
+            except NoSuchPath as error:
                 mistakes.append(Mistake(place, str(error)))
     return tree, mistakes
 

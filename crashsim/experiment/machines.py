@@ -17,6 +17,7 @@ from dataclasses import replace
 from functools import partial
 
 from crashsim.engine import units
+from crashsim.errors import CommandLineError, UnitError
 from crashsim.experiment.document import Mistake, Node, Place, find, with_value
 from crashsim.vmm.assembly import NVDIMM, REAL
 from crashsim.vmm.command import read_text
@@ -24,7 +25,6 @@ from crashsim.vmm.firecracker import read_json
 from crashsim.vmm.hotplug import read_timeline
 from crashsim.vmm.libvirt import read_xml
 from crashsim.vmm.machine import FILE, RAM, Backend, Machine, PmemDevice
-from crashsim.vmm.place import CommandLineError
 
 READERS: dict[str, Callable[[str], Machine]] = {
     "qemu": read_text,
@@ -90,10 +90,10 @@ def _plugged(timeline: Node, machine: Machine, mistakes: list[Mistake]) -> Machi
         at, do = (find(entry, (key,)) for key in ("at", "do"))
         try:
             if at is None or do is None or not isinstance(do.value, str):
-                raise units.UnitError("expected at and do, such as {at: 5s, do: object_add ...}")
+                raise UnitError("expected at and do, such as {at: 5s, do: object_add ...}")
             commands.append((units.parse_duration(str(at.value)), do.value))
             mistakes += _strange(entry)
-        except units.UnitError as error:
+        except UnitError as error:
             mistakes.append(Mistake(entry.place, str(error)))
     try:
         return read_timeline(commands, machine)

@@ -17,6 +17,7 @@ from pydantic import BeforeValidator, Field, PlainSerializer, ValidationInfo, Wi
 from pydantic_core import PydanticCustomError
 
 from crashsim.engine import units
+from crashsim.errors import UnitError
 
 _KERNEL = re.compile(r"^[0-9]{1,3}\.[0-9]{1,3}$")
 _NUMBER = re.compile(r"^[0-4](\.[0-9]{1,20})?$")
@@ -41,7 +42,7 @@ def _reader(
         if isinstance(value, str):
             try:
                 number = parse(value)
-            except units.UnitError as error:
+            except UnitError as error:
                 raise refused(str(error)) from None
         elif isinstance(value, int) and not isinstance(value, bool) and not units_required(info):
             number = value
@@ -66,7 +67,7 @@ def _ratio(value: Any) -> tuple[int, int]:
         raise refused(f"expected {units.EXPECTED_RATIO}, got {units.shown(value)}")
     try:
         return units.parse_ratio(value)
-    except units.UnitError as error:
+    except UnitError as error:
         raise refused(str(error)) from None
 
 

@@ -15,16 +15,8 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from crashsim.engine.units import shown
-from crashsim.experiment.document import (
-    Mistake,
-    Node,
-    NoSuchPathError,
-    child,
-    find,
-    plain,
-    with_value,
-    without,
-)
+from crashsim.errors import NoSuchPath
+from crashsim.experiment.document import Mistake, Node, child, find, plain, with_value, without
 
 MOST_CASES = 10_000
 NULL = "null"
@@ -120,7 +112,7 @@ def _case(base: Node, choices: Sequence[Choice], short: Mapping[str, str]) -> Ra
     for key, value in choices:
         try:
             tree = with_value(tree, key.split("."), replace(value, by_sweep=True))
-        except NoSuchPathError as error:
+        except NoSuchPath as error:
             return Mistake(value.place, f"{key}: {error}")
     parameters = {key: written(value) for key, value in choices}
     # Null says that a key does not apply: it is told only if nothing else is.

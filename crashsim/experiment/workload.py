@@ -25,6 +25,7 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
 from crashsim.engine import units
+from crashsim.errors import UnitError
 from crashsim.experiment.part import Contradiction, Part
 from crashsim.experiment.quantities import (
     Count,
@@ -71,7 +72,7 @@ def _every(value: Any) -> EveryRecords | EveryTime:
             return EveryRecords(int(counted[1]))
         try:
             ns = units.parse_duration(value)
-        except units.UnitError:
+        except UnitError:
             ns = 0
         if counted is None and ns > 0:
             return EveryTime(ns)

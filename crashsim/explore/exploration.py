@@ -20,13 +20,13 @@ from crashsim.checkers import Verdict
 from crashsim.checkers.verdict import UNJUDGED
 from crashsim.engine.pages import unique_sorted
 from crashsim.engine.streams import I64
-from crashsim.errors import NothingExplored
+from crashsim.errors import CheckerError, NothingExplored
 from crashsim.explore.budget import Budget, allot, rounds
 from crashsim.explore.findings import Bad, Finding, Grouping
 from crashsim.explore.journal import Journal
 from crashsim.explore.plan import Kind, Step, as_choices, newest, plan, structured_size
 from crashsim.explore.state_runner import Bench, Subject
-from crashsim.explore.workers import Answer, CheckerError, Unit, answers
+from crashsim.explore.workers import Answer, Unit, answers
 from crashsim.states import Choices, Epoch
 
 UNIT_STATES = 64

@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from crashsim.checkers import Verdict
 from crashsim.engine.history import DeviceSpan
 from crashsim.engine.streams import I64
-from crashsim.errors import CrashsimError, OutputError, UsageError
+from crashsim.errors import OutputError, StaleFinding, UsageError
 from crashsim.explore.findings import Finding
 from crashsim.explore.outcomes import outcome_of
 from crashsim.explore.plan import as_choices, newest
@@ -38,12 +38,6 @@ _LARGEST_BYTES = 64 << 20
 _SHOWN_BYTES = 64  # the bytes themselves are given up to this length
 _STRICT = ConfigDict(extra="forbid", frozen=True, strict=True)
 Hex = Annotated[str, Field(pattern="^[0-9a-f]*$")]
-
-
-class StaleFinding(CrashsimError):
-    """A saved finding that the run or the rules no longer make possible."""
-
-    exit_code = 2
 
 
 class Choice(BaseModel):

@@ -12,19 +12,13 @@ from dataclasses import dataclass
 from functools import partial
 
 from crashsim.checkers.folder import sweep
-from crashsim.errors import CrashsimError
+from crashsim.errors import CheckerError
 from crashsim.executor import Crew
 from crashsim.explore.outcomes import outcome_of
 from crashsim.explore.state_runner import Bench, Subject
 from crashsim.states import Choices
 
 Expired = Callable[[], bool]
-
-
-class CheckerError(CrashsimError):
-    """The checker cannot be used: it cannot run, or fails without a crash."""
-
-    exit_code = 2
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-from crashsim.engine.units import UnitError, parse_bytes, parse_duration
-from crashsim.errors import NothingExplored, UsageError
+from crashsim.engine.units import parse_bytes, parse_duration
+from crashsim.errors import NothingExplored, UnitError, UsageError
 from crashsim.report.loading import from_json
 from crashsim.report.words import quantity, some
 from crashsim.results import METRICS, CaseResult, Results

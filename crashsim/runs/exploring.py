@@ -17,22 +17,14 @@ from typing import NamedTuple
 from crashsim.checkers.image_session import DEVICE, MEMORY_BYTES, TIME_LIMIT_S, Station
 from crashsim.checkers.sandbox import Workshop
 from crashsim.checkers.verdict import OK, Acks, Ranges, Verdict
-from crashsim.errors import OutputError, UsageError
+from crashsim.errors import OutputError, StaleFinding, UsageError
 from crashsim.experiment.expect import Known, judge
 from crashsim.experiment.explore import Explore
 from crashsim.experiment.model import Expect, Experiment
 from crashsim.explore.budget import Budget
 from crashsim.explore.exploration import Exploration, explore
 from crashsim.explore.results import to_json
-from crashsim.explore.saved import (
-    Replayed,
-    Saved,
-    StaleFinding,
-    locate,
-    read_saved,
-    replay,
-    write_image,
-)
+from crashsim.explore.saved import Replayed, Saved, locate, read_saved, replay, write_image
 from crashsim.explore.session import (
     CheckerSpec,
     FindingFile,

@@ -11,11 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from crashsim.errors import CommandLineError
 from crashsim.vmm.assembly import Assembly
 from crashsim.vmm.host import Look, size_of
 from crashsim.vmm.keyval import Settings, read
 from crashsim.vmm.machine import FILE, Backend, Machine
-from crashsim.vmm.place import CommandLineError, Place, nearest
+from crashsim.vmm.place import Place, nearest
 from crashsim.vmm.values import parse_size
 from crashsim.vmm.words import place, program
 

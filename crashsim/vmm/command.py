@@ -10,11 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from crashsim.errors import CommandLineError
 from crashsim.vmm import cloud_hypervisor, crosvm, firecracker, qemu
 from crashsim.vmm.host import Look, Read
 from crashsim.vmm.hotplug import NDCTL
 from crashsim.vmm.machine import Machine
-from crashsim.vmm.place import CommandLineError, Mistake
+from crashsim.vmm.place import Mistake
 from crashsim.vmm.words import QEMU, is_known, monitor_of, place, program, split
 
 KNOWN = "QEMU, cloud-hypervisor, crosvm and Firecracker"

@@ -14,11 +14,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from crashsim.errors import CommandLineError
 from crashsim.vmm.assembly import Assembly
 from crashsim.vmm.host import Look, size_of
 from crashsim.vmm.keyval import Setting, Settings
 from crashsim.vmm.machine import FILE, MEMFD, Backend, Machine
-from crashsim.vmm.place import CommandLineError, Mistake, Place, nearest
+from crashsim.vmm.place import Mistake, Place, nearest
 from crashsim.vmm.words import place, program
 
 _KEYS = ("path", "ro", "root", "vma-size", "swap-interval-ms")

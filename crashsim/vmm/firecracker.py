@@ -16,11 +16,12 @@ import json
 from collections.abc import Sequence
 from typing import NoReturn
 
+from crashsim.errors import CommandLineError
 from crashsim.vmm.assembly import Assembly
 from crashsim.vmm.host import Look, Read, size_of
 from crashsim.vmm.keyval import Settings, from_members
 from crashsim.vmm.machine import FILE, Backend, Machine
-from crashsim.vmm.place import CommandLineError, Mistake, Place, nearest
+from crashsim.vmm.place import Mistake, Place, nearest
 from crashsim.vmm.words import place, program
 
 _KEYS = {"id": str, "path_on_host": str, "root_device": bool, "read_only": bool}

@@ -14,11 +14,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from crashsim.engine.units import format_duration
+from crashsim.errors import CommandLineError
 from crashsim.vmm.assembly import Assembly
 from crashsim.vmm.host import Look
 from crashsim.vmm.keyval import Settings, from_members, parse_json, read
 from crashsim.vmm.machine import Machine
-from crashsim.vmm.place import CommandLineError, Place, nearest
+from crashsim.vmm.place import Place, nearest
 
 NDCTL = "QEMU: the ndctl command is not supported for virtio-pmem (V7)"
 _PROMPT = "(qemu)"

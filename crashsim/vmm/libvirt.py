@@ -16,10 +16,11 @@ from dataclasses import dataclass, field
 from xml.parsers import expat
 
 from crashsim.engine.units import LARGEST
+from crashsim.errors import CommandLineError
 from crashsim.vmm.assembly import NVDIMM, VIRTIO_PMEM, Assembly
 from crashsim.vmm.host import Look
 from crashsim.vmm.machine import FILE, Backend, Machine
-from crashsim.vmm.place import CommandLineError, Mistake, Place
+from crashsim.vmm.place import Mistake, Place
 
 _POWERS = "KMGTPE"
 _UNITS: dict[str, int] = (

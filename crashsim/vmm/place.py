@@ -12,7 +12,7 @@ import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from crashsim.errors import CrashsimError
+from crashsim.errors import CommandLineError
 from crashsim.printable import printable
 
 MOST_MISTAKES = 50
@@ -62,19 +62,6 @@ class Mistake:
             return printable(self.message)
         shown = "\n".join(f"    {line}".rstrip() for line in self.place.caret())
         return f"{self.place}: {printable(self.message)}\n{shown}"
-
-
-class CommandLineError(CrashsimError):
-    """All mistakes of a command line, of an XML file or of a timeline of monitor commands."""
-
-    exit_code = 2
-
-    def __init__(self, mistakes: list[Mistake]) -> None:
-        super().__init__("\n".join(str(mistake) for mistake in mistakes))
-        self.mistakes = mistakes
-
-    def __reduce__(self) -> tuple[type[CommandLineError], tuple[list[Mistake]]]:
-        return type(self), (self.mistakes,)  # errors cross process borders
 
 
 class Mistakes(list[Mistake]):

@@ -12,11 +12,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from crashsim.engine.units import exact_bytes
+from crashsim.errors import CommandLineError
 from crashsim.vmm.assembly import NVDIMM, Assembly
 from crashsim.vmm.host import Look
 from crashsim.vmm.keyval import Settings, read
 from crashsim.vmm.machine import Machine
-from crashsim.vmm.place import CommandLineError, Place
+from crashsim.vmm.place import Place
 from crashsim.vmm.values import parse_size, parse_truth
 from crashsim.vmm.words import Option, options
 

@@ -13,7 +13,8 @@ import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from crashsim.vmm.place import CommandLineError, Mistake, Place
+from crashsim.errors import CommandLineError
+from crashsim.vmm.place import Mistake, Place
 
 _WITHOUT = """
 h help version mem-prealloc snapshot nographic full-screen win2k-hack no-fd-bootchk preconfig S s
