@@ -105,9 +105,9 @@ def figures(history: History) -> dict[str, int]:
     page_bytes = int(history.io_pages.sum()) * PAGE_BYTES
     return {
         "flushes": history.flush_submit_ns.size,
-        "bytes_written": page_bytes + int(history.facts["metadata_bytes"]),
+        "bytes_written": page_bytes + history.info.metadata_bytes,
         "end_ns": history.end_ns,
-        "guest_wait_ns": int(history.facts["guest_wait_ns"]),
+        "guest_wait_ns": history.info.guest_wait_ns,
         "recovery_point_max_ns": ramp_spread(losses.recovery_point(writes), history.end_ns).max,
         "broken_promises": losses.broken_promises(history, last)[0].size,
     }
@@ -115,7 +115,7 @@ def figures(history: History) -> dict[str, int]:
 
 def rebuild(history: History, path: Path) -> None:
     """Write the guest's image at the end of a history, a sparse file of the device's size."""
-    content = SyntheticContent(int(history.facts["seed"]), [])
+    content = SyntheticContent(history.info.seed, [])
     extents = certain(history, Stage.STORED, history.end_ns)
     write_image(path, history.devices[0], extents, content, None)
 

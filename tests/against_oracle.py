@@ -357,7 +357,7 @@ def simulated(history: History) -> Facts:
         history.flush_result,
     )
     acks = rows(history.ack_t_ns, history.ack_device, history.ack_low, history.ack_high)
-    recorded = bool(history.facts["recorded"])
+    recorded = history.info.recorded
     return Facts(
         end_ns=history.end_ns,
         stores=rows(
@@ -382,10 +382,10 @@ def simulated(history: History) -> Facts:
             for (t, device, low, high), label in zip(acks, history.ack_label, strict=True)
             if t <= history.end_ns  # a record whose last word lands behind it is told, too
         ],
-        guest_wait_ns=history.facts["guest_wait_ns"],
-        failed_syncs=history.facts["failed_syncs"],
-        metadata_bytes=history.facts["metadata_bytes"],
-        errors_left=list(history.facts["fsync_errors_not_fired"]),
+        guest_wait_ns=history.info.guest_wait_ns,
+        failed_syncs=history.info.failed_syncs,
+        metadata_bytes=history.info.metadata_bytes,
+        errors_left=list(history.info.fsync_errors_not_fired),
     )
 
 

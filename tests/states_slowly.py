@@ -109,7 +109,7 @@ class Slowly:
         )
 
     def _any_host(self, atom: int, flushed: int, t: int) -> list[bytes]:
-        if not self.history.facts["dax"][self.device]:
+        if not self.history.info.dax[self.device]:
             flushed = self._copied(atom, flushed)
         landings = [s.landed(atom, atom + self.unit_bytes) for s in self.over[atom]]
         instants = [flushed, *(landed for landed in landings if flushed < landed <= t)]
@@ -130,18 +130,18 @@ class Slowly:
             else:
                 under_way.append(snapshot)
         snapshots = [durable, *(s for s in under_way if s > durable)]
-        if not h.facts["dax"][self.device]:
+        if not h.info.dax[self.device]:
             snapshots = [self._copied(atom, s) for s in snapshots]
         return [self._held(atom, s) for s in snapshots]
 
     def _durable(self, complete: int) -> int:
         h = self.history
-        if h.facts["plp"]:
+        if h.info.plp:
             return complete
         ends = [
             int(end)
             for issue, end in zip(h.flush_disk_issue_ns, h.flush_disk_end_ns, strict=True)
-            if issue >= complete and not h.facts["ignores_flush"]
+            if issue >= complete and not h.info.ignores_flush
         ]
         return min(ends, default=NEVER)
 

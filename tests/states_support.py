@@ -37,7 +37,7 @@ def run_of(
     nothing = simulate_world(OracleWorld((OracleDevice(pages, ((),)),)))
     return replace(
         nothing,
-        facts={**nothing.facts, "end_ns": end_ns},
+        info=replace(nothing.info, end_ns=end_ns),
         store_t_ns=begin,
         store_offset=offset,
         store_length=length,

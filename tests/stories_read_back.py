@@ -238,7 +238,7 @@ class _Held:
             assert (groups["length"], groups["offset"]) == (format_bytes(length), str(offset))
             assert parse_duration(groups["made"] or "") == made and made <= self.cut_ns
             labels, given = self.reader.acks.labels, int((self.reader.ack_ns <= made).sum())
-            if self.history.facts["recorded"]:
+            if self.history.info.recorded:
                 assert groups["behind"] == (labels[given - 1] if given else None)
                 assert groups["next"] == (labels[given] if given < len(labels) else None)
             found[write] = size_of(groups["part"], length, self.sizes(write, fate))
@@ -273,7 +273,7 @@ class _Held:
 
     def last(self, name: str) -> None:
         groups = self.by_name[name]
-        if self.history.facts["dax"][self.slowly.device]:
+        if self.history.info.dax[self.slowly.device]:
             lost = {write for write, _, _, kept, _ in self.parts() if not kept}
             covered = [w for w in lost if self.promises(w, self.landed(w))]
             assert not covered or name == "promise"  # no flush is said to help then
@@ -302,7 +302,7 @@ class _Held:
                 assert promised in self.promises(write, self.begun(write))
             case _:
                 assert not self.writes("was lost")
-                recorded = bool(self.history.facts["recorded"])
+                recorded = self.history.info.recorded
                 assert ("held" in self.by_name) == (name == "held all")
                 if name != "held all":
                     assert recorded == (name in ("in guest", "either"))
@@ -312,7 +312,7 @@ class _Held:
 
     def flush(self, groups: dict[str, str | None]) -> None:
         """Wherever the flush is put between the two, no cut up to this one leaves the image."""
-        dax = self.history.facts["dax"][self.reader.subject.device]
+        dax = self.history.info.dax[self.reader.subject.device]
         assert (groups["what"] == "A flush of the device") == bool(dax)
         assert (groups["keeps"] is not None) == (self.reader.rules.host == "this-host")
         first = self.landed(int(groups["after"] or 0))
@@ -385,7 +385,7 @@ class _Held:
     def arrives(self, landed: int, atom: int) -> int:
         """When a store that landed then can be seen by the host's snapshots."""
         h, slowly = self.history, self.slowly
-        if self.reader.rules.host == "any-host" or h.facts["dax"][slowly.device]:
+        if self.reader.rules.host == "any-host" or h.info.dax[slowly.device]:
             return landed
         page = atom // 4096 + slowly.first_page
         later = h.copy_t_ns[(h.copy_page == page) & (h.copy_t_ns >= landed)]
@@ -424,7 +424,7 @@ class _Held:
         flushed = slowly._flushed(t)
         for atom in slowly.atoms:
             floor = flushed
-            if not self.history.facts["dax"][slowly.device]:
+            if not self.history.info.dax[slowly.device]:
                 floor = slowly._copied(atom, flushed)
             if done <= t:
                 floor = max(floor, submit)

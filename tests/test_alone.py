@@ -137,7 +137,7 @@ def both(experiment: Experiment) -> tuple[History, History, int]:
 
 
 def assert_equal(many: History, one: History) -> None:
-    assert many.facts == one.facts
+    assert many.info == one.info
     for name, column in one.columns().items():
         assert np.array_equal(many.columns()[name], column), name
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -333,7 +334,8 @@ def test_what_fails_with_everything_kept_is_told_so() -> None:
     assert told.startswith("Either recovery is wrong, or it needs what was still in the guest's")
     bad: Judge = lambda image, acks: "bad" if image[0] == 49 else ""  # noqa: E731
     one = subject(items, bad)
-    one.history.facts["recorded"] = False  # a workload's stores reach the device at once
+    info = replace(one.history.info, recorded=False)  # its stores reach the device at once
+    one = replace(one, history=replace(one.history, info=info))
     finding = explore(one, BUDGET, seed=1).findings[0]
     assert "fails even with everything kept that was stored" in finding.story[-1]
 

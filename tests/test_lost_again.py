@@ -71,7 +71,7 @@ def test_D4_bytes_at_risk_are_what_two_files_differ_in_while_disks_damage_pages_
     risk = Losses(history, KEPT[keep]).at_risk
     columns = [history.store_t_ns, history.copy_t_ns, history.batch_t_ns, risk.instants]
     columns += [history.io_complete_ns, history.flush_disk_end_ns]
-    columns += [np.array([history.facts["dead_ns"]])]
+    columns += [np.array([history.info.dead_ns])]
     instants = np.unique(np.concatenate(columns))
     with tempfile.TemporaryDirectory() as folder:
         files = TwoFiles(history, keep, Path(folder))

@@ -57,7 +57,7 @@ def at_random(records: int, rate: int | None) -> KeyValue:
 
 
 def written_kib(history: History) -> int:
-    return int(history.io_pages.sum()) * 4 + int(history.facts["metadata_bytes"]) // 1024
+    return int(history.io_pages.sum()) * 4 + history.info.metadata_bytes // 1024
 
 
 def test_H2_qemus_advice_makes_each_small_sync_write_two_mebibytes() -> None:

@@ -257,7 +257,7 @@ def test_H7_a_writer_is_slowed_half_way_and_held_200_ms_at_the_limit() -> None:
     history = play([Write(page * P, 8) for page in range(6)], host=small_memory())
     assert begins(history)[-2:] == [54, 265]
     assert history.end_ns == 266 + 200_000_000
-    assert history.facts["throttle_ns"] == 200_000_200
+    assert history.info.throttle_ns == 200_000_200
 
 
 def test_H8_early_writeback_takes_all_none_or_a_drawn_share() -> None:
@@ -293,7 +293,7 @@ def test_H10_a_tagged_page_under_writeback_is_taken_when_the_writes_in_flight_co
 def test_H11_dirty_times_cost_a_journal_and_a_second_flush_clean_ones_one_flush() -> None:
     history = play([Write(0, 8), Sync(), Sync()])
     assert disk_flushes(history) == [(311, 1311), (1411, 2411), (2411, 3411)]
-    assert history.facts["metadata_bytes"] == 8192 + 4096
+    assert history.info.metadata_bytes == 8192 + 4096
 
 
 def test_H11_with_a_fua_disk_the_commit_and_its_flush_are_one_write() -> None:

@@ -60,7 +60,7 @@ def test_D4_shorn_writes_come_never_always_and_as_often_as_configured() -> None:
 
 def test_D4_a_fault_that_never_fired_is_said() -> None:
     history = play([Write(0, 8)], disk=faulty(shorn=Fault(share=(1, 2))), until=100)
-    assert history.facts["faults_not_fired"] == [("disk.faults.shorn", 100)]
+    assert history.info.faults_not_fired == (("disk.faults.shorn", 100),)
 
 
 # Page 0 is written at 11, safe at 1111; stored again at 1121 (its second batch from 1122 to 1222,
@@ -118,9 +118,9 @@ def test_D4_a_dead_disk_fails_every_sync_and_takes_all_that_it_held() -> None:
 
 def test_D4_a_disk_dies_never_at_once_or_by_chance() -> None:
     many = [item for i in range(200) for item in (Write(i % 8 * P, 8), Sync())]
-    assert play(many, disk=faulty(dead=Fault(share=(0, 1)))).facts["dead_ns"] == NEVER
+    assert play(many, disk=faulty(dead=Fault(share=(0, 1)))).info.dead_ns == NEVER
     history = play(many, disk=faulty(dead=Fault(share=(1, 1))))
-    assert history.facts["dead_ns"] == 111 and history.batch_failed.all()
+    assert history.info.dead_ns == 111 and history.batch_failed.all()
     died = [
         int(play(many, disk=faulty(dead=Fault(share=(1, 50))), seed=seed).batch_failed.argmax())
         for seed in range(40)
@@ -137,8 +137,8 @@ def test_D4_damaged_pages_come_never_always_and_as_often_as_configured() -> None
 
 def test_D4_a_death_that_never_came_is_said() -> None:
     history = play([Write(0, 8)], disk=faulty(dead=Fault(at=(500,))), until=100)
-    assert history.facts["faults_not_fired"] == [("disk.faults.dead", 500)]
-    assert history.facts["faults_configured"] == 1
+    assert history.info.faults_not_fired == (("disk.faults.dead", 500),)
+    assert history.info.faults_configured == 1
 
 
 # --- pages that change while they are written -----------------------------------------------------
@@ -158,7 +158,7 @@ def test_H4_a_store_that_races_with_the_io_may_be_on_the_disk_in_part() -> None:
     for extents in mixed:
         racing = extents.write == 1
         assert not (extents.offset[racing] % 8).any() and not (extents.end[racing] % 8).any()
-    stable = replace(history, facts=history.facts | {"stable_writes": True})
+    stable = replace(history, info=replace(history.info, stable_writes=True))
     assert surviving(stable, Stage.DURABLE, flushed, "1").write.tolist() == [0]
 
 

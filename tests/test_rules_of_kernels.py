@@ -95,7 +95,7 @@ def test_H11_xfs_flushes_writes_one_kibibyte_of_journal_and_flushes() -> None:
     # W until 111, F until 1111, J (1024 B: 25 ns) until 1136, F until 2136
     assert flushes(history) == [111, 1136]
     assert acked(history) == [(2136, 0)]
-    assert history.facts["metadata_bytes"] == 1024
+    assert history.info.metadata_bytes == 1024
     assert safe(history) == [1111]
     fua = play(STORE_AND_SYNC, host={"file_system": "xfs"}, disk={"fua": True})
     assert (flushes(fua), acked(fua)) == ([111], [(2136, 0)])
@@ -246,10 +246,10 @@ def test_G6_a_commit_writes_the_guests_own_journal_too() -> None:
     )
     # The first call writes four pages before the data: 400 ns.
     assert acked(journal)[0][0] == acked(plain)[0][0] + 400
-    assert journal.facts["metadata_bytes"] == plain.facts["metadata_bytes"] + 4 * P
+    assert journal.info.metadata_bytes == plain.info.metadata_bytes + 4 * P
     large = {"backing": Backing(folio=8 * P)}
     history = play(program, guest=EXT4 | {"journal_pages": 4}, device=large, disk={"fua": False})
-    assert history.facts["metadata_bytes"] == plain.facts["metadata_bytes"] + 8 * P
+    assert history.info.metadata_bytes == plain.info.metadata_bytes + 8 * P
 
 
 def aborted(reaction: str, *others: list[Item], call: str = "fsync") -> History:
@@ -272,20 +272,20 @@ def test_G9_a_failed_flush_of_a_commit_ends_the_program(reaction: str) -> None:
     assert [result for _, result in acked(history)] == [0, 0, 1, 0]
     assert history.store_write.tolist() == [0, 1]
     assert history.ack_low.tolist() == [0]
-    assert history.facts["journal_aborted_ns"] == [acked(history)[2][0]]
-    assert history.facts["failed_syncs"] == 1
+    assert history.info.journal_aborted_ns == (acked(history)[2][0],)
+    assert history.info.failed_syncs == 1
 
 
 def test_G9_an_aborted_journal_takes_no_store_of_anybody() -> None:
     other: list[Item] = [Write(2 * P, 8, 1000) for _ in range(20)]
     history = aborted("give-up", other)
-    assert history.store_t_ns.max() <= history.facts["journal_aborted_ns"][0]
+    assert history.store_t_ns.max() <= history.info.journal_aborted_ns[0]
     assert 3 < history.store_t_ns.size < 22
 
 
 def test_G9_an_msync_that_fails_aborts_nothing() -> None:
     history = aborted("retry", call="msync")
-    assert history.facts["journal_aborted_ns"] == [None]
+    assert history.info.journal_aborted_ns == (None,)
     assert history.store_write.tolist() == [0, 1, 2]
 
 
@@ -299,7 +299,7 @@ def test_G9_a_raw_device_has_no_journal_to_abort() -> None:
 def test_G2_a_character_device_has_no_fsync() -> None:
     history = play(STORE_AND_SYNC, guest={"access": "devdax"})
     assert history.flush_vcpu.size == 0
-    assert history.facts["failed_syncs"] == 1
+    assert history.info.failed_syncs == 1
     assert history.ack_t_ns.size == 0
 
 
@@ -353,12 +353,12 @@ def test_G4_sync_flushes_once_on_ext4_and_not_at_all_on_a_raw_device() -> None:
 def test_G4_a_group_waits_its_delay_for_a_call_that_makes_no_flush_too() -> None:
     alone = play([GroupSync(1000, "sync"), Write(0, 8)])
     assert alone.store_t_ns.tolist() == [1010]
-    assert alone.facts["guest_wait_ns"] == 1000
+    assert alone.info.guest_wait_ns == 1000
     # The second joins at 411 and waits for the first one's call, at 1000.
     both = play([GroupSync(1000, "sync")], [Write(0, 8, 400), GroupSync(1000, "sync")])
-    assert (both.end_ns, both.facts["guest_wait_ns"]) == (1000, 1000 + 589)
+    assert (both.end_ns, both.info.guest_wait_ns) == (1000, 1000 + 589)
     refused = play([GroupSync(1000)], guest={"access": "devdax"})
-    assert (refused.end_ns, refused.facts["failed_syncs"]) == (1000, 1)
+    assert (refused.end_ns, refused.info.failed_syncs) == (1000, 1)
 
 
 def test_H1_a_page_that_is_cleaned_while_a_group_waits_costs_its_fault_again() -> None:
@@ -371,7 +371,7 @@ def test_H1_a_page_that_is_cleaned_while_a_group_waits_costs_its_fault_again() -
 def test_G2_a_virtio_blk_is_reached_through_the_guests_page_cache_on_devdax_too() -> None:
     history = play(STORE_AND_SYNC, device={"type": "virtio-blk"}, guest={"access": "devdax"})
     # The store is at 0 in L1, its copy at 1, which keeps the call for 512 ns and a fault.
-    assert (history.copy_t_ns.tolist(), history.facts["failed_syncs"]) == ([1], 0)
+    assert (history.copy_t_ns.tolist(), history.info.failed_syncs) == ([1], 0)
     assert history.flush_asked_ns.tolist() == [1 + 512 + 10]
     assert history.ack_low.tolist() == [0]
 
@@ -381,7 +381,7 @@ def test_H7_a_pause_that_would_begin_after_the_end_is_no_wait() -> None:
     tiny = {"memory": 10 * P, "dirty_background_ratio": 5, "dirty_ratio": 6}
     for until, waited in ((10, 0), (11, 0), (12, 1), (SECOND, 200 * MS)):
         history = play([Write(0, 8)], host=tiny, until=until)
-        assert history.facts["guest_wait_ns"] == waited, until
+        assert history.info.guest_wait_ns == waited, until
 
 
 def test_G9_what_is_in_the_guests_page_cache_when_the_journal_aborts_stays_there() -> None:
@@ -399,8 +399,8 @@ def test_G9_what_is_in_the_guests_page_cache_when_the_journal_aborts_stays_there
     assert copied((), "sync_file_range", by_call).copy_t_ns.tolist() == [1, 601 + by_call]
     for call, delay_ns in (("sync_file_range", by_flusher), ("sync_file_range", by_call)):
         assert copied((0,), call, delay_ns).copy_t_ns.tolist() == [1]
-    assert copied((0,), "sync_file_range", by_call).facts["failed_syncs"] == 1
-    assert copied((0,), "msync", by_call).facts["failed_syncs"] == 2
+    assert copied((0,), "sync_file_range", by_call).info.failed_syncs == 1
+    assert copied((0,), "msync", by_call).info.failed_syncs == 2
 
 
 def test_H8_early_writeback_does_not_look_while_nothing_is_dirty(

@@ -13,7 +13,7 @@ import pytest
 
 from crashsim.device.rate_limiter import TokenBucket
 from crashsim.device.virtio_pmem import MONITORS
-from crashsim.engine.history import NEVER, History, Reason
+from crashsim.engine.history import NEVER, History, Reason, Refusal
 from crashsim.experiment.backing import Backing, RateLimiter
 from crashsim.power.at_risk import at_risk
 from crashsim.power.loss import broken_promises, rows_safe
@@ -62,7 +62,7 @@ def test_V3_each_monitor_has_its_own_error_code() -> None:
     for monitor in MONITORS:
         history = play([Sync()], vmm=monitor, host={"fsync_errors": (0,)})
         codes[monitor] = int(history.flush_result[0])
-        assert history.facts["failed_syncs"] == 1
+        assert history.info.failed_syncs == 1
     assert codes.pop("qemu") == codes.pop("cloud-hypervisor") == codes.pop("crosvm") == 1
     assert set(codes.values()) == {2**32 - 1}
 
@@ -202,12 +202,12 @@ def test_V6_the_first_store_to_a_hole_without_a_free_block_kills_the_monitor() -
     sparse = {"backing": Backing(extents="sparse")}
     history = play(items, device=sparse, host={"free": 2 * P}, until=9000)
     # Begins: 10, 11, 22, and the third page at 33
-    assert history.facts["sigbus"] == {"t_ns": 33, "page": 2, "device": "pmem0"}
+    assert history.info.sigbus == Refusal(t_ns=33, page=2, device="pmem0")
     assert (history.end_ns, history.store_t_ns.tolist()) == (32, [10, 11, 22])
     assert not history.flush_result.size
     enough = play(items, device=sparse, host={"free": 4 * P}, until=9000)
-    assert enough.facts["sigbus"] is None
-    assert play(items, host={"free": 2 * P}, until=9000).facts["sigbus"] is None
+    assert enough.info.sigbus is None
+    assert play(items, host={"free": 2 * P}, until=9000).info.sigbus is None
 
 
 def test_V7_a_plugged_devices_vcpus_begin_when_it_is_there() -> None:
@@ -314,7 +314,7 @@ def test_H14_an_error_of_the_flusher_is_the_next_syncs() -> None:
 
 def test_H14_a_write_error_that_never_came_is_said() -> None:
     history = play(STORE_AND_SYNC, host={"write_errors": (5_000,)})
-    assert history.facts["faults_not_fired"] == [("host.write_errors", 5000)]
+    assert history.info.faults_not_fired == (("host.write_errors", 5000),)
 
 
 @pytest.mark.parametrize(
@@ -330,7 +330,7 @@ def test_G9_after_an_error_a_program_gives_up_calls_again_or_writes_again(
         host={"write_errors": (0,)},
         until=9000,
     )
-    assert history.facts["failed_syncs"] == 1
+    assert history.info.failed_syncs == 1
     assert history.ack_t_ns.tolist() == acknowledged
     assert safe(history)[0] == durable
 
@@ -343,7 +343,7 @@ def test_G9_a_guest_that_panics_stops_at_once() -> None:
         until=9000,
     )
     assert (history.end_ns, history.store_t_ns.tolist()) == (111, [10])
-    assert history.facts["panicked_ns"] == 111
+    assert history.info.panicked_ns == 111
 
 
 def test_G9_a_failed_group_sync_is_joined_again() -> None:

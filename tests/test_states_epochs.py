@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
@@ -108,7 +109,7 @@ def test_the_epochs_hold_the_states_of_every_instant_and_no_others(
         image = walker.view
         event(f"epochs: {min(len(epochs), 4)}")
         event(f"raced: {bool(space._raced.size)}")
-        event(f"without DAX: {not history.facts['dax']}")
+        event(f"without DAX: {not history.info.dax}")
         event(f"divided: {len(set(history.store_write.tolist())) < history.store_write.size}")
         for epoch in epochs:
             walker.enter(epoch)
@@ -143,7 +144,8 @@ def test_what_a_replay_leaves_is_a_state_of_this_host_and_each_of_those_one_of_a
     drawn: OracleWorld,
 ) -> None:
     history = simulate_world(comparable(drawn))
-    history.facts["stable_writes"] = True  # this host's states are those of whole snapshots
+    history = replace(history, info=replace(history.info, stable_writes=True))
+    # this host's states are those of whole snapshots
     content = Letters(250)
     spaces = [Space(history, content, None, 0, Rules(host)) for host in HOSTS]
     size_bytes = spaces[0].size_bytes

@@ -55,7 +55,7 @@ class Told:
         finished = run_case(case)
         self.case: CaseResult = finished.figures
         self.history: History = finished.history
-        self.recorded = bool(self.history.facts["recorded"])
+        self.recorded = self.history.info.recorded
         self.options = host_crash(power)
         self.slowly: dict[Domain, Slowly] = {}
         by_stage: dict[object, Slowly] = {}
@@ -166,7 +166,7 @@ class Told:
         )
         if price:
             assert number(price[1] or "0") == self.history.flush_device.size
-            assert price[2] == format_duration(self.history.facts["guest_wait_ns"])
+            assert price[2] == format_duration(self.history.info.guest_wait_ns)
             assert abs(number(price[3] or "0") - given * 10**9 / end) <= 0.5
         assert rest == ""
         return True

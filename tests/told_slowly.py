@@ -36,7 +36,7 @@ class Slowly:
         self.history = history
         self.stage = kept_stage(domain, options)
         columns = [getattr(history, name) for name in history.columns() if name.endswith("_ns")]
-        single = np.array([0, history.facts["dead_ns"], history.end_ns], dtype=np.int64)
+        single = np.array([0, history.info.dead_ns, history.end_ns], dtype=np.int64)
         times = np.unique(np.concatenate([single, *columns]))
         times = times[(times >= 0) & (times <= history.end_ns)]
         self.instants: list[Instant] = []
@@ -68,7 +68,7 @@ class Slowly:
         history = self.history
         begun = history.store_t_ns <= t
         writes = set(history.store_write[begun].tolist())
-        later = set(history.store_write[~begun].tolist()) | set(history.facts["unfinished_writes"])
+        later = set(history.store_write[~begun].tolist()) | set(history.info.unfinished_writes)
         return {int(history.store_write[row]) for row in self.at(t).unsafe} | (writes & later)
 
     def begun_ns(self, write: int) -> int:
@@ -80,7 +80,7 @@ class Slowly:
     def uncovered(self, t: int) -> set[int]:
         """Acknowledgements given and not covered."""
         given = self.given(t)
-        if self.history.facts["recorded"]:
+        if self.history.info.recorded:
             return {ack for ack in given if not self._flushed(ack, t)}
         lost, history = self.unsaved(t), self.history
         return {
@@ -132,6 +132,6 @@ class Slowly:
             return False
         here = slice(row, row + 1)
         size = int(words(history.store_offset[here], history.store_length[here])[0])
-        if history.facts["dax"][device]:
+        if history.info.dax[device]:
             return int(history.store_t_ns[row]) + size - 1 <= submitted
         return int(history.store_t_ns[row]) <= submitted and row not in in_host.at(submitted).unsafe

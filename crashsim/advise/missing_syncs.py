@@ -112,7 +112,7 @@ def figures(history: History) -> Figures:
         broken=int(found.broken[0].size),
         acknowledged=int(history.ack_t_ns.size),
         flushes=int(history.flush_device.size),
-        wait_ns=int(history.facts["guest_wait_ns"]),
+        wait_ns=history.info.guest_wait_ns,
         delay_ns=_delay_ns(history),
     )
 

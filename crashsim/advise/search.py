@@ -207,7 +207,7 @@ class _Adviser:
             tried, untried = self._tried(before, history)
         idle, ordering = self._spare(history, explored)
         return Advised(
-            recorded=bool(history.facts["recorded"]),
+            recorded=history.info.recorded,
             before=before,
             explored=explored,
             lost="" if before.safe else _first_lost(history),
@@ -421,7 +421,7 @@ def _first_lost(history: History) -> str:
     behind = (history.flush_submit_ns > stored) & (history.flush_ack_ns <= given)
     flushed = bool(np.any(behind & (history.flush_result == 0)))
     until = "never safe" if safe[ack] == NEVER else f"safe at {exact_instant(int(safe[ack]))}"
-    if history.facts["recorded"]:
+    if history.info.recorded:
         why = "no flush that succeeded lies between the mark before it and it"
     elif flushed:
         why = "although a flush behind it had succeeded: a setting is at fault"

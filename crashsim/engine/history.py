@@ -10,7 +10,7 @@ are int64 ns; an instant that had not come when the run ended is `NEVER`.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from enum import IntEnum
 from typing import Any
 
@@ -54,14 +54,63 @@ class DeviceSpan:
 
 
 @dataclass(frozen=True, slots=True)
+class Refusal:
+    """The first touch of a page of a sparse file that finds no block on a full host."""
+
+    t_ns: int
+    page: int  # global
+    device: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunInfo:
+    """What is true of a run as a whole; tuples without a comment have an entry for each device, in
+    order. Instants that never came are None, but `dead_ns`."""
+
+    end_ns: int
+    seed: int
+    dax: tuple[bool, ...]
+    media: tuple[str, ...]  # 'nvdimm' or the kind of the backing
+    new_extents: tuple[bool, ...]
+    discard_data: tuple[bool, ...]
+    journal_aborted_ns: tuple[int | None, ...]
+    panicked_ns: int | None
+    sigbus: Refusal | None
+    plp: bool
+    dead_ns: int  # the disk's death; NEVER
+    ignores_flush: bool
+    sector_bytes: int
+    atom_bytes: int
+    stable_writes: bool
+    recorded: bool  # some program is a recording
+    guest_wait_ns: int  # of all vCPUs, throttling included
+    throttle_ns: int
+    failed_syncs: int
+    metadata_bytes: int  # the host's own, beside the pages
+    writes: int  # of all programs, begun or not
+    faults_configured: int
+    faults_not_fired: tuple[tuple[str, int], ...]  # (setting, instant) each
+    fsync_errors_not_fired: tuple[int, ...]  # instants
+    unfinished_writes: tuple[int, ...] = ()  # of which a rest never began
+
+    @classmethod
+    def from_json(cls, facts: dict[str, Any]) -> RunInfo:
+        """The inverse of `asdict`, through JSON. TypeError when one is missing or unknown."""
+        info = cls(**{name: _frozen(value) for name, value in facts.items()})
+        return replace(info, sigbus=Refusal(**facts["sigbus"])) if facts["sigbus"] else info
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(map(_frozen, value)) if isinstance(value, list) else value
+
+
+@dataclass(frozen=True, slots=True)
 class History:
     """Columns of one run (n stores, b batches, i disk writes of pages, c journal commits, d
     FLUSHes, f flush requests, a acknowledgements)."""
 
     devices: tuple[DeviceSpan, ...]
-    facts: dict[
-        str, Any
-    ]  # scalars: end_ns, dax, plp, ignores_flush, recorded, seed, waits, metadata bytes ...
+    info: RunInfo
     store_t_ns: I64  # [n] begin: the first word lands
     store_offset: I64  # [n] global byte address
     store_length: I64  # [n] bytes
@@ -102,7 +151,7 @@ class History:
     @property
     def end_ns(self) -> int:
         """A cut may come at any instant of [0, end_ns], after all that happens at it."""
-        return int(self.facts["end_ns"])
+        return self.info.end_ns
 
     def rows_of(self, device: int) -> I64:
         """Rows of the stores to a device, ascending."""
@@ -112,10 +161,10 @@ class History:
         )
 
     def columns(self) -> dict[str, np.ndarray[Any, Any]]:
-        """Name -> array, ready for `np.savez`; `facts` and `devices` travel as one JSON string."""
+        """Name -> array, ready for `np.savez`; `info` and `devices` travel as one JSON string."""
         out = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in _NOT_COLUMNS}
         head = {
-            "facts": self.facts,
+            "facts": asdict(self.info),
             "devices": [[d.name, d.first_page, d.pages] for d in self.devices],
         }
         out["head"] = np.array(json.dumps(head, sort_keys=True))
@@ -137,7 +186,7 @@ class History:
                 raise ValueError(f"{name} has {column.size} rows, others have {rows[table]}")
         return cls(
             devices=tuple(DeviceSpan(*entry) for entry in head["devices"]),
-            facts=head["facts"],
+            info=RunInfo.from_json(head["facts"]),
             **{f.name: columns[f.name] for f in fields(cls) if f.name not in _NOT_COLUMNS},
         )
 
@@ -152,4 +201,4 @@ class History:
         assert bool(np.all(self.flush_begin_ns >= self.flush_submit_ns)), "fsync before its request"
 
 
-_NOT_COLUMNS = ("devices", "facts")
+_NOT_COLUMNS = ("devices", "info")

@@ -228,7 +228,7 @@ def try_checker(subject: Subject) -> None:
     rebuilt = subject.rebuilt if space is subject.space else None  # that knows its own host only
     with Bench(replace(subject, space=space, rebuilt=rebuilt)) as bench:
         epoch = bench.enter(len(space) - 1)
-        acks = 0 if subject.history.facts["recorded"] else epoch.acks
+        acks = 0 if subject.history.info.recorded else epoch.acks
         found = bench.self_test(as_choices(newest(epoch.atoms)), acks)
     if found.kind != "ok":
         said = f" ({found.outcome})" if found.outcome else ""

@@ -65,7 +65,7 @@ class Roles:
         """Of a write that was stored."""
         rows = self.rows(write)
         length = int(self._history.store_length[rows].sum())
-        if self._history.facts["recorded"]:
+        if self._history.info.recorded:
             offset = int(self._history.store_offset[rows[0]])
             return length, offset if offset in self._busy else -1
         record = int(np.searchsorted(self._low, write, "right")) - 1

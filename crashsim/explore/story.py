@@ -122,7 +122,7 @@ class Teller:
         self._history = history
         self._host = host
         self._first_byte = history.devices[device].first_byte
-        self._dax = bool(history.facts["dax"][device])
+        self._dax = history.info.dax[device]
         self._acks = np.flatnonzero(history.ack_device == device)
         self._ack_ns = history.ack_t_ns[self._acks]
         mine = (history.flush_device == device) & (history.flush_result == 0)
@@ -230,7 +230,7 @@ class Teller:
     def _stored(self) -> str:
         if self._host == "this-host":
             return "the host had begun to write by then"
-        if self._history.facts["recorded"]:
+        if self._history.info.recorded:
             return "had reached the disk by then"
         return "was stored by then"
 
@@ -289,7 +289,7 @@ class Teller:
                 "It fails although all was kept that the host had begun to write; a flush would "
                 "have brought the rest to the disk, too."
             )
-        if not self._history.facts["recorded"]:
+        if not self._history.info.recorded:
             return "It fails even with everything kept that was stored: no flush would help."
         if scene.ack >= 0:
             return (
@@ -335,7 +335,7 @@ class Teller:
 
     def _between(self, write: int) -> str:
         """Between which marks it was made."""
-        if not self._history.facts["recorded"]:
+        if not self._history.info.recorded:
             return "."
         t = int(self._history.store_t_ns[self._row(write)])
         behind = int(np.searchsorted(self._ack_ns, t, "right"))

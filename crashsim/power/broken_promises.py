@@ -134,4 +134,4 @@ def _disk_flushes(history: History, since_ns: int, until_ns: int) -> list[Schedu
 
 
 def _ignored(history: History, row: int) -> bool:
-    return bool(history.facts["ignores_flush"] or history.flush_disk_ignored[row])
+    return bool(history.info.ignores_flush or history.flush_disk_ignored[row])

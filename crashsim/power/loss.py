@@ -51,8 +51,8 @@ def rows_safe(history: History, safety: Safety) -> tuple[I64, I64]:
 def write_safety(history: History, first: I64, last: I64) -> WriteSafety:
     """Join the stores of each write."""
     write, begin = history.store_write, history.store_t_ns
-    size = int(history.facts["writes"])
-    unfinished = history.facts.get("unfinished_writes", [])  # a rest of them never began
+    size = history.info.writes
+    unfinished = history.info.unfinished_writes  # a rest of them never began
     if unfinished:
         last = np.where(np.isin(write, unfinished), NEVER, last)
     if write.size <= 1 or bool(np.all(np.diff(write) > 0)):  # one store each
@@ -136,11 +136,11 @@ def broken_promises(history: History, last: I64) -> tuple[I64, I64]:
     stores: list[I64] = []
     landed = history.store_t_ns + words(history.store_offset, history.store_length) - 1
     in_host = landed
-    if not all(history.facts["dax"]):
+    if not all(history.info.dax):
         in_host = rows_safe(history, Safety(history, Stage.IN_HOST))[1]
     for device, span in enumerate(history.devices):
         # A flush does not cover what is still in L1 (Rule G2).
-        there = landed if history.facts["dax"][device] else in_host
+        there = landed if history.info.dax[device] else in_host
         asked = np.flatnonzero((history.flush_device == device) & (history.flush_result == 0))
         if not asked.size:
             continue
@@ -171,11 +171,11 @@ def acknowledgements_safe(history: History, writes: WriteSafety) -> I64:
     For a program: when all stores of its record are safe. A recording cannot see what its program
     still kept to itself: covered when the first flush submitted at or after the previous
     acknowledgement has completed with success."""
-    if history.facts["recorded"]:
+    if history.info.recorded:
         return _covered_by_flush(history)
     if not history.ack_t_ns.size:
         return history.ack_t_ns
-    safe = np.full(int(history.facts["writes"]) + 1, -1, dtype=np.int64)
+    safe = np.full(history.info.writes + 1, -1, dtype=np.int64)
     safe[writes.write] = writes.whole_ns
     if bool(np.all(history.ack_high - history.ack_low == 1)):
         return safe[history.ack_low]

@@ -55,13 +55,13 @@ def lost_again(history: History, safety: Safety, stage: Stage) -> LostAgain | No
     page = history.io_first_page[ios] + history.io_pages[ios] - 1
     spans = [
         span
-        for span, kind in zip(history.devices, history.facts["media"], strict=True)
+        for span, kind in zip(history.devices, history.info.media, strict=True)
         if kind == "file"
     ]
     # The next I/O of the page mends it, also one that was in flight already (`cache: none`).
     until = safety.in_file(page, history.batch_t_ns[history.io_batch[ios]] + 1)
     low, high = page, page + 1
-    dead_ns = history.facts["dead_ns"]
+    dead_ns = history.info.dead_ns
     if dead_ns != NEVER:
         first = np.array([span.first_page for span in spans], dtype=np.int64)
         size = np.array([span.pages for span in spans], dtype=np.int64)
@@ -99,7 +99,7 @@ class UnsafeAgain:
         self._pieces = pieces
         which, at = self._hit()
         self._again = Intervals(which, lost.t_ns[at], lost.until_ns[at])  # of pieces
-        position = np.full(int(history.facts["writes"]), -1, dtype=np.int64)
+        position = np.full(history.info.writes, -1, dtype=np.int64)
         position[writes.write] = np.arange(writes.write.size)
         self._position = position[history.store_write[pieces.row]]
         self._unsafe = self._of_writes()
@@ -206,7 +206,7 @@ class UnsafeAgain:
         """(request, a store it covers that is lost again when it is acknowledged, until when)."""
         history = self._history
         landed = history.store_t_ns + words(history.store_offset, history.store_length) - 1
-        if not all(history.facts["dax"]):
+        if not all(history.info.dax):
             landed = self._in_memory(landed)
         found: list[tuple[int, int, int]] = []
         for i, hit in enumerate(self._hit_by_each()):
@@ -230,7 +230,7 @@ class UnsafeAgain:
         copied = Safety(history, Stage.IN_HOST).of_pieces(self._pieces, history.store_t_ns)
         last = landed.copy()
         np.maximum.at(last, self._pieces.row, copied)
-        for span, dax in zip(history.devices, history.facts["dax"], strict=True):
+        for span, dax in zip(history.devices, history.info.dax, strict=True):
             if dax:
                 mine = (history.store_offset >= span.first_byte) & (
                     history.store_offset < span.end_byte
@@ -295,7 +295,7 @@ class UnsafeAgain:
         attempt_of_row, write = attempts(history)
         attempt = attempt_of_row[self._pieces.row]
         count = np.bincount(attempt, minlength=write.size)
-        unfinished = np.isin(write, history.facts.get("unfinished_writes", []))
+        unfinished = np.isin(write, history.info.unfinished_writes)
         count[unfinished] += 1  # the part that never began
         begin = np.full(write.size, NEVER, dtype=np.int64)
         np.minimum.at(begin, attempt, self._begin_ns)
@@ -317,7 +317,7 @@ class UnsafeAgain:
         open_parts -= np.searchsorted(extra, key)
         last = np.append((key[1:] != key[:-1]) | (t[1:] != t[:-1]), True)
         hit = np.flatnonzero(last & (open_parts > 0) & (open_parts < count[key]) & (t <= end_ns))
-        position = np.full(int(history.facts["writes"]), -1, dtype=np.int64)
+        position = np.full(history.info.writes, -1, dtype=np.int64)
         position[self._writes.write] = np.arange(self._writes.write.size)
         found: dict[int, int] = {}
         for where, instant in zip(position[write[key[hit]]].tolist(), t[hit].tolist(), strict=True):

@@ -117,7 +117,7 @@ class Safety:
         self._history = history
         self._stage = stage
         self._copies = _PageTimes(history.copy_page, history.copy_t_ns)
-        self._has_copies = not all(history.facts["dax"])
+        self._has_copies = not all(history.info.dax)
         self._every_page: _PageTimes | None = None
         self._io_key: I64 | None = None
         self._page_io: I64 = np.empty(0, dtype=np.int64)
@@ -140,13 +140,13 @@ class Safety:
         if self._stage is Stage.SUBMITTED:
             return history.batch_t_ns[history.io_batch[io]]
         complete = history.io_complete_ns[io]
-        if self._stage is Stage.COMPLETED or history.facts["plp"]:
+        if self._stage is Stage.COMPLETED or history.info.plp:
             return complete
         return self._flushed(complete)
 
     def _flushed(self, complete_ns: I64) -> I64:
         """End of the first FLUSH issued at or after the completion (Rule D1)."""
-        if self._history.facts["ignores_flush"]:
+        if self._history.info.ignores_flush:
             return np.full(complete_ns.shape, NEVER, dtype=np.int64)
         return self._flush_end_ns[np.searchsorted(self._flush_issue_ns, complete_ns, "left")]
 
@@ -156,9 +156,9 @@ class Safety:
         history, mine = self._history, self._history.commit_device == device
         complete = history.commit_complete_ns[mine]
         safe = complete
-        if self._stage is Stage.DURABLE and not history.facts["plp"]:
+        if self._stage is Stage.DURABLE and not history.info.plp:
             safe = self._flushed(complete)
-            if not history.facts["ignores_flush"]:
+            if not history.info.ignores_flush:
                 safe = np.minimum(safe, history.commit_fua_ns[mine])
         return history.commit_t_ns[mine], safe
 
@@ -173,7 +173,7 @@ class Safety:
             return history.batch_t_ns
         first = np.minimum.reduceat(history.io_complete_ns, self._io_first[:-1])
         last = np.maximum.reduceat(history.io_complete_ns, self._io_first[:-1])
-        if self._stage is Stage.DURABLE and not history.facts["plp"]:
+        if self._stage is Stage.DURABLE and not history.info.plp:
             first, last = self._flushed(first), self._flushed(last)
         return np.where(first == last, first, -1)
 
@@ -207,20 +207,20 @@ class Safety:
 
     def _by_medium(self, page: I64, safe: I64, landed: I64) -> I64:
         """Devices whose memory is not a file's on the disk (Rules V4, V5, V9, H15)."""
-        facts = self._history.facts
-        plain = not any(facts["discard_data"])
-        if plain and all(kind == "file" for kind in facts["media"]):
+        info = self._history.info
+        plain = not any(info.discard_data)
+        if plain and all(kind == "file" for kind in info.media):
             return safe
         safe = safe.copy()
         for device, span in enumerate(self._history.devices):
             mine = (page >= span.first_page) & (page < span.first_page + span.pages)
-            kind = facts["media"][device]
+            kind = info.media[device]
             in_file = self._stage in (Stage.IN_FILE, Stage.AFTER_QUIT)
             if kind == "nvdimm":
                 safe[mine] = landed[mine]
             elif kind in ("private", "ram") or (kind != "file" and not in_file):
                 safe[mine] = NEVER
-            if self._stage is Stage.AFTER_QUIT and facts["discard_data"][device]:
+            if self._stage is Stage.AFTER_QUIT and info.discard_data[device]:
                 safe[mine] = NEVER
         return safe
 
@@ -228,7 +228,7 @@ class Safety:
         """When each is in the device's memory: where the guest has no DAX, with its writeback."""
         instants = np.append(self._history.copy_t_ns, NEVER)  # row -1: never
         copied: I64 = instants[self._copies.first_at_or_after(page, t_ns)]
-        for span, dax in zip(self._history.devices, self._history.facts["dax"], strict=True):
+        for span, dax in zip(self._history.devices, self._history.info.dax, strict=True):
             if dax:
                 mine = (page >= span.first_page) & (page < span.first_page + span.pages)
                 copied[mine] = t_ns[mine]
@@ -256,7 +256,7 @@ class Safety:
             safe = self._first_io_safe(page, t_ns)
         else:
             safe = self._in_batches(page, t_ns, number, instants)
-        if self._history.facts["new_extents"][device]:
+        if self._history.info.new_extents[device]:
             np.maximum(safe, self._committed(page, device), out=safe)
         return safe
 

@@ -67,7 +67,7 @@ class Teller:
             return []
         position = int(taken.unsaved[0])
         age = format_duration(t - int(self._writes.begin_ns[position]))
-        which = "that had reached the device, " if self._history.facts["recorded"] else ""
+        which = "that had reached the device, " if self._history.info.recorded else ""
         text = (
             f"A power cut at {exact_instant(t)} takes {format_bytes(taken.size_bytes)} of "
             f"{_writes(taken.unsaved.size)} {which}not yet safe. "
@@ -124,7 +124,7 @@ class Teller:
         writes = f"of write {first}" if first == last else f"of writes {first} to {last}"
         name = f"'{label}'" if label else writes
         until = "the end of the run" if safe_ns > history.end_ns else exact_instant(safe_ns)
-        how = "had no flush behind it" if history.facts["recorded"] else "could be lost"
+        how = "had no flush behind it" if history.info.recorded else "could be lost"
         text = f"The acknowledgement {name} given at {exact_instant(t)} {how} until {until}."
         low, high = int(history.ack_low[ack]), int(history.ack_high[ack])
         mine = np.flatnonzero((self._writes.write >= low) & (self._writes.write < high))
@@ -137,7 +137,7 @@ class Teller:
         for short, words, stage in _LAYERS:
             if self._safe_ns(row, self._safety[stage]) > t:
                 return short, words
-        if t >= self._history.facts["dead_ns"]:
+        if t >= self._history.info.dead_ns:
             return "L5", "a disk that is dead"
         if self._damaged(row, t):
             return "L5", "a page that the disk has damaged"
@@ -196,7 +196,7 @@ def loss_at(history: History, domain: Domain, options: HostCrash, t: int) -> lis
     teller = Teller(Losses(history, kept_stage(domain, options)))
     taken = teller.taken(t)
     lines = [f"{domain} at {exact_instant(t)}:"]
-    lines += [f"  {line}" for line in _told(taken, bool(history.facts["recorded"]))]
+    lines += [f"  {line}" for line in _told(taken, history.info.recorded)]
     for position in taken.unsaved[:_LISTED].tolist():
         lines.append(f"  {teller.where(position, t)}.")
     if taken.unsaved.size > _LISTED:

@@ -69,7 +69,7 @@ def instants(
     for t in power.at:
         if t <= end:
             chosen.setdefault(t, "asked for")
-    draws = Stream(int(history.facts["seed"]), "cuts").draws(np.arange(power.random))
+    draws = Stream(history.info.seed, "cuts").draws(np.arange(power.random))
     for draw in draws.tolist():
         chosen.setdefault(draw * end >> 64, "at random")
     if power.every_durability_event or paranoid:
@@ -81,7 +81,7 @@ def instants(
 
 def durability_events(history: History) -> I64:
     """Instants at which stores may have become durable."""
-    if history.facts["plp"]:
+    if history.info.plp:
         return np.unique(history.io_complete_ns)
     return np.unique(history.flush_disk_end_ns)
 
@@ -147,7 +147,7 @@ def _one(
         raise ReplayMismatch(
             f"cut at {t} ns, {domain.domain}: the calculation finds {lost} bytes lost, two files "
             f"differ in {compared}. One of the two is wrong: please report it with the "
-            f"experiment and --seed {history.facts['seed']}."
+            f"experiment and --seed {history.info.seed}."
         )
     differing = -1
     if number < _CONTENT_CUTS and history.store_t_ns.size <= _CONTENT_STORES:

@@ -44,7 +44,7 @@ def surviving(history: History, stage: Stage, cut_ns: int, survivors: str) -> Ex
 
 def _drawn(history: History, stage: Stage, cut_ns: int, seed: int) -> Extents:
     fates = _fates(history, stage, cut_ns)
-    if not history.facts["stable_writes"]:
+    if not history.info.stable_writes:
         fates = _with_captured(history, fates, stage, cut_ns, Stream(seed, "captured"))
     pieces, sent, safe = fates
     possible = sent <= cut_ns
@@ -52,7 +52,7 @@ def _drawn(history: History, stage: Stage, cut_ns: int, seed: int) -> Extents:
     on_open = np.isin(pieces.page, open_pages)
     settled = (safe <= cut_ns) & ~on_open
     parts = [Pieces(*(column[settled] for column in pieces))]
-    stream, atom = Stream(seed, "survivors"), history.facts["atom_bytes"]
+    stream, atom = Stream(seed, "survivors"), history.info.atom_bytes
     for page in open_pages.tolist():
         mine = np.flatnonzero(possible & (pieces.page == page))
         parts.extend(_page_versions(fates, mine, cut_ns, page, stream, atom))
@@ -111,7 +111,7 @@ def _io_before(history: History, page: I64, t_ns: I64) -> tuple[I64, I64]:
     """Of the last I/O of each page that was submitted before an instant, and reached the disk: when
     that was, and its completion; NEVER and -1 if there is none. Guests with DAX alone: others store
     to their own page cache."""
-    dax = np.array(history.facts["dax"])[history.batch_device[history.io_batch]]
+    dax = np.array(history.info.dax)[history.batch_device[history.io_batch]]
     failed = history.batch_failed[history.io_batch] != 0
     lame = history.io_shorn | history.io_corrupted
     pages = np.where(failed | ~dax, 0, history.io_pages - lame)

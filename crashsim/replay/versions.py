@@ -81,7 +81,7 @@ class TwoFiles:
         damage_ns = np.where(history.io_corrupted, history.io_complete_ns, NEVER)
         damage_ns[history.batch_failed[history.io_batch] != 0] = NEVER
         times = [history.store_t_ns, history.copy_t_ns, damage_ns]
-        times += [np.array([history.facts["dead_ns"]], dtype=np.int64), history.batch_t_ns]
+        times += [np.array([history.info.dead_ns], dtype=np.int64), history.batch_t_ns]
         times += [history.io_complete_ns, history.commit_complete_ns, history.commit_fua_ns]
         times += [history.flush_disk_end_ns]
         t = np.concatenate(times)
@@ -122,7 +122,7 @@ class TwoFiles:
                 self._commit(index)
             else:
                 self._cached_commits.append(index)
-        elif self._keep == "durable" and not self._history.facts["ignores_flush"]:
+        elif self._keep == "durable" and not self._history.info.ignores_flush:
             if kind == _FUA:
                 self._commit(index)
             elif not self._history.flush_disk_ignored[index]:
@@ -131,20 +131,20 @@ class TwoFiles:
     def _in_cache_is_kept(self) -> bool:
         """Whether the failure keeps what the disk completed."""
         if self._keep == "durable":
-            return bool(self._history.facts["plp"])
+            return self._history.info.plp
         return self._keep in ("submitted", "completed")
 
     def _keeps_memory(self, page: int) -> bool:
         """Whether the failure keeps what is in the page of the device's memory."""
-        facts = self._history.facts
+        info = self._history.info
         device = self._device(page)
-        kind = facts["media"][device]
+        kind = info.media[device]
         if kind == "nvdimm":
             return self._keep != "elsewhere"
         if self._keep == "host":
             return True
         in_file = self._keep in ("file", "after-quit") and kind not in ("private", "ram")
-        return in_file and not (self._keep == "after-quit" and facts["discard_data"][device])
+        return in_file and not (self._keep == "after-quit" and info.discard_data[device])
 
     def _device(self, page: int) -> int:
         devices = self._history.devices
@@ -157,7 +157,7 @@ class TwoFiles:
         self._touch(pages)
         self._guest[offset : offset + length] = row + 1
         self._unsent.update(pages)
-        dax = history.facts["dax"][self._device(pages[0])]
+        dax = history.info.dax[self._device(pages[0])]
         if dax and self._keeps_memory(pages[0]):  # it is in L2 at once
             self._kept[offset : offset + length] = row + 1
 
@@ -190,7 +190,7 @@ class TwoFiles:
             return
         device = self._device(first)
         pages = range(first, first + int(history.io_pages[io]))
-        if history.facts["new_extents"][device]:
+        if history.info.new_extents[device]:
             for page in pages:
                 if page not in self._converted:
                     self._new.setdefault(page, int(self._batch_end[batch]))
@@ -203,7 +203,7 @@ class TwoFiles:
         self._unsent.difference_update(carried)
         content = []
         for page in carried:
-            if history.facts["dax"][device]:
+            if history.info.dax[device]:
                 content.append((page, self._page(self._guest, page).copy()))
             else:
                 content.append((page, self._host.get(page, _AS_BEFORE)))
@@ -215,7 +215,7 @@ class TwoFiles:
         """The disk holds nothing of the page any more; what had come before arrives no more."""
         if self._keep in ("host", "file", "after-quit", "elsewhere") or page not in self._reserved:
             return
-        if self._history.facts["media"][self._device(page)] != "file":
+        if self._history.info.media[self._device(page)] != "file":
             return
         self._unsent.add(page)  # the next I/O mends it
         for content in self._sent.values():

@@ -70,12 +70,11 @@ def measure(case: Case, history: History, inputs: Inputs, paranoid: bool) -> Cas
         broken_promises=int(found.broken[0].size),
         holes=int(found.holes.size),
         torn=int(found.torn.size),
-        failed_syncs=int(history.facts["failed_syncs"]),
+        failed_syncs=history.info.failed_syncs,
         flushes=int(history.flush_device.size),
-        bytes_written=int(history.io_pages.sum()) * PAGE_BYTES
-        + int(history.facts["metadata_bytes"]),
-        guest_wait_ns=int(history.facts["guest_wait_ns"]),
-        recorded=bool(history.facts["recorded"]),
+        bytes_written=int(history.io_pages.sum()) * PAGE_BYTES + history.info.metadata_bytes,
+        guest_wait_ns=history.info.guest_wait_ns,
+        recorded=history.info.recorded,
         syncs=_syncs(case.experiment, history),
         loss=thinning.largest(found.at_risk, end, thinning.EXACT_STEPS),
         recovery_point=thinning.saw_teeth(found.recovery, end, thinning.PICTURE_STEPS),
@@ -97,14 +96,14 @@ def _stages(history: History, durable: StepFunction) -> dict[Stage, StepFunction
     nothing = StepFunction(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64))
     found = {Stage.STORED: nothing, Stage.DURABLE: durable}
     for stage in (Stage.IN_HOST, Stage.SUBMITTED, Stage.COMPLETED, Stage.ELSEWHERE):
-        if stage is Stage.IN_HOST and all(history.facts["dax"]):
+        if stage is Stage.IN_HOST and all(history.info.dax):
             found[stage] = nothing
         else:
             found[stage] = Losses(history, stage).at_risk
-    facts = history.facts
+    info = history.info
     for stage in (Stage.IN_FILE, Stage.AFTER_QUIT):
-        outlives = not {"private", "ram"}.intersection(facts["media"])
-        if outlives and not (stage is Stage.AFTER_QUIT and any(facts["discard_data"])):
+        outlives = not {"private", "ram"}.intersection(info.media)
+        if outlives and not (stage is Stage.AFTER_QUIT and any(info.discard_data)):
             found[stage] = found[Stage.IN_HOST]
         else:
             found[stage] = Losses(history, stage).at_risk
@@ -184,7 +183,7 @@ def _schedules(found: Losses) -> list[Schedule]:
 
 def _syncs(experiment: Experiment, history: History) -> bool:
     """Whether the guest's program asks for durability: of a recording its flushes tell."""
-    if history.facts["recorded"]:
+    if history.info.recorded:
         return bool(history.flush_device.size)
     asks = (sync.call not in NO_FLUSH for _, _, sync in experiment.resolved_devices())
     return any(asks)
@@ -218,27 +217,27 @@ def _hints(experiment: Experiment) -> list[str]:
 
 
 def _notices(history: History) -> list[str]:
-    facts = history.facts
+    info = history.info
     notices = []
     notices += [
         f"{key} at {exact_instant(t)} never fired: nothing came at or after it"
-        for key, t in facts["faults_not_fired"]
+        for key, t in info.faults_not_fired
     ]
-    if facts["sigbus"] is not None:
-        at, device = exact_instant(facts["sigbus"]["t_ns"]), facts["sigbus"]["device"]
+    if info.sigbus is not None:
+        at, device = exact_instant(info.sigbus.t_ns), info.sigbus.device
         notices.append(
             f"the host's file system was full: a store to a hole of {device} killed the monitor "
             f"with SIGBUS at {at}; no flush reported anything (V6)"
         )
-    for span, at_ns in zip(history.devices, facts["journal_aborted_ns"], strict=True):
+    for span, at_ns in zip(history.devices, info.journal_aborted_ns, strict=True):
         if at_ns is not None:
             notices.append(
                 f"a flush of a commit of the guest's ext4 on {span.name} failed at "
                 f"{exact_instant(at_ns)}: the journal aborts, no store and no sync succeeds from "
                 "then on (G9)"
             )
-    if facts["panicked_ns"] is not None:
-        at = exact_instant(facts["panicked_ns"])
+    if info.panicked_ns is not None:
+        at = exact_instant(info.panicked_ns)
         notices.append(f"the guest panicked at {at} after a failed sync: the run ends there")
     return notices
 
@@ -265,7 +264,7 @@ def _examples(found: Losses) -> list[Example]:
 def _judged(case: Case, result: CaseResult, history: History) -> CaseResult:
     expected = case.experiment.expect.model_copy(update={"findings": None})  # judged when explored
     expectations = judge(expected, {name: metric.of(result) for name, metric in METRICS.items()})
-    idle = len(history.facts["faults_not_fired"])
-    if history.facts["faults_configured"]:  # a fault that never fires proves nothing
+    idle = len(history.info.faults_not_fired)
+    if history.info.faults_configured:  # a fault that never fires proves nothing
         expectations.append(Expectation("faults_not_fired", "== 0", idle, "", idle == 0))
     return replace(result, expectations=expectations)

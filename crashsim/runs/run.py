@@ -157,8 +157,8 @@ class Run:
         span = self.history.devices[number]
         lost = damaged(self.history, stage, t_ns)
         lost = lost[(lost >= span.first_page) & (lost < span.end_page)]
-        if lost.size and t_ns >= self.history.facts["dead_ns"]:
-            dead = exact_duration(self.history.facts["dead_ns"])
+        if lost.size and t_ns >= self.history.info.dead_ns:
+            dead = exact_duration(self.history.info.dead_ns)
             raise UsageError(f"the disk is dead since {dead} (D4): there is no image to write")
         extents = surviving(self.history, stage, t_ns, str(survivors))
         before = self.inputs.before[number]

@@ -8,27 +8,13 @@ gone.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
 
 import numpy as np
 
-from crashsim.engine.history import History
+from crashsim.engine.history import History, Refusal
 from crashsim.engine.pages import PAGE_BYTES, pages_touched
 from crashsim.experiment.model import Experiment
 from crashsim.guest.program import Program
-
-
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """The first touch of a page that finds no block."""
-
-    t_ns: int
-    page: int  # global
-    device: str
-
-    def as_facts(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def first_refusal(
@@ -39,7 +25,7 @@ def first_refusal(
     if experiment.host.free is None:
         return None
     room = experiment.host.free // PAGE_BYTES
-    end = np.empty(int(history.facts["writes"]), dtype=np.int64)
+    end = np.empty(history.info.writes, dtype=np.int64)
     for program in programs:
         here = slice(program.first_write, program.first_write + program.offset.size)
         end[here] = program.offset + program.length
@@ -54,7 +40,7 @@ def first_refusal(
     for number, (span, device) in enumerate(zip(history.devices, devices, strict=True)):
         if device.backing.extents == "sparse":
             mine = (page >= span.first_page) & (page < span.first_page + span.pages)
-            sparse |= mine & (is_copy != history.facts["dax"][number])
+            sparse |= mine & (is_copy != history.info.dax[number])
     order = np.flatnonzero(sparse)
     order = order[np.argsort(t_ns[order], kind="stable")]
     page, t_ns = page[order], t_ns[order]

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import numpy as np
 
@@ -22,7 +22,7 @@ from crashsim.disk.pipe import Disk, compose
 from crashsim.engine.clock import Clock
 from crashsim.engine.columns import column, join
 from crashsim.engine.folios import Folios, single_pages
-from crashsim.engine.history import DeviceSpan, History
+from crashsim.engine.history import DeviceSpan, History, RunInfo
 from crashsim.engine.pages import PAGE_SHIFT
 from crashsim.engine.pageset import PageSet
 from crashsim.engine.streams import I64, Stream
@@ -263,7 +263,7 @@ class Stack:
         acks = self._acknowledgements(stores)
         return History(
             devices=self.spans,
-            facts=self._facts(),
+            info=self._info(),
             store_t_ns=stores[0],
             store_offset=stores[1],
             store_length=stores[2],
@@ -309,41 +309,41 @@ class Stack:
             found += len(fault.at) + (fault.share[0] > 0)
         return found
 
-    def _facts(self) -> dict[str, Any]:
+    def _info(self) -> RunInfo:
         disk = self.experiment.disk
         devices = [device for device, _, _ in self.experiment.resolved_devices()]
-        return {
-            "end_ns": self.clock.now,
-            "seed": self.experiment.seed,
-            "dax": self.with_dax,
-            "media": [
+        return RunInfo(
+            end_ns=self.clock.now,
+            seed=self.experiment.seed,
+            dax=tuple(self.with_dax),
+            media=tuple(
                 "nvdimm" if device.type == "real-nvdimm" else device.backing.kind
                 for device in devices
-            ],
-            "new_extents": [device.backing.extents != "written" for device in devices],
-            "discard_data": [device.backing.discard_data for device in devices],
-            "panicked_ns": self.panicked_ns,
-            "journal_aborted_ns": [kernel.aborted_ns for kernel in self.kernels],
-            "sigbus": None,
-            "plp": disk.plp,
-            "dead_ns": self.disk.dead_ns,
-            "ignores_flush": disk.ignores_flush,
-            "sector_bytes": disk.sector,
-            "atom_bytes": disk.atom,
-            "stable_writes": disk.stable_writes,
-            "recorded": any(p.labels for p in self.programs),
-            "guest_wait_ns": sum(vcpu.wait_ns + vcpu.throttle_ns for vcpu in self.vcpus),
-            "throttle_ns": sum(vcpu.throttle_ns for vcpu in self.vcpus),
-            "failed_syncs": sum(vcpu.acknowledged.failed_syncs for vcpu in self.vcpus),
-            "metadata_bytes": self.cache.metadata_bytes,
-            "writes": sum(p.offset.size for p in self.programs),
-            "unfinished_writes": [
+            ),
+            new_extents=tuple(device.backing.extents != "written" for device in devices),
+            discard_data=tuple(device.backing.discard_data for device in devices),
+            journal_aborted_ns=tuple(kernel.aborted_ns for kernel in self.kernels),
+            panicked_ns=self.panicked_ns,
+            sigbus=None,
+            plp=disk.plp,
+            dead_ns=self.disk.dead_ns,
+            ignores_flush=disk.ignores_flush,
+            sector_bytes=disk.sector,
+            atom_bytes=disk.atom,
+            stable_writes=disk.stable_writes,
+            recorded=any(p.labels for p in self.programs),
+            guest_wait_ns=sum(vcpu.wait_ns + vcpu.throttle_ns for vcpu in self.vcpus),
+            throttle_ns=sum(vcpu.throttle_ns for vcpu in self.vcpus),
+            failed_syncs=sum(vcpu.acknowledged.failed_syncs for vcpu in self.vcpus),
+            metadata_bytes=self.cache.metadata_bytes,
+            writes=sum(p.offset.size for p in self.programs),
+            unfinished_writes=tuple(
                 vcpu.unfinished_write for vcpu in self.vcpus if vcpu.unfinished_write is not None
-            ],
-            "faults_configured": self._faults_configured(),
-            "faults_not_fired": self.faults_not_fired,
-            "fsync_errors_not_fired": list(self.cache.errors_left),
-        }
+            ),
+            faults_configured=self._faults_configured(),
+            faults_not_fired=tuple(self.faults_not_fired),
+            fsync_errors_not_fired=tuple(self.cache.errors_left),
+        )
 
     def _disk_faults(self, io: tuple[I64, ...], flush_issue_ns: I64) -> tuple[I64, I64, I64]:
         """Which I/Os are shorn and damaged, which FLUSHes do nothing; notes what never fired."""
@@ -466,5 +466,4 @@ def simulate(experiment: Experiment, programs: Sequence[Program]) -> History:
         raise UsageError("host.free: the first store already finds the host full")
     cut_short = experiment.model_copy(update={"duration": death.t_ns - 1})
     history = Stack(cut_short, programs).run()
-    history.facts["sigbus"] = death.as_facts()
-    return history
+    return replace(history, info=replace(history.info, sigbus=death))

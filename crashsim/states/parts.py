@@ -69,7 +69,7 @@ def _of_any_host(
     begin = history.store_t_ns[row]
     landed = begin + ((high - 1) >> 3) - (start[which] >> 3)
     in_host = landed
-    if not history.facts["dax"][device]:
+    if not history.info.dax[device]:
         page = (low >> PAGE_SHIFT) + history.devices[device].first_page
         in_host = Safety(history, Stage.IN_HOST).copied_ns(page, begin)
     return Parts(row, low, high, landed, _acknowledged_ns(history, device, in_host))

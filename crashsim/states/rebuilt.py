@@ -51,8 +51,8 @@ class Rebuilt:
         self._first_byte, self._first_page = span.first_byte, span.first_page
         held = b"" if before is None else bytes(before)
         self._before = held.ljust(span.pages * PAGE_BYTES, b"\0")
-        self._dax = bool(history.facts["dax"][device])
-        self._medium = str(history.facts["media"][device])
+        self._dax = history.info.dax[device]
+        self._medium = history.info.media[device]
         self._rows: dict[int, list[int]] = {}  # atom's offset -> rows of stores to it, ascending
         self._write: dict[int, tuple[int, int]] = {}  # write -> where it lies, global [start, end)
         self._read_stores(span.first_byte, span.end_byte)
@@ -210,7 +210,7 @@ class Rebuilt:
     def _read_flushes(self) -> list[tuple[int, int]]:
         """(issue, end) of each FLUSH of the disk that was not ignored, in order."""
         h = self._history
-        if h.facts["ignores_flush"]:
+        if h.info.ignores_flush:
             return []
         columns = (h.flush_disk_issue_ns, h.flush_disk_end_ns, h.flush_disk_ignored)
         flushes = zip(*(column.tolist() for column in columns), strict=True)
@@ -219,7 +219,7 @@ class Rebuilt:
     def _durable_ns(self, complete_ns: int) -> int:
         """When what completed then is certainly on the media (Rule D1)."""
         h = self._history
-        if h.facts["plp"]:
+        if h.info.plp:
             return complete_ns
         first = bisect_left(self._flushes, (complete_ns, 0))
         return self._flushes[first][1] if first < len(self._flushes) else NEVER
@@ -227,7 +227,7 @@ class Rebuilt:
     def _shown_from(self, batch: int) -> tuple[int, int]:
         """From when a new extent first written by that batch may show, and does for certain."""
         h = self._history
-        if not h.facts["new_extents"][self._device]:
+        if not h.info.new_extents[self._device]:
             return 0, 0
         ended = int(h.io_complete_ns[h.io_batch == batch].max())
         commits = np.flatnonzero((h.commit_device == self._device) & (h.commit_t_ns >= ended))
@@ -235,6 +235,6 @@ class Rebuilt:
             return NEVER, NEVER
         complete, fua = (int(c[commits[0]]) for c in (h.commit_complete_ns, h.commit_fua_ns))
         certain = self._durable_ns(complete)
-        if not (h.facts["plp"] or h.facts["ignores_flush"]):
+        if not (h.info.plp or h.info.ignores_flush):
             certain = min(certain, fua)
         return complete, certain
