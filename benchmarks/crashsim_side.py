@@ -12,6 +12,7 @@ from benchmarks.simpy_model import SimpyParameters
 from crashsim.engine.history import History
 from crashsim.engine.pages import PAGE_BYTES
 from crashsim.engine.streams import Stream
+from crashsim.experiment.applications import EveryRecords
 from crashsim.experiment.model import (
     Device,
     Disk,
@@ -22,7 +23,6 @@ from crashsim.experiment.model import (
     SizeRange,
     Sync,
 )
-from crashsim.experiment.workload import EveryRecords
 from crashsim.guest.content import SyntheticContent
 from crashsim.guest.policy import make_program
 from crashsim.guest.workloads import Writes, build

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crashsim.errors import TraceError
-from crashsim.traces.dm_log_writes import Recording, check_fits, read_log
+from crashsim.traces.dm_log_writes import Trace, check_fits, read_log
 from tests.log_writer import (
     DISCARD,
     FLUSH,
@@ -49,7 +49,7 @@ def times_file(path: Path, times: list[int]) -> Path:
     return put(path, struct.pack(f"<{len(times)}Q", *times))
 
 
-def data_of(recording: Recording, entry: int) -> bytes:
+def data_of(recording: Trace, entry: int) -> bytes:
     begin = int(recording.payload_at[entry])
     return bytes(recording.payload[begin : begin + int(recording.length_bytes[entry])])
 

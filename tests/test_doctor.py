@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from crashsim.errors import CommandLineError, UsageError
-from crashsim.vmm import host
+from crashsim.vmm import probe
 from crashsim.vmm.doctor import doctor, examine, examine_process, examine_words, examine_xml
 
 GOOD = "-object memory-backend-file,id=mem1,share=on,mem-path=p.img,size=1M"
@@ -52,7 +52,7 @@ BAD = f"""qemu-system-x86_64 {GOOD.replace("share=on,", "")},pmem=on {DEVICE}
 @pytest.fixture(autouse=True)
 def _small_folios(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is printed does not depend on the file system that the tests run on (H2)."""
-    monkeypatch.setattr(host, "_has_large_folios", lambda filesystem: False)
+    monkeypatch.setattr(probe, "_has_large_folios", lambda filesystem: False)
     monkeypatch.delenv("COLUMNS", raising=False)
 
 

@@ -14,15 +14,15 @@ from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
 from crashsim.errors import ExperimentError
+from crashsim.experiment.applications import KINDS
 from crashsim.experiment.document import plain, read
 from crashsim.experiment.expect import METRICS
 from crashsim.experiment.loader import Plan, load, plan
 from crashsim.experiment.mistakes import known_keys
 from crashsim.experiment.model import Experiment
 from crashsim.experiment.schema import json_schema
+from crashsim.experiment.shipped import starter
 from crashsim.experiment.show import show
-from crashsim.experiment.starter import starter
-from crashsim.experiment.workload import KINDS
 
 RELAXED = settings(deadline=None, suppress_health_check=list(HealthCheck))
 VALIDATOR = jsonschema.Draft202012Validator(json_schema())

@@ -10,7 +10,6 @@ from pydantic import ValidationError
 from crashsim.engine import units
 from crashsim.experiment import model
 from crashsim.experiment.backing import RateLimiter
-from crashsim.experiment.disk import PROFILES
 from crashsim.experiment.model import (
     AppendLog,
     Device,
@@ -30,6 +29,7 @@ from crashsim.experiment.model import (
     Sync,
     WriteAheadLog,
 )
+from crashsim.experiment.profiles import PROFILES
 
 MIB = 1 << 20
 

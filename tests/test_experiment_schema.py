@@ -12,13 +12,13 @@ import jsonschema  # type: ignore[import-untyped]
 import pytest
 
 from crashsim.experiment import model
+from crashsim.experiment.applications import KINDS
 from crashsim.experiment.document import plain, read
 from crashsim.experiment.expect import METRICS
 from crashsim.experiment.loader import load, plan
 from crashsim.experiment.schema import json_schema
+from crashsim.experiment.shipped import starter
 from crashsim.experiment.show import show
-from crashsim.experiment.starter import starter
-from crashsim.experiment.workload import KINDS
 
 ROOT = Path(__file__).parent.parent
 SHIPPED = sorted((ROOT / "experiments").glob("*.yaml"))

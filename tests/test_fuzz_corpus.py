@@ -27,11 +27,11 @@ from crashsim.runs.folder import load_run, write_history
 from crashsim.runs.run import Run
 from crashsim.simulate.inputs import make_inputs
 from crashsim.simulate.stack import simulate
-from crashsim.vmm.command import read_text
 from crashsim.vmm.firecracker import read_json
 from crashsim.vmm.libvirt import read_xml
 from crashsim.vmm.machine import Machine
-from crashsim.vmm.place import MOST_MISTAKES
+from crashsim.vmm.monitors import read_text
+from crashsim.vmm.spans import MOST_MISTAKES
 from tests import report_explored as explorations
 from tests import report_fixtures as fixtures
 from tests.cli_support import command, environment

@@ -7,20 +7,20 @@ from pathlib import Path
 
 import pytest
 
-from crashsim.vmm.command import read_text
-from crashsim.vmm.findings import (
+from crashsim.vmm.firecracker import read_json
+from crashsim.vmm.hazards import (
     COSTS,
     DISCARDS,
     FAILS,
     LOSES,
     NOTE,
     READ_ONLY,
-    Finding,
+    Hazard,
     judge,
     remarks,
 )
-from crashsim.vmm.firecracker import read_json
-from crashsim.vmm.host import HostFile, Look, looker
+from crashsim.vmm.monitors import read_text
+from crashsim.vmm.probe import HostFile, Look, looker
 
 GIB = 1 << 30
 OWN = (
@@ -37,11 +37,11 @@ def seen(file: HostFile | None) -> Look:
 WHOLE = seen(HostFile("file", 4 * GIB, 4 * GIB, GIB))
 
 
-def found(text: str, look: Look | None = WHOLE) -> list[Finding]:
+def found(text: str, look: Look | None = WHOLE) -> list[Hazard]:
     return judge(read_text(text + DEVICE), look)
 
 
-def only(text: str, look: Look | None = WHOLE) -> Finding:
+def only(text: str, look: Look | None = WHOLE) -> Hazard:
     (finding,) = found(text, look)
     return finding
 
@@ -138,7 +138,7 @@ def test_H2_only_qemu_advises_huge_pages_for_a_device(name: str) -> None:
 
 @pytest.mark.parametrize("monitor", ["crosvm", "firecracker"])
 def test_V4_what_lies_behind_the_files_end_is_in_no_file(monitor: str) -> None:
-    def machine(size_bytes: int) -> list[Finding]:
+    def machine(size_bytes: int) -> list[Hazard]:
         look = seen(HostFile("file", size_bytes, size_bytes, GIB))
         if monitor == "crosvm":
             return judge(read_text("crosvm run --pmem a", look), look)

@@ -8,12 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crashsim.errors import CommandLineError
-from crashsim.vmm.command import read_command, read_text
-from crashsim.vmm.findings import judge
-from crashsim.vmm.host import HostFile
+from crashsim.vmm.hazards import judge
 from crashsim.vmm.hotplug import read_timeline
 from crashsim.vmm.libvirt import read_xml
 from crashsim.vmm.machine import Machine
+from crashsim.vmm.monitors import read_command, read_text
+from crashsim.vmm.probe import HostFile
 
 WORDS = """
 -object --object -device -m -M -machine -numa -set qemu-system-x86_64 cloud-hypervisor

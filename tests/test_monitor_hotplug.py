@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from crashsim.errors import CommandLineError
-from crashsim.vmm.command import read_text
 from crashsim.vmm.hotplug import read_timeline
 from crashsim.vmm.machine import Backend, Machine
+from crashsim.vmm.monitors import read_text
 
 SECOND = 10**9
 GIB = 1 << 30

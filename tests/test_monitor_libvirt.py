@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from crashsim.errors import CommandLineError
-from crashsim.vmm.command import read_text
-from crashsim.vmm.host import HostFile
 from crashsim.vmm.libvirt import read_xml
+from crashsim.vmm.monitors import read_text
+from crashsim.vmm.probe import HostFile
 
 # As in libvirt's docs/kbase/memorydevices.rst, and the command line that libvirt makes of it.
 MEMORY = """<memory model='virtio-pmem' access='shared'>

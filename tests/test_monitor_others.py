@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from crashsim.errors import CommandLineError
-from crashsim.vmm import host
-from crashsim.vmm.command import read_command, read_text
+from crashsim.vmm import probe
 from crashsim.vmm.firecracker import read_json
-from crashsim.vmm.host import HostFile, looker, reader
 from crashsim.vmm.machine import Machine
+from crashsim.vmm.monitors import read_command, read_text
+from crashsim.vmm.probe import HostFile, looker, reader
 
 MIB = 1 << 20
 
@@ -21,7 +21,7 @@ def whole(path: str) -> HostFile:
     return HostFile("file", 4 * MIB, 4 * MIB, MIB)
 
 
-def only(text: str, look: host.Look | None = None) -> str:
+def only(text: str, look: probe.Look | None = None) -> str:
     with pytest.raises(CommandLineError) as caught:
         read_text(text, look)
     (mistake,) = caught.value.mistakes
@@ -101,7 +101,7 @@ ENTRY = '{"id": "rootfs", "path_on_host": "./root.ext4"%s}'
 DOCUMENT = '{"boot-source": {"kernel_image_path": "vmlinux"}, "drives": [], "pmem": [%s]}'
 
 
-def configured(entries: str, look: host.Look | None = None) -> Machine:
+def configured(entries: str, look: probe.Look | None = None) -> Machine:
     return read_json(DOCUMENT % entries, look)
 
 
@@ -191,8 +191,8 @@ def test_H2_file_systems_with_large_folios_are_known_by_kernel(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
-    monkeypatch.setattr(host, "_THP", tmp_path)
+    monkeypatch.setattr(probe, "_THP", tmp_path)
     monkeypatch.setattr(os, "uname", lambda: os.uname_result(("", "", release, "", "")))
-    assert host._has_large_folios(filesystem) is expected
-    monkeypatch.setattr(host, "_THP", tmp_path / "none")  # a kernel without huge pages
-    assert host._has_large_folios(filesystem) is False
+    assert probe._has_large_folios(filesystem) is expected
+    monkeypatch.setattr(probe, "_THP", tmp_path / "none")  # a kernel without huge pages
+    assert probe._has_large_folios(filesystem) is False

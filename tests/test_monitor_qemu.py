@@ -7,11 +7,11 @@ import pickle
 import pytest
 
 from crashsim.errors import CommandLineError
-from crashsim.vmm.command import read_command, read_text
-from crashsim.vmm.host import HostFile
 from crashsim.vmm.hotplug import read_timeline
 from crashsim.vmm.machine import Backend, Machine, PmemDevice
-from crashsim.vmm.words import monitor_of, options, program, split
+from crashsim.vmm.monitors import read_command, read_text
+from crashsim.vmm.probe import HostFile
+from crashsim.vmm.shell import monitor_of, options, program, split
 
 GIB = 1 << 30
 OBJECT = "-object memory-backend-file,id=mem1,share=on,mem-path=./p.img,size=4G"

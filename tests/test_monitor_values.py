@@ -7,22 +7,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crashsim.vmm.keyval import escape, read
-from crashsim.vmm.place import Mistake, Place
+from crashsim.vmm.spans import Refusal, Span
 from crashsim.vmm.values import parse_id, parse_size, parse_truth
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 
 
 def settings(text: str, first: str = "qom-type", flags: bool = True) -> dict[str, object]:
-    mistakes: list[Mistake] = []
-    found = read(Place("word 1", text, 1, len(text)), first, mistakes.append, flags)
+    mistakes: list[Refusal] = []
+    found = read(Span("word 1", text, 1, len(text)), first, mistakes.append, flags)
     assert not mistakes and found is not None
     return {name: setting.value for name, setting in found.items()}
 
 
-def wrong(text: str, flags: bool = True) -> list[Mistake]:
-    mistakes: list[Mistake] = []
-    read(Place("word 1", text, 1, len(text)), "qom-type", mistakes.append, flags)
+def wrong(text: str, flags: bool = True) -> list[Refusal]:
+    mistakes: list[Refusal] = []
+    read(Span("word 1", text, 1, len(text)), "qom-type", mistakes.append, flags)
     assert mistakes
     return mistakes
 
@@ -160,12 +160,12 @@ def test_what_is_no_json_is_refused_where_it_goes_wrong(
 
 def test_a_caret_stands_below_the_stretch_however_long_the_line() -> None:
     text = "x" * 500 + "HERE" + "y" * 500
-    line, caret = Place("word 1", text, 501, 4).caret()
+    line, caret = Span("word 1", text, 501, 4).caret()
     start = caret.index("^")
     assert line[start : start + 4] == "HERE" and caret.count("^") == 4
     assert len(line) <= 88
 
 
 def test_what_a_terminal_would_act_on_is_not_shown() -> None:
-    mistake = Mistake(Place("word 1", "a\x1b[2J\nb", 1, 1), "got \x1b[31m")
+    mistake = Refusal(Span("word 1", "a\x1b[2J\nb", 1, 1), "got \x1b[31m")
     assert "\x1b" not in str(mistake) and len(str(mistake).splitlines()) == 3

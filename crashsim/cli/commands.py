@@ -384,7 +384,7 @@ def schema() -> None:
 @click.argument("file", type=RUN, required=False)
 def new(file: Path | None) -> None:
     """Write a commented experiment to begin with (to standard output without FILE)."""
-    from crashsim.experiment.starter import starter
+    from crashsim.experiment.shipped import starter
 
     text = starter()
     if file is None:

@@ -20,7 +20,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from crashsim.engine import units
-from crashsim.experiment.part import Contradiction, Part
+from crashsim.experiment.block import Block, Contradiction
 from crashsim.experiment.quantities import (
     Count,
     Duration,
@@ -43,7 +43,7 @@ def _wrong_folio(size: int) -> str | None:
     return None
 
 
-class FolioPart(Part):
+class FolioPart(Block):
     """A part of a file whose folios are of one size."""
 
     size: Size = Field(description="Of its folios: 4KiB to 2MiB, a power of two.")
@@ -121,7 +121,7 @@ Folio = Annotated[
 ]
 
 
-class Backing(Part):
+class Backing(Block):
     """The memory that the guest sees as the device."""
 
     kind: BackingKind = Field(
@@ -172,7 +172,7 @@ def _wrong_parts(parts: tuple[FolioPart, ...]) -> Iterator[Contradiction]:
         end = part.until or end
 
 
-class RateLimiter(Part):
+class RateLimiter(Block):
     """Firecracker's limit on a device's flushes."""
 
     ops: Count = Field(description="How many flushes at once, and in each refill time.")
@@ -180,7 +180,7 @@ class RateLimiter(Part):
     burst: int = Field(default=0, ge=0, le=10**9, description="So many more at first, once.")
 
 
-class Fault(Part):
+class Fault(Block):
     """Something that a disk gets wrong, by chance or at given instants."""
 
     share: Ratio = Field(default=(0, 1), description="Chance of each to be hit, such as 1/1000.")
@@ -193,7 +193,7 @@ class Fault(Part):
         return bool(self.share[0] or self.at)
 
 
-class DiskFaults(Part):
+class DiskFaults(Block):
     """What a disk was seen to get wrong (Zheng et al., FAST'13)."""
 
     ignored_flush: Fault = Field(default=Fault(), description="A FLUSH that does nothing.")

@@ -18,7 +18,7 @@ from pydantic import BeforeValidator, Field, PlainSerializer, ValidationInfo, Wi
 
 from crashsim.engine import units
 from crashsim.errors import UnitError
-from crashsim.experiment.part import Contradiction, Part
+from crashsim.experiment.block import Block, Contradiction
 from crashsim.experiment.quantities import refused, units_required
 from crashsim.results import Expectation
 
@@ -122,7 +122,7 @@ CountCondition = Annotated[
 ]
 
 
-class Known(Part):
+class Known(Block):
     """A finding that is known, and has to happen as long as it stands here."""
 
     outcome: str | None = Field(
@@ -151,7 +151,7 @@ class Known(Part):
         return self.outcome is not None and fnmatchcase(outcome, self.outcome)
 
 
-class Expect(Part):
+class Expect(Block):
     """Conditions on a case's figures; losses are those of a host power cut."""
 
     broken_promises: CountCondition | None = Field(

@@ -15,8 +15,8 @@ from re import sub
 
 from crashsim.engine.units import shown
 from crashsim.errors import ExperimentError, NoSuchPath, Problem
+from crashsim.experiment.command_lines import READERS, with_machines
 from crashsim.experiment.document import Mistake, Node, Place, find, read, walk, with_value
-from crashsim.experiment.machines import READERS, with_machines
 from crashsim.experiment.mistakes import validate
 from crashsim.experiment.model import Experiment
 from crashsim.experiment.sweep import RawCase, expand, with_case_expectations

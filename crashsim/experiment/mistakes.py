@@ -17,11 +17,11 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from crashsim.engine.units import shown
+from crashsim.experiment.applications import KINDS
+from crashsim.experiment.block import Block, Contradiction
 from crashsim.experiment.document import Mistake, Node, Path, Place, child, plain
 from crashsim.experiment.model import Experiment, structure
-from crashsim.experiment.part import Contradiction, Part
 from crashsim.experiment.quantities import FROM_FILE
-from crashsim.experiment.workload import KINDS
 
 
 def validate(tree: Node) -> tuple[Experiment | None, list[Mistake]]:
@@ -162,9 +162,9 @@ def known_keys(location: Path) -> list[str]:
     return list(part.model_fields) if part is not None else []
 
 
-def part_at(location: Path) -> type[Part] | None:
+def part_at(location: Path) -> type[Block] | None:
     """The model of the block at a location of pydantic's."""
-    part: type[Part] | None = Experiment
+    part: type[Block] | None = Experiment
     for step in location:
         if isinstance(step, int):
             continue
@@ -178,8 +178,8 @@ def part_at(location: Path) -> type[Part] | None:
 
 
 @cache
-def _part_of(annotation: Any) -> type[Part] | None:
-    if isinstance(annotation, type) and issubclass(annotation, Part):
+def _part_of(annotation: Any) -> type[Block] | None:
+    if isinstance(annotation, type) and issubclass(annotation, Block):
         return annotation
     if get_origin(annotation) in (Annotated, Union, UnionType, tuple, dict):
         parts = (_part_of(argument) for argument in get_args(annotation))

@@ -3,7 +3,7 @@
 Contract: frozen pydantic models. Durations are integer nanoseconds, sizes integer bytes, byte rates
 bytes per second; Python code may pass such integers, a file must write units (`quantities`). All
 defaults are filled in, the disk profile's too: two equal experiments run alike. Contradictions are
-found here (`Part.contradictions`), so that no `Experiment` exists that makes no sense.
+found here (`Block.contradictions`), so that no `Experiment` exists that makes no sense.
 `resolved_devices()` gives one device and several devices the same form.
 """
 
@@ -15,24 +15,7 @@ from typing import Annotated, Any, Literal, cast
 from pydantic import Field, field_validator
 
 from crashsim.engine import units
-from crashsim.experiment.backing import (
-    LARGEST_FOLIO_BYTES,
-    SMALLEST_FOLIO_BYTES,
-    Backing,
-    RateLimiter,
-)
-from crashsim.experiment.disk import Disk
-from crashsim.experiment.expect import Condition, Expect
-from crashsim.experiment.explore import Check, Explore
-from crashsim.experiment.kernels import EarlyWriteback, Guest, Host
-from crashsim.experiment.part import Contradiction, Part
-from crashsim.experiment.quantities import (
-    Duration,
-    PositiveDuration,
-    Size,
-    refused,
-)
-from crashsim.experiment.workload import (
+from crashsim.experiment.applications import (
     PAGE_BYTES,
     AppendLog,
     Call,
@@ -48,6 +31,23 @@ from crashsim.experiment.workload import (
     Workload,
     WriteAheadLog,
 )
+from crashsim.experiment.backing import (
+    LARGEST_FOLIO_BYTES,
+    SMALLEST_FOLIO_BYTES,
+    Backing,
+    RateLimiter,
+)
+from crashsim.experiment.block import Block, Contradiction
+from crashsim.experiment.expect import Condition, Expect
+from crashsim.experiment.linux import EarlyWriteback, Guest, Host
+from crashsim.experiment.profiles import Disk
+from crashsim.experiment.quantities import (
+    Duration,
+    PositiveDuration,
+    Size,
+    refused,
+)
+from crashsim.experiment.trial import Check, Explore
 
 __all__ = [
     "AppendLog",
@@ -105,7 +105,7 @@ _CACHED_NVDIMM = (
 )
 
 
-class Device(Part):
+class Device(Block):
     """A virtio-pmem device, or one to compare it with: one backing on the host."""
 
     name: str = Field(
@@ -162,7 +162,7 @@ class Device(Part):
         return size
 
 
-class HostCrash(Part):
+class HostCrash(Block):
     """What a crash of the host leaves undecided."""
 
     in_flight: Literal["lost", "kept"] = Field(
@@ -173,7 +173,7 @@ class HostCrash(Part):
     )
 
 
-class Power(Part):
+class Power(Block):
     """Which cuts are told byte by byte. The loss at every instant is known without any."""
 
     domains: tuple[Domain, ...] = Field(
@@ -201,7 +201,7 @@ SweepValues = Annotated[
 ]
 
 
-class Sweep(Part):
+class Sweep(Block):
     """One case for each combination of values. Keys are dotted paths such as `sync.call`."""
 
     product: SweepValues | None = Field(default=None, description="Every value with every other.")
@@ -222,13 +222,13 @@ class Sweep(Part):
                 )
 
 
-class CaseBlock(Part):
+class CaseBlock(Block):
     """What holds for the cases whose name matches."""
 
     expect: Expect = Field(description="Conditions, over those of the whole experiment.")
 
 
-class Experiment(Part):
+class Experiment(Block):
     """A crashsim experiment."""
 
     name: str = Field(

@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from crashsim.experiment.disk import PROFILES
-from crashsim.experiment.machines import READERS
+from crashsim.experiment.applications import KINDS
+from crashsim.experiment.block import Block
+from crashsim.experiment.command_lines import READERS
 from crashsim.experiment.model import Experiment
-from crashsim.experiment.part import Part
-from crashsim.experiment.workload import KINDS
+from crashsim.experiment.profiles import PROFILES
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
@@ -48,7 +48,7 @@ _TIMELINE = {
 def json_schema() -> dict[str, Any]:
     """The schema as a plain document."""
     schema = Experiment.model_json_schema(mode="validation")
-    parts = {part.__name__: part for part in _parts(Part)}
+    parts = {part.__name__: part for part in _parts(Block)}
     for name, block in [*schema["$defs"].items(), ("Experiment", schema)]:
         _as_written(block, parts[name])
         # The sweep may set what is missing.
@@ -62,13 +62,13 @@ def json_schema() -> dict[str, Any]:
     return {"$schema": DIALECT, **_by_kind(schema), "title": "crashsim experiment"}
 
 
-def _parts(base: type[Part]) -> Iterator[type[Part]]:
+def _parts(base: type[Block]) -> Iterator[type[Block]]:
     for part in base.__subclasses__():
         yield part
         yield from _parts(part)
 
 
-def _as_written(block: dict[str, Any], part: type[Part]) -> None:
+def _as_written(block: dict[str, Any], part: type[Block]) -> None:
     """Defaults as a file has them, with their units, and no titles that only repeat the key."""
     for name, field in block.get("properties", {}).items():
         field.pop("title", None)

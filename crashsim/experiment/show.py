@@ -16,11 +16,11 @@ from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.representer import RoundTripRepresenter
 
-from crashsim.experiment.disk import PROFILES
+from crashsim.experiment.block import Block
 from crashsim.experiment.document import Node, Path, child
 from crashsim.experiment.expect import Expect
 from crashsim.experiment.loader import Case, Plan
-from crashsim.experiment.part import Part
+from crashsim.experiment.profiles import PROFILES
 
 COMMENT_COLUMN = 44
 BLOCKS = ("device", "devices", "workload", "sync", "early_writeback")
@@ -55,13 +55,13 @@ def _document(case: Case) -> str:
     return stream.getvalue()
 
 
-def _block(part: Part, case: Case, path: Path) -> CommentedMap:
+def _block(part: Block, case: Case, path: Path) -> CommentedMap:
     block = CommentedMap()
     for name, value in _entries(part):
         below = (*path, name)
-        if isinstance(value, Part):
+        if isinstance(value, Block):
             block[name] = _block(value, case, below)
-        elif isinstance(value, tuple) and value and isinstance(value[0], Part):
+        elif isinstance(value, tuple) and value and isinstance(value[0], Block):
             items = [_block(item, case, (*below, i)) for i, item in enumerate(value)]
             block[name] = CommentedSeq(items)
         else:
@@ -70,21 +70,21 @@ def _block(part: Part, case: Case, path: Path) -> CommentedMap:
     return block
 
 
-def _entries(part: Part) -> Iterator[tuple[str, Any]]:
+def _entries(part: Block) -> Iterator[tuple[str, Any]]:
     """What is worth showing: neither keys that do not apply nor blocks that are not there."""
     hidden = part.inapplicable()
     for name, value in sorted(part, key=lambda entry: entry[0] != "kind"):
         absent = value is None and (name in BLOCKS or isinstance(part, Expect))
-        empty = name in ("sweep", "cases") or (isinstance(value, Part) and not _shown(value))
+        empty = name in ("sweep", "cases") or (isinstance(value, Block) and not _shown(value))
         if name not in hidden and not absent and not empty:
             yield name, value
 
 
-def _shown(part: Part) -> bool:
+def _shown(part: Block) -> bool:
     return next(_entries(part), None) is not None
 
 
-def _scalar(part: Part, name: str) -> Any:
+def _scalar(part: Block, name: str) -> Any:
     value = part.model_dump(mode="json", include={name})[name]
     if isinstance(value, list):
         items = CommentedSeq(value)

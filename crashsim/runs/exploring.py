@@ -19,8 +19,8 @@ from crashsim.checkers.sandbox import Workshop
 from crashsim.checkers.verdict import OK, Acks, Ranges, Verdict
 from crashsim.errors import OutputError, StaleFinding, UsageError
 from crashsim.experiment.expect import Known, judge
-from crashsim.experiment.explore import Explore
 from crashsim.experiment.model import Expect, Experiment
+from crashsim.experiment.trial import Explore
 from crashsim.explore.budget import Budget
 from crashsim.explore.exploration import Exploration, explore
 from crashsim.explore.results import to_json

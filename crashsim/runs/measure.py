@@ -14,10 +14,10 @@ from crashsim.engine.pages import PAGE_BYTES
 from crashsim.engine.streams import I64
 from crashsim.engine.units import exact_instant
 from crashsim.errors import NothingExplored
+from crashsim.experiment.applications import NO_FLUSH
 from crashsim.experiment.expect import judge
 from crashsim.experiment.loader import Case
 from crashsim.experiment.model import Experiment
-from crashsim.experiment.workload import NO_FLUSH
 from crashsim.power import thinning
 from crashsim.power.broken_promises import schedule_of
 from crashsim.power.losses import Losses

@@ -48,7 +48,7 @@ _LARGEST = (1 << 63) - 1
 
 
 @dataclass(frozen=True, slots=True)
-class Recording:
+class Trace:
     """A log's entries in order: int64[n] columns.
 
     `t_ns` never descends; `flags` are those of the log. `length_bytes` of a discard is what it
@@ -99,7 +99,7 @@ class _Stop:
 
 def read_log(
     path: str | Path, times_path: str | Path | None = None, clock_ns: int = 100_000
-) -> Recording:
+) -> Trace:
     """The log at `path`, plain or gzip.
 
     `times_path` has a u64 for each entry: ns since the recording began. Without it entry i arrives
@@ -129,7 +129,7 @@ def read_log(
         t_ns = _synthetic_clock(file, count, clock_ns)
     else:
         t_ns = _read_times(Path(times_path), file, count)
-    return Recording(
+    return Trace(
         file=file,
         sector_bytes=sector_bytes,
         t_ns=t_ns,
@@ -144,7 +144,7 @@ def read_log(
     )
 
 
-def check_fits(recording: Recording, device_bytes: int) -> None:
+def check_fits(recording: Trace, device_bytes: int) -> None:
     """Raise `TraceError` for the first entry that goes beyond the end of the device."""
     length = recording.length_bytes
     end = np.where(length > 0, recording.offset_bytes + length, 0)  # a flush may name any sector
@@ -159,7 +159,7 @@ def check_fits(recording: Recording, device_bytes: int) -> None:
         )
 
 
-def check_lasts(recording: Recording, times_path: str | Path | None, longest_ns: int) -> None:
+def check_lasts(recording: Trace, times_path: str | Path | None, longest_ns: int) -> None:
     """Raise `TraceError` for the first entry that comes later than anything may last."""
     late = np.flatnonzero(recording.t_ns > longest_ns)
     if not late.size:

@@ -11,10 +11,10 @@ from __future__ import annotations
 
 from crashsim.vmm import schema
 from crashsim.vmm.backend import read_backend, refused, refused_elsewhere
-from crashsim.vmm.host import Look
 from crashsim.vmm.keyval import Setting, Settings
 from crashsim.vmm.machine import Backend, Machine, PmemDevice
-from crashsim.vmm.place import Mistake, Mistakes, Place, nearest
+from crashsim.vmm.probe import Look
+from crashsim.vmm.spans import Refusal, Refusals, Span, nearest
 from crashsim.vmm.values import parse_id
 
 REAL_NVDIMM = "QEMU: real nvdimm device backend is not supported for virtio-pmem (V7)"
@@ -23,12 +23,12 @@ _NAMESPACE_PROPERTIES = ("label-size", "unarmed", "uuid")
 REAL = ("/dev/dax", "/dev/pmem")
 VIRTIO_PMEM, NVDIMM = "virtio-pmem", "nvdimm"
 
-Ids = dict[str, Place | None]
+Ids = dict[str, Span | None]
 
 
 class Assembly:
     def __init__(self, look: Look | None = None) -> None:
-        self.mistakes = Mistakes()
+        self.mistakes = Refusals()
         self.notes: list[str] = []
         self.unread = False  # whether devices may be in what was passed over
         self.prealloc = False  # the default of all backends
@@ -39,12 +39,12 @@ class Assembly:
         self._device_ids: Ids = {}
         self._object_ids: Ids = {}
 
-    def report(self, place: Place | None, message: str) -> None:
-        self.mistakes.append(Mistake(place, message))
+    def report(self, place: Span | None, message: str) -> None:
+        self.mistakes.append(Refusal(place, message))
 
     # Objects
 
-    def add_object(self, settings: Settings, whole: Place) -> None:
+    def add_object(self, settings: Settings, whole: Span) -> None:
         """`-object`: memory backends are kept, of all others only the id."""
         kind = self._text(settings, "qom-type", whole)
         name = self._new_id(settings, whole, self._object_ids, needed=True)
@@ -78,7 +78,7 @@ class Assembly:
 
     # Devices
 
-    def add_device(self, settings: Settings, whole: Place, plug_ns: int = 0) -> None:
+    def add_device(self, settings: Settings, whole: Span, plug_ns: int = 0) -> None:
         """`-device`: virtio-pmem is kept, of all others the id and the backend that they use."""
         driver = self._text(settings, "driver", whole)
         name = self._new_id(settings, whole, self._device_ids, needed=False)
@@ -94,7 +94,7 @@ class Assembly:
         if driver is not None and "memdev" in settings:
             self.use(settings["memdev"], driver)
 
-    def _add_pmem(self, settings: Settings, whole: Place, name: str | None, plug_ns: int) -> None:
+    def _add_pmem(self, settings: Settings, whole: Span, name: str | None, plug_ns: int) -> None:
         for setting in settings.values():
             if setting.name in _NAMESPACE_PROPERTIES:
                 self.report(setting.place, f"{setting.name}: {NAMESPACES}")
@@ -111,7 +111,7 @@ class Assembly:
             device = PmemDevice(name or backend.name, backend, plug_ns, place=whole)
             self._devices.append(device)
 
-    def _add_nvdimm(self, settings: Settings, whole: Place, name: str | None, plug_ns: int) -> None:
+    def _add_nvdimm(self, settings: Settings, whole: Span, name: str | None, plug_ns: int) -> None:
         for setting in settings.values():
             if setting.name not in schema.NVDIMM_PROPERTIES and setting.name[:2] != "x-":
                 known = nearest(setting.name, schema.NVDIMM_PROPERTIES)
@@ -122,7 +122,7 @@ class Assembly:
             device = PmemDevice(name or backend.name, backend, plug_ns, kind=NVDIMM, place=whole)
             self._devices.append(device)
 
-    def _backend_of(self, settings: Settings, whole: Place, driver: str) -> Backend | None:
+    def _backend_of(self, settings: Settings, whole: Span, driver: str) -> Backend | None:
         """The backend that a device is given, from now on in use."""
         if "memdev" not in settings:
             self.report(whole, f"{driver} needs memdev=, the id of a memory backend")
@@ -152,7 +152,7 @@ class Assembly:
 
     # Ids
 
-    def _text(self, settings: Settings, name: str, whole: Place) -> str | None:
+    def _text(self, settings: Settings, name: str, whole: Span) -> str | None:
         setting = settings.get(name)
         if setting is None:
             self.report(whole, f"{name}= is missing")
@@ -162,7 +162,7 @@ class Assembly:
             return setting.value
         return None
 
-    def _new_id(self, settings: Settings, whole: Place, ids: Ids, needed: bool) -> str | None:
+    def _new_id(self, settings: Settings, whole: Span, ids: Ids, needed: bool) -> str | None:
         if "id" not in settings and not needed:
             return None
         name = self._text(settings, "id", whole)
@@ -195,7 +195,7 @@ class Assembly:
         self._device_ids |= dict.fromkeys(device.name for device in machine.devices)
         self._users |= {device.backend.name: schema.DEVICE for device in machine.devices}
 
-    def remove_object(self, name: str, place: Place) -> None:
+    def remove_object(self, name: str, place: Span) -> None:
         if name not in self._object_ids:
             self.report(place, f"object {name!r} not found" + nearest(name, self._object_ids))
         elif name in self._users:
@@ -204,7 +204,7 @@ class Assembly:
             del self._object_ids[name]
             self._backends.pop(name, None)
 
-    def remove_device(self, name: str, place: Place) -> None:
+    def remove_device(self, name: str, place: Span) -> None:
         kinds = [device.kind for device in self._devices if device.name == name]
         if VIRTIO_PMEM in kinds:
             self.report(place, "QEMU: virtio based memory devices cannot be unplugged (V7)")

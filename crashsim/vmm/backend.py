@@ -12,17 +12,17 @@ from collections.abc import Callable, Iterator
 
 from crashsim.engine.pages import PAGE_BYTES
 from crashsim.vmm import schema
-from crashsim.vmm.host import Look
 from crashsim.vmm.keyval import Report, Setting, Settings
 from crashsim.vmm.machine import FILE, MEMFD, SHM, Backend
-from crashsim.vmm.place import Mistake, Place, nearest
+from crashsim.vmm.probe import Look
+from crashsim.vmm.spans import Refusal, Span, nearest
 from crashsim.vmm.values import parse_size, parse_truth
 
 Values = dict[str, bool | int | str]
 
 
 def read_backend(
-    kind: str, name: str, settings: Settings, whole: Place, prealloc: bool, report: Report
+    kind: str, name: str, settings: Settings, whole: Span, prealloc: bool, report: Report
 ) -> Backend | None:
     """`prealloc` is the default that `-mem-prealloc` sets."""
     values = _values(kind, settings, whole, report)
@@ -48,46 +48,46 @@ def read_backend(
     )
 
 
-def _values(kind: str, settings: Settings, whole: Place, report: Report) -> Values | None:
+def _values(kind: str, settings: Settings, whole: Span, report: Report) -> Values | None:
     values: Values = {}
-    mistakes: list[Mistake] = []
+    mistakes: list[Refusal] = []
     known = schema.BACKENDS[kind]
     for setting in settings.values():
         sort = known.get(setting.name)
         try:
             if sort is None:
                 message = f"{kind} has no property {setting.name!r}" + nearest(setting.name, known)
-                mistakes.append(Mistake(setting.place, message))
+                mistakes.append(Refusal(setting.place, message))
             elif sort in _READERS:
                 values[setting.name] = _READERS[sort](setting)
         except ValueError as error:
-            mistakes.append(Mistake(setting.place, f"{setting.name} takes {error}"))
+            mistakes.append(Refusal(setting.place, f"{setting.name} takes {error}"))
     for needed in ("size", "mem-path") if kind == FILE else ("size",):
         if needed not in settings:
-            mistakes.append(Mistake(whole, f"{kind} needs {needed}="))
+            mistakes.append(Refusal(whole, f"{kind} needs {needed}="))
     for mistake in mistakes:
         report(mistake)
     return None if mistakes else values
 
 
-def refused(backend: Backend, look: Look | None) -> list[Mistake]:
+def refused(backend: Backend, look: Look | None) -> list[Refusal]:
     """What a monitor refuses; the file's size only if it can be looked at."""
-    own = [Mistake(backend.place_of(option), text) for option, text in _wrong(backend)]
-    return own or [Mistake(backend.place_of(option), text) for option, text in _seen(backend, look)]
+    own = [Refusal(backend.place_of(option), text) for option, text in _wrong(backend)]
+    return own or [Refusal(backend.place_of(option), text) for option, text in _seen(backend, look)]
 
 
-def refused_elsewhere(backend: Backend, look: Look | None) -> list[Mistake]:
+def refused_elsewhere(backend: Backend, look: Look | None) -> list[Refusal]:
     """What the other monitors refuse: they open a file that is there."""
     if backend.kind != FILE:
         return []
     path, place = backend.mem_path, backend.place_of("mem-path")
     if not path or "\0" in path:
-        return [Mistake(place, "this is no path")]
+        return [Refusal(place, "this is no path")]
     found = look(path) if look is not None else None
     if found is not None and found.kind == "missing":
-        return [Mistake(place, f"{path} does not exist, and this monitor creates no file")]
+        return [Refusal(place, f"{path} does not exist, and this monitor creates no file")]
     if found is not None and found.kind == "file" and found.size_bytes == 0:
-        return [Mistake(place, f"{path} is empty")]
+        return [Refusal(place, f"{path} is empty")]
     return []
 
 

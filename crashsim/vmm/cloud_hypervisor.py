@@ -13,12 +13,12 @@ from collections.abc import Iterator, Sequence
 
 from crashsim.errors import CommandLineError
 from crashsim.vmm.assembly import Assembly
-from crashsim.vmm.host import Look, size_of
 from crashsim.vmm.keyval import Settings, read
 from crashsim.vmm.machine import FILE, Backend, Machine
-from crashsim.vmm.place import Place, nearest
+from crashsim.vmm.probe import Look, size_of
+from crashsim.vmm.shell import place, program
+from crashsim.vmm.spans import Span, nearest
 from crashsim.vmm.values import parse_size
-from crashsim.vmm.words import place, program
 
 ALIGNMENT_BYTES = 2 << 20
 _KEYS = ("file", "size", "iommu", "mergeable", "discard_writes", "id", "pci_segment")
@@ -37,7 +37,7 @@ def read_words(words: Sequence[str], look: Look | None = None) -> Machine:
     return assembly.machine()
 
 
-def _values(words: Sequence[str]) -> Iterator[Place]:
+def _values(words: Sequence[str]) -> Iterator[Span]:
     """`--pmem a b` and `--pmem=a`; the values go on up to the next option."""
     taking = False
     for index in range(program(words), len(words)):
@@ -46,14 +46,12 @@ def _values(words: Sequence[str]) -> Iterator[Place]:
             taking = word == "--pmem"
             if word.startswith("--pmem="):
                 at = len("--pmem=")
-                yield Place(f"word {index + 1}", word, at + 1, len(word) - at)
+                yield Span(f"word {index + 1}", word, at + 1, len(word) - at)
         elif taking:
             yield place(words, index)
 
 
-def _add(
-    settings: Settings, whole: Place, name: str, assembly: Assembly, look: Look | None
-) -> None:
+def _add(settings: Settings, whole: Span, name: str, assembly: Assembly, look: Look | None) -> None:
     before = len(assembly.mistakes)
     for setting in settings.values():
         if setting.name not in _KEYS + _KEYS_OF_LATER:

@@ -16,11 +16,11 @@ from collections.abc import Iterator, Sequence
 
 from crashsim.errors import CommandLineError
 from crashsim.vmm.assembly import Assembly
-from crashsim.vmm.host import Look, size_of
 from crashsim.vmm.keyval import Setting, Settings
 from crashsim.vmm.machine import FILE, MEMFD, Backend, Machine
-from crashsim.vmm.place import Mistake, Place, nearest
-from crashsim.vmm.words import place, program
+from crashsim.vmm.probe import Look, size_of
+from crashsim.vmm.shell import place, program
+from crashsim.vmm.spans import Refusal, Span, nearest
 
 _KEYS = ("path", "ro", "root", "vma-size", "swap-interval-ms")
 _EXT2_KEYS = ["blocks_per_group", "inodes_per_group", "size", "uid", "gid", "uidmap", "gidmap"]
@@ -35,7 +35,7 @@ def read_words(words: Sequence[str], look: Look | None = None) -> Machine:
     if begin and "run" not in words[begin:]:
         where = place(words, begin - 1)
         message = "cannot be read: only `crosvm run` starts a machine"
-        raise CommandLineError([Mistake(where, message)])
+        raise CommandLineError([Refusal(where, message)])
     assembly = Assembly(look)
     found = list(_values(words, begin, assembly))
     for number, (option, value) in enumerate(sorted(found, key=lambda o: _OPTIONS.index(o[0]))):
@@ -48,7 +48,7 @@ def read_words(words: Sequence[str], look: Look | None = None) -> Machine:
     return assembly.machine()
 
 
-def _values(words: Sequence[str], begin: int, assembly: Assembly) -> Iterator[tuple[str, Place]]:
+def _values(words: Sequence[str], begin: int, assembly: Assembly) -> Iterator[tuple[str, Span]]:
     """Options of pmem devices, each with its value: `--pmem a` or `--pmem=a`."""
     index = begin
     while index < len(words):
@@ -61,7 +61,7 @@ def _values(words: Sequence[str], begin: int, assembly: Assembly) -> Iterator[tu
             message = f"cannot be read: crosvm has no option --{name}" + nearest(name, _OPTIONS)
             assembly.report(place(words, at), message)
         elif equals:
-            yield name, Place(f"word {at + 1}", word, len(word) - len(value) + 1, len(value))
+            yield name, Span(f"word {at + 1}", word, len(word) - len(value) + 1, len(value))
         elif index < len(words):
             yield name, place(words, index)
             index += 1
@@ -70,7 +70,7 @@ def _values(words: Sequence[str], begin: int, assembly: Assembly) -> Iterator[tu
 
 
 def _pmem(
-    option: str, whole: Place, name: str, assembly: Assembly, look: Look | None
+    option: str, whole: Span, name: str, assembly: Assembly, look: Look | None
 ) -> Backend | None:
     before = len(assembly.mistakes)
     settings = _settings(whole, ",", assembly)
@@ -108,7 +108,7 @@ def _pmem(
 
 
 def _ext2(
-    option: str, whole: Place, name: str, assembly: Assembly, look: Look | None
+    option: str, whole: Span, name: str, assembly: Assembly, look: Look | None
 ) -> Backend | None:
     """A file system made of a folder, in memory, which the guest can only read."""
     before = len(assembly.mistakes)
@@ -135,7 +135,7 @@ def _ext2(
     )
 
 
-def _settings(whole: Place, separator: str, assembly: Assembly) -> Settings:
+def _settings(whole: Span, separator: str, assembly: Assembly) -> Settings:
     """`path,key=value,key`: the first value may go without its key, a key alone is true."""
     found: Settings = {}
     text, at = whole.text[whole.column - 1 :], whole.column
@@ -143,7 +143,7 @@ def _settings(whole: Place, separator: str, assembly: Assembly) -> Settings:
         assembly.report(whole, "cannot be read: quotes within a value")
         return found
     for number, item in enumerate(text.split(separator)):
-        here = Place(whole.where, whole.text, at, len(item))
+        here = Span(whole.where, whole.text, at, len(item))
         at += len(item) + 1
         name, equals, value = item.partition("=")
         if number == 0 and not equals:

@@ -27,22 +27,22 @@ from crashsim.engine.units import exact_bytes
 from crashsim.errors import UsageError
 from crashsim.printable import printable
 from crashsim.vmm.assembly import NVDIMM
-from crashsim.vmm.command import read_command
-from crashsim.vmm.findings import (
+from crashsim.vmm.hazards import (
     COSTS,
     DISCARDS,
     FAILS,
     LOSES,
     READ_ONLY,
-    Finding,
+    Hazard,
     judge,
     remarks,
 )
-from crashsim.vmm.host import Look, looker, reader
 from crashsim.vmm.libvirt import read_xml
 from crashsim.vmm.machine import Machine, PmemDevice
-from crashsim.vmm.process import read_process
-from crashsim.vmm.words import split
+from crashsim.vmm.monitors import read_command
+from crashsim.vmm.probe import Look, looker, reader
+from crashsim.vmm.procfs import read_process
+from crashsim.vmm.shell import split
 
 _STYLES = {LOSES: "bold red", FAILS: "bold red", COSTS: "yellow"}
 _PLAIN_COLUMNS = 100  # of a pipe that does not say how wide it is
@@ -54,7 +54,7 @@ class Diagnosis:
     """A machine, what of it loses data, and what was not judged."""
 
     machine: Machine
-    findings: tuple[Finding, ...]
+    findings: tuple[Hazard, ...]
     notes: tuple[str, ...]
 
     @property
@@ -184,7 +184,7 @@ def _title(device: PmemDevice) -> str:
     return f"{device.name}: {nvdimm}{kind}{file}{size}"
 
 
-def _print_finding(console: Console, finding: Finding) -> None:
+def _print_finding(console: Console, finding: Hazard) -> None:
     style = _STYLES.get(finding.severity, "")
     _say(console, f"{finding.rule} {finding.severity}: {finding.option}", 2, style)
     _say(console, f"where: {finding.place}", 5)

@@ -18,11 +18,11 @@ from typing import NoReturn
 
 from crashsim.errors import CommandLineError
 from crashsim.vmm.assembly import Assembly
-from crashsim.vmm.host import Look, Read, size_of
 from crashsim.vmm.keyval import Settings, from_members
 from crashsim.vmm.machine import FILE, Backend, Machine
-from crashsim.vmm.place import Mistake, Place, nearest
-from crashsim.vmm.words import place, program
+from crashsim.vmm.probe import Look, Read, size_of
+from crashsim.vmm.shell import place, program
+from crashsim.vmm.spans import Refusal, Span, nearest
 
 _KEYS = {"id": str, "path_on_host": str, "root_device": bool, "read_only": bool}
 _NEEDED = ("id", "path_on_host")
@@ -41,7 +41,7 @@ def read_words(words: Sequence[str], look: Look | None = None, read: Read | None
     found = _config_file(words)
     if found is None:
         _give_up(
-            place(words, max(0, before - 1)) if words else Place("command line", ""),
+            place(words, max(0, before - 1)) if words else Span("command line", ""),
             "without --config-file the devices come over the API socket",
         )
     where, path = found
@@ -52,11 +52,11 @@ def read_words(words: Sequence[str], look: Look | None = None, read: Read | None
     return read_json(text, look, path)
 
 
-def _give_up(where: Place, why: str) -> NoReturn:
-    raise CommandLineError([Mistake(where, f"cannot be read: {why}")])
+def _give_up(where: Span, why: str) -> NoReturn:
+    raise CommandLineError([Refusal(where, f"cannot be read: {why}")])
 
 
-def _config_file(words: Sequence[str]) -> tuple[Place, str] | None:
+def _config_file(words: Sequence[str]) -> tuple[Span, str] | None:
     for index, word in enumerate(words):
         if word == "--config-file" and index + 1 < len(words):
             return place(words, index + 1), words[index + 1]
@@ -71,16 +71,16 @@ def read_json(text: str, look: Look | None = None, name: str = "configuration") 
         document = json.loads(text)
     except json.JSONDecodeError as error:
         line = f"{name}, line {error.lineno}"
-        _give_up(Place(line, "", error.colno), f"not JSON: {error.msg}")
+        _give_up(Span(line, "", error.colno), f"not JSON: {error.msg}")
     except (ValueError, RecursionError):  # a number of thousands of digits, or thousands of braces
-        _give_up(Place(name, ""), "not JSON")
+        _give_up(Span(name, ""), "not JSON")
     entries = document.get("pmem", []) if isinstance(document, dict) else None
     if not isinstance(entries, list) or not all(isinstance(one, dict) for one in entries):
-        _give_up(Place(name, ""), "expected an object whose pmem is a list of objects")
+        _give_up(Span(name, ""), "expected an object whose pmem is a list of objects")
     assembly = Assembly(look)
     for number, entry in enumerate(entries):
         shown = json.dumps(entry)
-        whole = Place(f"{name}, pmem[{number}]", shown, 1, len(shown))
+        whole = Span(f"{name}, pmem[{number}]", shown, 1, len(shown))
         settings = from_members(list(entry.items()), whole, assembly.mistakes.append)
         _add(settings, whole, assembly, look)
     if assembly.mistakes:
@@ -88,7 +88,7 @@ def read_json(text: str, look: Look | None = None, name: str = "configuration") 
     return assembly.machine()
 
 
-def _add(settings: Settings, whole: Place, assembly: Assembly, look: Look | None) -> None:
+def _add(settings: Settings, whole: Span, assembly: Assembly, look: Look | None) -> None:
     before = len(assembly.mistakes)
     for setting in settings.values():
         if setting.name not in _ALL_KEYS:

@@ -16,10 +16,10 @@ from collections.abc import Sequence
 from crashsim.engine.units import format_duration
 from crashsim.errors import CommandLineError
 from crashsim.vmm.assembly import Assembly
-from crashsim.vmm.host import Look
 from crashsim.vmm.keyval import Settings, from_members, parse_json, read
 from crashsim.vmm.machine import Machine
-from crashsim.vmm.place import Place, nearest
+from crashsim.vmm.probe import Look
+from crashsim.vmm.spans import Span, nearest
 
 NDCTL = "QEMU: the ndctl command is not supported for virtio-pmem (V7)"
 _PROMPT = "(qemu)"
@@ -41,7 +41,7 @@ def read_timeline(
 
 def _apply(instant_ns: int, text: str, assembly: Assembly) -> None:
     text = text.strip()
-    whole = Place(f"the command at {format_duration(instant_ns)}", text, 1, len(text))
+    whole = Span(f"the command at {format_duration(instant_ns)}", text, 1, len(text))
     if text.startswith("{"):
         name, settings = _qmp(whole, assembly)
         argument = whole
@@ -49,7 +49,7 @@ def _apply(instant_ns: int, text: str, assembly: Assembly) -> None:
         at = len(text) - len(text.removeprefix(_PROMPT).lstrip())
         name, _, rest = text[at:].partition(" ")
         column = len(text) - len(rest.lstrip()) + 1
-        argument = Place(whole.where, text, column, len(text) - column + 1)
+        argument = Span(whole.where, text, column, len(text) - column + 1)
         settings = _hmp(name, argument, assembly)
     if settings is None:
         return
@@ -61,7 +61,7 @@ def _apply(instant_ns: int, text: str, assembly: Assembly) -> None:
         _remove(name, settings, argument, assembly)
 
 
-def _remove(name: str, settings: Settings, argument: Place, assembly: Assembly) -> None:
+def _remove(name: str, settings: Settings, argument: Span, assembly: Assembly) -> None:
     if "id" not in settings:
         assembly.report(argument, f"{name} needs an id")
         return
@@ -72,8 +72,8 @@ def _remove(name: str, settings: Settings, argument: Place, assembly: Assembly) 
         assembly.remove_device(str(setting.value), setting.place)
 
 
-def _hmp(name: str, argument: Place, assembly: Assembly) -> Settings | None:
-    if not _known(name, Place(argument.where, argument.text, 1, len(argument.text)), assembly):
+def _hmp(name: str, argument: Span, assembly: Assembly) -> Settings | None:
+    if not _known(name, Span(argument.where, argument.text, 1, len(argument.text)), assembly):
         return None
     first_key = {"object_add": "qom-type", "device_add": "driver"}.get(name, "id")
     if not argument.text[argument.column - 1 :]:
@@ -82,10 +82,10 @@ def _hmp(name: str, argument: Place, assembly: Assembly) -> Settings | None:
     return read(argument, first_key, assembly.mistakes.append, flags=name != "object_add")
 
 
-def _qmp(whole: Place, assembly: Assembly) -> tuple[str, Settings | None]:
+def _qmp(whole: Span, assembly: Assembly) -> tuple[str, Settings | None]:
     members, problem, at = parse_json(whole.text)
     if problem:
-        assembly.report(Place(whole.where, whole.text, at + 1, 1), problem)
+        assembly.report(Span(whole.where, whole.text, at + 1, 1), problem)
         return "", None
     command = dict(members)
     if not isinstance(command.get("execute"), str):
@@ -108,7 +108,7 @@ def _unfolded(member: tuple[str, object]) -> list[tuple[str, object]]:
     return value if name == "props" and isinstance(value, list) else [member]
 
 
-def _known(name: str, whole: Place, assembly: Assembly) -> bool:
+def _known(name: str, whole: Span, assembly: Assembly) -> bool:
     if name == "ndctl":
         assembly.report(whole, NDCTL)
     elif name not in _COMMANDS:

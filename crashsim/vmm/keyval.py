@@ -15,7 +15,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from crashsim.vmm.place import Mistake, Place
+from crashsim.vmm.spans import Refusal, Span
 
 _MOST_KEYS = 100  # several times what any monitor knows of one device
 _KEY = re.compile(r"[^=,]*")
@@ -29,12 +29,12 @@ class Setting:
 
     name: str
     value: object
-    place: Place
+    place: Span
     typed: bool = False
 
 
 Settings = dict[str, Setting]
-Report = Callable[[Mistake], None]
+Report = Callable[[Refusal], None]
 
 
 def escape(value: str) -> str:
@@ -43,7 +43,7 @@ def escape(value: str) -> str:
 
 
 def read(
-    whole: Place, first_key: str, report: Report, flags: bool = True
+    whole: Span, first_key: str, report: Report, flags: bool = True
 ) -> dict[str, Setting] | None:
     """The settings in the text of a place; nothing if they cannot be told apart.
 
@@ -58,7 +58,7 @@ def read(
                 message = (
                     f"expected '=' after {key!r}: the monitor takes no key alone; write {key}=on"
                 )
-                report(Mistake(place, message))
+                report(Refusal(place, message))
                 value = "on"
             elif key.startswith("no"):
                 name, value = key[2:], "off"
@@ -68,7 +68,7 @@ def read(
     return settings
 
 
-def _items(whole: Place, first_key: str) -> Iterator[tuple[str, str | None, Place]]:
+def _items(whole: Span, first_key: str) -> Iterator[tuple[str, str | None, Span]]:
     text, at = whole.text, whole.column - 1
     implied = first_key
     while at < len(text):
@@ -82,7 +82,7 @@ def _items(whole: Place, first_key: str) -> Iterator[tuple[str, str | None, Plac
         elif implied:
             key = implied
             value, at = _value(text, begin)
-        yield key, value, Place(whole.where, text, begin + 1, at - begin)
+        yield key, value, Span(whole.where, text, begin + 1, at - begin)
         implied = ""
         at += 1
 
@@ -93,12 +93,12 @@ def _value(text: str, at: int) -> tuple[str, int]:
     return raw.replace(",,", ","), at + len(raw)
 
 
-def _read_json(whole: Place, report: Report) -> Settings | None:
+def _read_json(whole: Span, report: Report) -> Settings | None:
     offset = whole.column - 1
     body = whole.text[offset:]
     pairs, problem, at = parse_json(body)
     if problem:
-        report(Mistake(Place(whole.where, whole.text, offset + at + 1, 1), problem))
+        report(Refusal(Span(whole.where, whole.text, offset + at + 1, 1), problem))
         return None
     return from_members(pairs, whole, report)
 
@@ -130,22 +130,22 @@ def _double_quoted(match: re.Match[str]) -> str:
     return '"' + re.sub(r'(?<!\\)"', '\\"', inner) + '"'
 
 
-def from_members(pairs: list[tuple[str, object]], whole: Place, report: Report) -> Settings:
+def from_members(pairs: list[tuple[str, object]], whole: Span, report: Report) -> Settings:
     """The settings of a JSON object that stands in the text of `whole`."""
     settings: Settings = {}
     if len(pairs) > _MOST_KEYS:
-        report(Mistake(whole, f"{len(pairs)} keys: expected at most {_MOST_KEYS}"))
+        report(Refusal(whole, f"{len(pairs)} keys: expected at most {_MOST_KEYS}"))
     for name, value in pairs[:_MOST_KEYS]:
         place = _place_of(name, whole)
         if name in settings:
-            report(Mistake(place, f"the key {name!r} is given twice"))
+            report(Refusal(place, f"the key {name!r} is given twice"))
         settings[name] = Setting(name, value, place, typed=True)
     return settings
 
 
-def _place_of(name: str, whole: Place) -> Place:
+def _place_of(name: str, whole: Span) -> Span:
     pattern = rf"[\"']{re.escape(name)}[\"']\s*:\s*(\"[^\"]*\"|'[^']*'|[^,}}\s]*)"
     match = re.compile(pattern).search(whole.text, whole.column - 1)
     if match is None:
         return whole
-    return Place(whole.where, whole.text, match.start() + 1, match.end() - match.start())
+    return Span(whole.where, whole.text, match.start() + 1, match.end() - match.start())

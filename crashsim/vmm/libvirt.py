@@ -18,9 +18,9 @@ from xml.parsers import expat
 from crashsim.engine.units import LARGEST
 from crashsim.errors import CommandLineError
 from crashsim.vmm.assembly import NVDIMM, VIRTIO_PMEM, Assembly
-from crashsim.vmm.host import Look
 from crashsim.vmm.machine import FILE, Backend, Machine
-from crashsim.vmm.place import Mistake, Place
+from crashsim.vmm.probe import Look
+from crashsim.vmm.spans import Refusal, Span
 
 _POWERS = "KMGTPE"
 _UNITS: dict[str, int] = (
@@ -36,7 +36,7 @@ _NUMBER = re.compile(r"\s*([0-9]{1,20})\s*")
 class _Element:
     name: str
     attributes: dict[str, str]
-    place: Place
+    place: Span
     text: str = ""
     children: list[_Element] = field(default_factory=list)
 
@@ -142,16 +142,16 @@ def _elements(text: str) -> list[_Element]:
     open_elements: list[_Element] = []
     found: list[_Element] = []
 
-    def here(width: int = 1) -> Place:
+    def here(width: int = 1) -> Span:
         number, column = parser.CurrentLineNumber, parser.CurrentColumnNumber + 1
         line = lines[number - 1] if number <= len(lines) else ""
-        return Place(f"line {number}", line, column, width)
+        return Span(f"line {number}", line, column, width)
 
     def start(name: str, attributes: dict[str, str]) -> None:
         place = here()
         end = place.text.find(">", place.column - 1)
         width = (end + 1 if end >= 0 else len(place.text)) - place.column + 1
-        place = Place(place.where, place.text, place.column, width)
+        place = Span(place.where, place.text, place.column, width)
         element = _Element(name, attributes, place)
         if open_elements:
             open_elements[-1].children.append(element)
@@ -162,7 +162,7 @@ def _elements(text: str) -> list[_Element]:
         open_elements[-1].text += data
 
     def refuse_doctype(*_: object) -> None:
-        raise CommandLineError([Mistake(here(9), "a DTD is not read: libvirt's XML has none")])
+        raise CommandLineError([Refusal(here(9), "a DTD is not read: libvirt's XML has none")])
 
     parser.StartDoctypeDeclHandler = refuse_doctype
     parser.StartElementHandler = start
@@ -172,9 +172,9 @@ def _elements(text: str) -> list[_Element]:
         parser.Parse(text, True)
     except expat.ExpatError as error:
         line = lines[error.lineno - 1] if error.lineno <= len(lines) else ""
-        place = Place(f"line {error.lineno}", line, error.offset + 1, 1)
+        place = Span(f"line {error.lineno}", line, error.offset + 1, 1)
         message = f"this is not XML: {expat.ErrorString(error.code)}"
-        raise CommandLineError([Mistake(place, message)]) from None
+        raise CommandLineError([Refusal(place, message)]) from None
     except UnicodeEncodeError:
-        raise CommandLineError([Mistake(None, "this is not XML: it is no valid text")]) from None
+        raise CommandLineError([Refusal(None, "this is not XML: it is no valid text")]) from None
     return found

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from crashsim.vmm.place import Place
+from crashsim.vmm.spans import Span
 
 FILE = "memory-backend-file"
 RAM = "memory-backend-ram"
@@ -41,7 +41,7 @@ class Backend:
     align_bytes: int = 0
     offset_bytes: int = 0
     readonly_option: str = field(default="readonly=on", compare=False)
-    places: Mapping[str, Place] = field(default_factory=dict, compare=False, repr=False)
+    places: Mapping[str, Span] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def is_read_only(self) -> bool:
@@ -53,9 +53,9 @@ class Backend:
         """The guest's stores reach the memory that flushes are about."""
         return self.share and not self.readonly
 
-    def place_of(self, option: str) -> Place:
+    def place_of(self, option: str) -> Span:
         """Where an option stands, or, if it was left out, the whole that lacks it."""
-        return self.places.get(option) or self.places.get("") or Place("command line", "")
+        return self.places.get(option) or self.places.get("") or Span("command line", "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ class PmemDevice:
     plug_ns: int = 0
     monitor: str = "qemu"
     kind: str = "virtio-pmem"
-    place: Place = field(default=Place("command line", ""), compare=False, repr=False)
+    place: Span = field(default=Span("command line", ""), compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,12 +14,12 @@ from collections.abc import Iterator, Sequence
 from crashsim.engine.units import exact_bytes
 from crashsim.errors import CommandLineError
 from crashsim.vmm.assembly import NVDIMM, Assembly
-from crashsim.vmm.host import Look
 from crashsim.vmm.keyval import Settings, read
 from crashsim.vmm.machine import Machine
-from crashsim.vmm.place import Place
+from crashsim.vmm.probe import Look
+from crashsim.vmm.shell import Option, options
+from crashsim.vmm.spans import Span
 from crashsim.vmm.values import parse_size, parse_truth
-from crashsim.vmm.words import Option, options
 
 _NOT_FOLLOWED = ("readconfig", "set")
 
@@ -46,7 +46,7 @@ def read_words(words: Sequence[str], look: Look | None = None) -> Machine:
 
 def _of(
     found: list[Option], name: str, first_key: str, assembly: Assembly
-) -> Iterator[tuple[Place, Settings]]:
+) -> Iterator[tuple[Span, Settings]]:
     """The arguments of all options of this name, and what they set."""
     for option in found:
         if option.name != name:
@@ -59,7 +59,7 @@ def _of(
             yield option.argument, settings
 
 
-def _other(name: str, argument: Place, assembly: Assembly, memory: Settings) -> None:
+def _other(name: str, argument: Span, assembly: Assembly, memory: Settings) -> None:
     if name == "m":
         memory |= _quiet(argument, "size")
     elif name in ("machine", "M"):
@@ -82,7 +82,7 @@ def _other(name: str, argument: Place, assembly: Assembly, memory: Settings) -> 
         assembly.unread = True
 
 
-def _quiet(argument: Place, first_key: str) -> Settings:
+def _quiet(argument: Span, first_key: str) -> Settings:
     """Settings of an option that is not ours to judge."""
     return read(argument, first_key, lambda mistake: None) or {}
 

@@ -1,7 +1,7 @@
 """Where a setting stands in what the user wrote, and what is wrong there.
 
-Contract: a `Place` is a stretch of a text that the user can find again: a word of a command line, a
-line of XML, a monitor command at an instant. A `Mistake` names one and says what was expected;
+Contract: a `Span` is a stretch of a text that the user can find again: a word of a command line, a
+line of XML, a monitor command at an instant. A `Refusal` names one and says what was expected;
 `CommandLineError` carries all mistakes at once. What is shown is one line of printable characters
 whatever the text holds, with a caret below the stretch.
 """
@@ -27,7 +27,7 @@ def nearest(word: str, known: Iterable[str]) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Span:
     """`width` characters of `text` from `column` (counted from 1); `where` says which text."""
 
     where: str
@@ -51,10 +51,10 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
-class Mistake:
+class Refusal:
     """One thing that is wrong; without a place it concerns the whole."""
 
-    place: Place | None
+    place: Span | None
     message: str
 
     def __str__(self) -> str:
@@ -64,12 +64,12 @@ class Mistake:
         return f"{self.place}: {printable(self.message)}\n{shown}"
 
 
-class Mistakes(list[Mistake]):
+class Refusals(list[Refusal]):
     """What was found wrong so far. Nobody reads more than `MOST_MISTAKES`: with that many the
     search ends, by the CommandLineError that tells them."""
 
-    def append(self, mistake: Mistake) -> None:
+    def append(self, mistake: Refusal) -> None:
         super().append(mistake)
         if len(self) >= MOST_MISTAKES:
-            more = Mistake(None, f"these are the first {len(self)} mistakes; there may be more")
+            more = Refusal(None, f"these are the first {len(self)} mistakes; there may be more")
             raise CommandLineError([*self, more])

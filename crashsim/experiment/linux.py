@@ -12,7 +12,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from crashsim.engine import units
-from crashsim.experiment.part import Contradiction, Part
+from crashsim.experiment.block import Block, Contradiction
 from crashsim.experiment.quantities import Duration, Kernel, PositiveDuration, Ratio, Size
 
 SECOND_NS = 1_000_000_000
@@ -20,7 +20,7 @@ SECOND_NS = 1_000_000_000
 LARGE_FOLIOS_SINCE = {"ext4": (6, 16), "xfs": (5, 18)}
 
 
-class Guest(Part):
+class Guest(Block):
     """The guest's kernel."""
 
     driver: Literal["concurrent", "serialized", "ordered"] = Field(
@@ -82,14 +82,14 @@ class Guest(Part):
             yield Contradiction(("on_sync_error",), message)
 
 
-class EarlyWriteback(Part):
+class EarlyWriteback(Block):
     """Writeback of some dirty pages ahead of the flusher (reclaim, somebody else's sync)."""
 
     every: PositiveDuration = Field(description="How often pages are taken.")
     share: Ratio = Field(description="Chance of each dirty page to be taken, such as 1/8.")
 
 
-class Host(Part):
+class Host(Block):
     """The host's page cache; names follow /proc/sys/vm."""
 
     memory: Size = Field(

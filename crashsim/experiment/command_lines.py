@@ -20,11 +20,11 @@ from crashsim.engine import units
 from crashsim.errors import CommandLineError, UnitError
 from crashsim.experiment.document import Mistake, Node, Place, find, with_value
 from crashsim.vmm.assembly import NVDIMM, REAL
-from crashsim.vmm.command import read_text
 from crashsim.vmm.firecracker import read_json
 from crashsim.vmm.hotplug import read_timeline
 from crashsim.vmm.libvirt import read_xml
 from crashsim.vmm.machine import FILE, RAM, Backend, Machine, PmemDevice
+from crashsim.vmm.monitors import read_text
 
 READERS: dict[str, Callable[[str], Machine]] = {
     "qemu": read_text,

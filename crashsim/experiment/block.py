@@ -21,7 +21,7 @@ class Contradiction(NamedTuple):
     message: str
 
 
-class Part(BaseModel):
+class Block(BaseModel):
     """A block of an experiment."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)

@@ -12,11 +12,11 @@ from collections.abc import Sequence
 
 from crashsim.errors import CommandLineError
 from crashsim.vmm import cloud_hypervisor, crosvm, firecracker, qemu
-from crashsim.vmm.host import Look, Read
 from crashsim.vmm.hotplug import NDCTL
 from crashsim.vmm.machine import Machine
-from crashsim.vmm.place import Mistake
-from crashsim.vmm.words import QEMU, is_known, monitor_of, place, program, split
+from crashsim.vmm.probe import Look, Read
+from crashsim.vmm.shell import QEMU, is_known, monitor_of, place, program, split
+from crashsim.vmm.spans import Refusal
 
 KNOWN = "QEMU, cloud-hypervisor, crosvm and Firecracker"
 
@@ -33,7 +33,7 @@ def read_command(
     before = program(words)
     named = monitor_of(words[before - 1]) if before else ""
     if "ndctl" in words[:1]:
-        raise CommandLineError([Mistake(place(words, 0), NDCTL)])
+        raise CommandLineError([Refusal(place(words, 0), NDCTL)])
     if not named:
         _only_options(words, monitor)
         named = monitor
@@ -53,7 +53,7 @@ def _only_options(words: Sequence[str], monitor: str) -> None:
         name = word.removeprefix("-").removeprefix("-")
         if monitor == QEMU and is_option and not is_known(name):
             message = f"cannot be read: QEMU has no such option, and no monitor is named ({KNOWN})"
-            raise CommandLineError([Mistake(place(words, index), message)])
+            raise CommandLineError([Refusal(place(words, index), message)])
         if index == 0 and not is_option:
             message = f"cannot be read: this is none of {KNOWN}"
-            raise CommandLineError([Mistake(place(words, index), message)])
+            raise CommandLineError([Refusal(place(words, index), message)])

@@ -26,7 +26,7 @@ from pydantic_core import CoreSchema
 
 from crashsim.engine import units
 from crashsim.errors import UnitError
-from crashsim.experiment.part import Contradiction, Part
+from crashsim.experiment.block import Block, Contradiction
 from crashsim.experiment.quantities import (
     Count,
     Duration,
@@ -101,7 +101,7 @@ Every = Annotated[
 ]
 
 
-class Sync(Part):
+class Sync(Block):
     """When the program asks for durability, and with which call."""
 
     call: Call = Field(
@@ -158,7 +158,7 @@ class Sync(Part):
             yield Contradiction(("delay",), "delay applies to group commits only (group: true)")
 
 
-class Synthetic(Part):
+class Synthetic(Block):
     """What all workloads but recordings have."""
 
     vcpus: int = Field(
@@ -200,7 +200,7 @@ class AppendLog(Synthetic):
         return self._in_parts(self.record_size)
 
 
-class SizeRange(Part):
+class SizeRange(Block):
     """Sizes drawn at random, both ends included."""
 
     min: Size = Field(description="The smallest size.")
@@ -327,7 +327,7 @@ class Fill(Synthetic):
             yield Contradiction(("write_size",), f"more than {MOST_WRITES} writes")
 
 
-class Recording(Part):
+class Recording(Block):
     """A recorded block log (dm-log-writes)."""
 
     kind: Literal["recording"] = Field(default="recording", description="A recorded block log.")
@@ -361,7 +361,7 @@ Workload = Annotated[
     AppendLog | KeyValue | DoubleBuffer | WriteAheadLog | Fill | Recording,
     Field(discriminator="kind"),
 ]
-KINDS: dict[str, type[Part]] = {
+KINDS: dict[str, type[Block]] = {
     "append-log": AppendLog,
     "key-value": KeyValue,
     "double-buffer": DoubleBuffer,

@@ -12,7 +12,7 @@ from typing import Literal
 from pydantic import Field
 
 from crashsim.engine import units
-from crashsim.experiment.part import Contradiction, Part
+from crashsim.experiment.block import Block, Contradiction
 from crashsim.experiment.placeholders import unknown
 from crashsim.experiment.quantities import Count, PositiveDuration, Size
 
@@ -20,7 +20,7 @@ SMALLEST_ATOM_BYTES = 8
 LARGEST_ATOM_BYTES = 65_536
 
 
-class Check(Part):
+class Check(Block):
     """Who says whether a state is one that recovery can handle: exactly one of the first four."""
 
     rule: Literal["records", "prefix", "acknowledged", "atomic"] | None = Field(
@@ -58,7 +58,7 @@ class Check(Part):
             yield Contradiction(("command",), wrong)
 
 
-class Explore(Part):
+class Explore(Block):
     """Every state that a power cut may leave, checked."""
 
     host: Literal["any-host", "this-host"] = Field(

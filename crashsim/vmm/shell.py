@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from crashsim.errors import CommandLineError
-from crashsim.vmm.place import Mistake, Place
+from crashsim.vmm.spans import Refusal, Span
 
 _WITHOUT = """
 h help version mem-prealloc snapshot nographic full-screen win2k-hack no-fd-bootchk preconfig S s
@@ -51,21 +51,21 @@ class Option:
     """An option and its argument: words numbered from 1, the program's name among them."""
 
     name: str
-    word: Place
-    argument: Place | None
+    word: Span
+    argument: Span | None
 
 
 def split(text: str) -> list[str]:
     """The words of a pasted command."""
     if len(text) > _LONGEST_COMMAND:
         message = f"longer than {_LONGEST_COMMAND >> 10} KiB: no command line"
-        raise CommandLineError([Mistake(None, message)])
+        raise CommandLineError([Refusal(None, message)])
     joined = _CONTINUED.sub("", text)
     try:
         return shlex.split(joined)
     except ValueError as error:
-        place = Place("command line", joined.strip(), 1, len(joined.strip()))
-        raise CommandLineError([Mistake(place, str(error)[:1].lower() + str(error)[1:])]) from None
+        place = Span("command line", joined.strip(), 1, len(joined.strip()))
+        raise CommandLineError([Refusal(place, str(error)[:1].lower() + str(error)[1:])]) from None
 
 
 def program(words: Sequence[str]) -> int:
@@ -89,8 +89,8 @@ def is_known(option: str) -> bool:
     return option in _WITH_ARGUMENT or option in _WITHOUT_ARGUMENT
 
 
-def place(words: Sequence[str], index: int) -> Place:
-    return Place(f"word {index + 1}", words[index], 1, len(words[index]))
+def place(words: Sequence[str], index: int) -> Span:
+    return Span(f"word {index + 1}", words[index], 1, len(words[index]))
 
 
 def options(words: Sequence[str]) -> Iterator[Option]:

@@ -21,9 +21,9 @@ from dataclasses import dataclass
 
 from crashsim.engine.units import exact_bytes, format_bytes
 from crashsim.vmm.assembly import NVDIMM, REAL
-from crashsim.vmm.host import IN_MEMORY, HostFile, Look
 from crashsim.vmm.machine import FILE, MEMFD, RAM, SHM, Machine, PmemDevice
-from crashsim.vmm.place import Place
+from crashsim.vmm.probe import IN_MEMORY, HostFile, Look
+from crashsim.vmm.spans import Span
 
 LOSES, FAILS, COSTS, NOTE = "loses data", "fails", "costs", "note"
 READ_ONLY, DISCARDS = "read-only", "discards"
@@ -39,7 +39,7 @@ _PADDED_TO_BYTES = _HUGE_BYTES = 2 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class Hazard:
     """One setting of one device, and what it does; `mend` is what to write instead, or empty where
     nothing is to be mended."""
 
@@ -47,12 +47,12 @@ class Finding:
     rule: str
     severity: str
     option: str
-    place: Place
+    place: Span
     why: str
     mend: str
 
 
-def judge(machine: Machine, look: Look | None = None) -> list[Finding]:
+def judge(machine: Machine, look: Look | None = None) -> list[Hazard]:
     """All findings of a machine."""
     return [finding for device in machine.devices for finding in _judge(device, look)]
 
@@ -84,7 +84,7 @@ _RAW = (
 )
 
 
-def _judge(device: PmemDevice, look: Look | None) -> Iterator[Finding]:
+def _judge(device: PmemDevice, look: Look | None) -> Iterator[Hazard]:
     backend = device.backend
     if backend.is_read_only:
         yield _finding(device, "V4", READ_ONLY, "readonly", backend.readonly_option, _UNWRITTEN, "")
@@ -119,7 +119,7 @@ _PRIVATE = (
 )
 
 
-def _nvdimm(device: PmemDevice) -> Iterator[Finding]:
+def _nvdimm(device: PmemDevice) -> Iterator[Hazard]:
     backend = device.backend
     if not backend.share:
         yield from _private(device)
@@ -141,7 +141,7 @@ def _nvdimm(device: PmemDevice) -> Iterator[Finding]:
         yield _finding(device, "V9", LOSES, "", "-device nvdimm", why, mend)
 
 
-def _private(device: PmemDevice) -> Iterator[Finding]:
+def _private(device: PmemDevice) -> Iterator[Hazard]:
     """Stores go to a copy of the monitor's own: by an option that says so, or by a default."""
     backend = device.backend
     own = "give a guest that is to keep its writes a file of its own"
@@ -161,7 +161,7 @@ def _private(device: PmemDevice) -> Iterator[Finding]:
         yield _finding(device, "V4", LOSES, "share", option, _PRIVATE, mend)
 
 
-def _settings(device: PmemDevice) -> Iterator[Finding]:
+def _settings(device: PmemDevice) -> Iterator[Hazard]:
     backend = device.backend
     if not backend.share or backend.readonly:
         yield from _private(device)
@@ -180,7 +180,7 @@ def _settings(device: PmemDevice) -> Iterator[Finding]:
         yield _finding(device, "V5", NOTE, "pmem", "pmem=on", why, "")
 
 
-def _on_host(device: PmemDevice, file: HostFile) -> Iterator[Finding]:
+def _on_host(device: PmemDevice, file: HostFile) -> Iterator[Hazard]:
     path, backend = device.backend.mem_path, device.backend
     if file.filesystem in IN_MEMORY:
         why = f"the file is in memory ({file.filesystem}): a flush succeeds and does nothing (H15)"
@@ -217,7 +217,7 @@ def _huge(file: HostFile) -> str:
     )
 
 
-def _holes(device: PmemDevice, file: HostFile, end_bytes: int) -> Iterator[Finding]:
+def _holes(device: PmemDevice, file: HostFile, end_bytes: int) -> Iterator[Hazard]:
     path, backend = device.backend.mem_path, device.backend
     mend = f"fallocate -l {end_bytes} {shlex.quote(path)}"
     if device.monitor != "qemu" and file.size_bytes < end_bytes:
@@ -248,6 +248,6 @@ def _as_file(device: PmemDevice) -> str:
 
 def _finding(
     device: PmemDevice, rule: str, severity: str, name: str, option: str, why: str, mend: str
-) -> Finding:
+) -> Hazard:
     place = device.backend.place_of(name) if name else device.place
-    return Finding(device.name, rule, severity, option, place, why, mend)
+    return Hazard(device.name, rule, severity, option, place, why, mend)

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from crashsim.errors import UsageError
 from crashsim.printable import printable
-from crashsim.vmm.command import KNOWN
-from crashsim.vmm.host import Look, Read, looker, reader
-from crashsim.vmm.words import monitor_of
+from crashsim.vmm.monitors import KNOWN
+from crashsim.vmm.probe import Look, Read, looker, reader
+from crashsim.vmm.shell import monitor_of
 
 
 def read_process(process_id: int, proc: Path = Path("/proc")) -> tuple[list[str], Look, Read]:

@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 from crashsim.engine import units
 from crashsim.errors import UnitError
 from crashsim.experiment.backing import DiskFaults
-from crashsim.experiment.part import Contradiction, Part
+from crashsim.experiment.block import Block, Contradiction
 from crashsim.experiment.quantities import ByteRate, Duration, Size
 
 Profile = Literal["plp-nvme", "consumer-nvme", "sata-ssd", "hdd", "ignores-flush"]
@@ -39,7 +39,7 @@ SMALLEST_SECTOR_BYTES = 512
 LARGEST_SECTOR_BYTES = 4096
 
 
-class Disk(Part):
+class Disk(Block):
     """The disk under the backing files."""
 
     profile: Profile = Field(
