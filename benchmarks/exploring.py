@@ -22,9 +22,9 @@ import numpy as np
 from crashsim.checkers.command import Command
 from crashsim.experiment.model import Device, Experiment, Guest, KeyValue, Recording, SizeRange
 from crashsim.explore.budget import Budget
-from crashsim.explore.exploration import explore
 from crashsim.explore.in_process import explore_in_process
-from crashsim.explore.state_runner import Subject
+from crashsim.explore.state_runner import Target
+from crashsim.explore.survey import explore
 from crashsim.simulate.inputs import make_inputs
 from crashsim.simulate.stack import simulate
 from crashsim.states import Rules, Space
@@ -40,9 +40,9 @@ Answer = dict[str, Any]
 def images(_side: object, stores: int, most: int) -> Answer:
     """Seconds to visit `most` distinct images of 4 MiB, each checked for three equal fields behind
     a flag (the check of PMDK's pmreorder_simple)."""
-    subject = _subject(stores)
+    target = _target(stores)
     start = perf_counter()
-    visited = explore_in_process(subject.space, _consistent, most)
+    visited = explore_in_process(target.space, _consistent, most)
     return {"seconds": perf_counter() - start, "images": visited.images, "bad": visited.bad}
 
 
@@ -51,7 +51,7 @@ def _consistent(image: memoryview) -> bool:
     return not flag or one == two == three
 
 
-def _subject(stores: int, command: str | None = None) -> Subject:
+def _target(stores: int, command: str | None = None) -> Target:
     """Values of 64 B to 4 KiB in random slots of 4 MiB, without a sync."""
     experiment = Experiment(
         device=Device(size=4 * MIB),
@@ -63,7 +63,7 @@ def _subject(stores: int, command: str | None = None) -> Subject:
     inputs = make_inputs(experiment)
     history = simulate(experiment, inputs.programs)
     space = Space(history, inputs.content, None, 0, Rules("any-host", SECTOR_BYTES))
-    return Subject(history, 0, space, lambda: Command(command or TRUE))
+    return Target(history, 0, space, lambda: Command(command or TRUE))
 
 
 def programs(_side: object, states: int, seconds: float, rounds: int) -> Answer:
@@ -71,11 +71,11 @@ def programs(_side: object, states: int, seconds: float, rounds: int) -> Answer:
     the machine can spawn by itself: medians of rounds, each with its own share, for a machine that
     is not alone is never as fast twice."""
     workers = os.cpu_count() or 1
-    subject = _subject(8, TRUE)
+    target = _target(8, TRUE)
     spawned, explored, checked = [_spawned(workers, seconds)], [], 0
     for _ in range(rounds):
         start = perf_counter()
-        found = explore(subject, Budget(states), seed=1, workers=workers)
+        found = explore(target, Budget(states), seed=1, workers=workers)
         explored.append(found.checked / (perf_counter() - start))
         spawned.append(_spawned(workers, seconds))
         checked += found.checked

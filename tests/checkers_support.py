@@ -118,7 +118,7 @@ def own_prefix(monkeypatch: pytest.MonkeyPatch) -> str:
     """Of the private folders of this test alone: other tests may run at the same time."""
     # Not one that begins with what is usual: others would remove what a killed process left.
     unique = f"crashsim-of-a-test-{uuid.uuid4().hex}-"
-    monkeypatch.setattr("crashsim.checkers.folder._PREFIX", unique)
+    monkeypatch.setattr("crashsim.checkers.scratch._PREFIX", unique)
     return unique
 
 

@@ -11,7 +11,7 @@ from crashsim.checkers import Acks, Verdict
 from crashsim.engine.history import History
 from crashsim.engine.streams import I64
 from crashsim.experiment.model import Device, Experiment, Fill, Guest
-from crashsim.explore.state_runner import Subject
+from crashsim.explore.state_runner import Target
 from crashsim.guest.program import Call, Op, Program
 from crashsim.simulate.stack import simulate
 from crashsim.states import Rules, Space
@@ -107,10 +107,8 @@ def history_of(items: Sequence[Item], pages: int = 16) -> History:
     return simulate(experiment, [program(items)])
 
 
-def subject(
-    items: Sequence[Item], judge: Judge, rules: Rules = ANY_HOST, pages: int = 16
-) -> Subject:
+def target(items: Sequence[Item], judge: Judge, rules: Rules = ANY_HOST, pages: int = 16) -> Target:
     history = history_of(items, pages)
     contents = [item.content for item in items if isinstance(item, Write)]
     space = Space(history, Bytes(contents), None, 0, rules)
-    return Subject(history, 0, space, lambda: Judged(judge))
+    return Target(history, 0, space, lambda: Judged(judge))

@@ -25,10 +25,10 @@ from typing import Any
 from crashsim.checkers import Verdict
 from crashsim.checkers.filesystem import How
 from crashsim.experiment.loader import Case, load
-from crashsim.explore.exploration import share_out
-from crashsim.explore.plan import as_choices, newest, plan
-from crashsim.explore.session import CheckerSpec, open_subject
-from crashsim.explore.state_runner import Bench, Subject
+from crashsim.explore.selection import as_choices, newest, plan
+from crashsim.explore.session import CheckerSpec, open_target
+from crashsim.explore.state_runner import StateRunner, Target
+from crashsim.explore.survey import share_out
 from crashsim.runs.exploring import rules_of
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
@@ -69,34 +69,34 @@ def cases(name: str) -> tuple[Case, ...]:
     return load(EXPERIMENTS / f"{name}.yaml").cases
 
 
-def subject_of(case: Case, how: How = "auto") -> Subject:
+def subject_of(case: Case, how: How = "auto") -> Target:
     """The case's states and their checker."""
     wanted = case.experiment.explore
     assert wanted is not None
     spec = CheckerSpec(files_function=CHECKER, how=how)
-    return open_subject(case.experiment, spec, rules_of(case.experiment)).subject
+    return open_target(case.experiment, spec, rules_of(case.experiment)).target
 
 
-def ends(subject: Subject, every: int = 1) -> Iterator[End]:
+def ends(target: Target, every: int = 1) -> Iterator[End]:
     """Both ends of every epoch, of every n-th one, and of the last."""
-    with Bench(subject) as bench:
-        for number in sorted({*range(0, len(subject.space), every), len(subject.space) - 1}):
-            epoch = bench.enter(number)
+    with StateRunner(target) as runner:
+        for number in sorted({*range(0, len(target.space), every), len(target.space) - 1}):
+            epoch = runner.enter(number)
             for name, versions in (("none", [0] * len(epoch.atoms)), ("all", newest(epoch.atoms))):
-                yield End(number, epoch.acks, name, bench.check(as_choices(versions)))
+                yield End(number, epoch.acks, name, runner.check(as_choices(versions)))
 
 
 def verdicts(case: Case) -> Iterator[Verdict]:
     """Of every state that is planned."""
-    subject, wanted = subject_of(case), case.experiment.explore
+    target, wanted = subject_of(case), case.experiment.explore
     assert wanted is not None
-    shares = share_out(subject, wanted.states)
-    with Bench(subject) as bench:
-        for epoch in subject.space.epochs():
-            bench.enter(epoch.number)
+    shares = share_out(target, wanted.states)
+    with StateRunner(target) as runner:
+        for epoch in target.space.epochs():
+            runner.enter(epoch.number)
             allowance, seed = shares[epoch.number].states, case.experiment.seed
-            for step in plan(epoch, subject.history.store_write, allowance, seed):
-                yield bench.check(step.choices)
+            for step in plan(epoch, target.history.store_write, allowance, seed):
+                yield runner.check(step.choices)
 
 
 def explored(runs: Path, name: str) -> dict[str, Any]:

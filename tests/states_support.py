@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from crashsim.engine.history import History
-from crashsim.states import Host, Rules, Space
+from crashsim.states import HostKind, Rules, Space
 from tests.against_oracle import simulate_world
 from tests.oracle import OracleDevice, OracleWorld
 from tests.states_slowly import Letters
@@ -58,7 +58,7 @@ def run_of(
 
 
 def space_of(
-    history: History, atom_bytes: int = 512, letters: int = 251, host: Host = "any-host"
+    history: History, atom_bytes: int = 512, letters: int = 251, host: HostKind = "any-host"
 ) -> Space:
     space = Space(history, Letters(letters), None, 0, Rules(host, atom_bytes))
     space._check()

@@ -14,12 +14,12 @@ import numpy as np
 from crashsim.checkers import Verdict, acknowledgements
 from crashsim.engine.history import History
 from crashsim.engine.units import format_bytes, parse_duration
-from crashsim.explore.findings import Finding
+from crashsim.explore.grouping import Cause
 from crashsim.explore.outcomes import normal, outcome_of
 from crashsim.explore.picture import picture
-from crashsim.explore.plan import as_choices
 from crashsim.explore.saved import locate, saved
-from crashsim.explore.state_runner import Bench, Subject
+from crashsim.explore.selection import as_choices
+from crashsim.explore.state_runner import StateRunner, Target
 from crashsim.replay.build import Content
 from crashsim.states import Space
 from tests.states_slowly import Slowly
@@ -98,24 +98,24 @@ def read(line: str) -> tuple[str, dict[str, str | None]]:
 
 
 class Reader:
-    """Holds the stories of a subject's findings against its History."""
+    """Holds the stories of a target's findings against its History."""
 
-    def __init__(self, subject: Subject, space: Space, content: Content, before: bytes) -> None:
+    def __init__(self, target: Target, space: Space, content: Content, before: bytes) -> None:
         """`space`: made anew, `before`: what the device held."""
-        history, self.rules = subject.history, subject.space.rules
-        self.subject, self.space, self.history = subject, space, history
+        history, self.rules = target.history, target.space.rules
+        self.target, self.space, self.history = target, space, history
         given = Given(content, history)
         unit = self.rules.unit_bytes
-        self.slowly = Slowly(history, given, before, subject.device, unit)  # type: ignore[arg-type]
-        self.first_byte = history.devices[subject.device].first_byte
-        self.acks = acknowledgements(history, subject.device)
-        mine = history.ack_device == subject.device
+        self.slowly = Slowly(history, given, before, target.device, unit)  # type: ignore[arg-type]
+        self.first_byte = history.devices[target.device].first_byte
+        self.acks = acknowledgements(history, target.device)
+        mine = history.ack_device == target.device
         self.ack_ns = history.ack_t_ns[mine]
-        rows = history.rows_of(subject.device).tolist()
+        rows = history.rows_of(target.device).tolist()
         self.row_of = {id(s): row for s, row in zip(self.slowly.stores, rows, strict=True)}
         self.seen: set[str] = set()
 
-    def hold(self, finding: Finding) -> None:
+    def hold(self, finding: Cause) -> None:
         """AssertionError when a sentence, or the picture, is not of the finding's state."""
         _Held(self, finding).everything()
 
@@ -123,19 +123,19 @@ class Reader:
 class _Held:
     """One finding."""
 
-    def __init__(self, reader: Reader, finding: Finding) -> None:
+    def __init__(self, reader: Reader, finding: Cause) -> None:
         self.reader, self.finding = reader, finding
         self.slowly, self.history = reader.slowly, reader.history
-        one = saved(finding, reader.subject, {}, {}, {})
+        one = saved(finding, reader.target, {}, {}, {})
         epoch, choices = locate(reader.space, one)
         self.cut_ns = epoch.cut_ns
-        with Bench(reader.subject) as bench:
-            bench.enter(epoch.number)
-            self.image = bytes(bench.lay(choices))
-            assert f"{bench.digest:x}" == one.image
-            bench.lay(finding.choices)
-            assert f"{bench.digest:x}" == one.image
-            self.none = bytes(bench.lay(()))
+        with StateRunner(reader.target) as runner:
+            runner.enter(epoch.number)
+            self.image = bytes(runner.lay(choices))
+            assert f"{runner.digest:x}" == one.image
+            runner.lay(finding.choices)
+            assert f"{runner.digest:x}" == one.image
+            self.none = bytes(runner.lay(()))
         self.said = [read(line) for line in finding.story]
         self.by_name = dict(self.said)
         reader.seen |= self.by_name.keys()
@@ -152,7 +152,7 @@ class _Held:
         self.picture()
 
     def check(self, image: bytes, acks: int) -> Verdict:
-        checker = self.reader.subject.make_checker()
+        checker = self.reader.target.make_checker()
         try:
             return checker.check(memoryview(image).toreadonly(), self.reader.acks.first(acks))
         finally:
@@ -312,7 +312,7 @@ class _Held:
 
     def flush(self, groups: dict[str, str | None]) -> None:
         """Wherever the flush is put between the two, no cut up to this one leaves the image."""
-        dax = self.history.info.dax[self.reader.subject.device]
+        dax = self.history.info.dax[self.reader.target.device]
         assert (groups["what"] == "A flush of the device") == bool(dax)
         assert (groups["keeps"] is not None) == (self.reader.rules.host == "this-host")
         first = self.landed(int(groups["after"] or 0))
@@ -337,7 +337,7 @@ class _Held:
 
     def picture(self) -> None:
         """The picture shows the same fates, the same broken acknowledgement."""
-        told = picture(self.finding, self.reader.subject)
+        told = picture(self.finding, self.reader.target)
         fates: dict[int, set[bool]] = {}
         for write, _, _, kept, _ in self.parts():
             fates.setdefault(write, set()).add(kept)
@@ -437,10 +437,10 @@ class _Held:
     def prefix(self, row: int) -> bytes:
         """The image with what is guaranteed, and of the rest what was stored before that row."""
         epoch = self.reader.space.epoch(self.finding.epoch)
-        with Bench(self.reader.subject) as bench:
-            bench.enter(epoch.number)
+        with StateRunner(self.reader.target) as runner:
+            runner.enter(epoch.number)
             choices = as_choices(atom.before_store(row) for atom in epoch.atoms)
-            return bytes(bench.lay(choices))
+            return bytes(runner.lay(choices))
 
     def newest(self) -> bytes:
         image = bytearray(self.none)

@@ -16,12 +16,12 @@ from crashsim.checkers.command import Command
 from crashsim.checkers.function import Function
 from crashsim.checkers.retry import PATIENCE, Confirmed
 from crashsim.explore.budget import Budget
-from crashsim.explore.exploration import Exploration, explore
 from crashsim.explore.results import to_json
+from crashsim.explore.survey import Exploration, explore
 from crashsim.report import explored
 from tests import report_explored, report_fixtures
 from tests.checkers_support import ACKS, image_of, python
-from tests.explore_support import Write, subject
+from tests.explore_support import Write, target
 
 OK, LOST, TORN = Verdict("ok"), Verdict("finding", "lost", "one"), Verdict("finding", "torn")
 DIED, LATE = Verdict("crash", "died: SIGSEGV"), Verdict("hang", "timed out")
@@ -135,7 +135,7 @@ def explored_with(folder: Path, body: str, workers: int = 1) -> tuple[Exploratio
     only = "    if (image[0], image[4096], image[8192]) == (1, 0, 0):\n"
     (folder / "mine.py").write_text(f"{head}{only}        {body}\n")
     one = replace(
-        subject(WRITES, lambda image, acks: ""),
+        target(WRITES, lambda image, acks: ""),
         make_checker=lambda: Confirmed(Function("mine.py:check", time_limit_s=1.0, folder=folder)),
     )
     found = explore(one, Budget(100), seed=1, workers=workers)

@@ -16,7 +16,7 @@ import pytest
 
 from crashsim.checkers import Acks, self_test
 from crashsim.checkers.command import Command
-from crashsim.checkers.folder import base_folder, sweep
+from crashsim.checkers.scratch import base_folder, sweep
 from crashsim.errors import UsageError
 from tests.checkers_support import (
     ACKS,
@@ -228,7 +228,7 @@ def test_a_child_that_another_thread_starts_meanwhile_is_left_alone(tmp_path: Pa
 @pytest.mark.parametrize("program", ["exec sleep 1000.25", "setsid sleep 1000.25 & sleep 1000.25"])
 def test_when_its_user_is_killed_all_of_a_command_ends(program: str, prefix: str) -> None:
     code = (
-        "import sys, crashsim.checkers.folder as folder; folder._PREFIX = sys.argv[1]\n"
+        "import sys, crashsim.checkers.scratch as folder; folder._PREFIX = sys.argv[1]\n"
         "from crashsim.checkers.command import Command\n"
         "from tests.checkers_support import ACKS, image_of\n"
         "Command(sys.argv[2], time_limit_s=1000).check(image_of(), ACKS)\n"

@@ -15,8 +15,8 @@ import pytest
 from crashsim.checkers import Verdict
 from crashsim.checkers.command import Command
 from crashsim.checkers.filesystem import How
-from crashsim.checkers.folder import base_folder, sweep
 from crashsim.checkers.function import FilesFunction
+from crashsim.checkers.scratch import base_folder, sweep
 from crashsim.errors import UsageError
 from tests.checkers_support import (
     ACKS,
@@ -214,7 +214,7 @@ def test_a_function_that_keeps_files_open_does_not_stop_the_next_state(how: How)
 @has_loops
 def test_a_killed_process_leaves_no_mount_and_no_loop_device(prefix: str) -> None:
     code = (
-        "import sys, crashsim.checkers.folder as folder; folder._PREFIX = sys.argv[1]\n"
+        "import sys, crashsim.checkers.scratch as folder; folder._PREFIX = sys.argv[1]\n"
         "from crashsim.checkers.function import FilesFunction\n"
         "from tests.checkers_support import ACKS, after_requests\n"
         "checker = FilesFunction('tests.test_checkers_files:kills_its_user', how='loop')\n"

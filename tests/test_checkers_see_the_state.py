@@ -22,16 +22,16 @@ from crashsim.checkers.verdict import Ranges
 from crashsim.errors import UsageError
 from crashsim.experiment.loader import load
 from crashsim.experiment.model import Experiment
-from crashsim.explore.plan import plan
-from crashsim.explore.session import CheckerSpec, Opened, open_subject
-from crashsim.explore.state_runner import Bench, Subject
+from crashsim.explore.selection import plan
+from crashsim.explore.session import CheckerSpec, Session, open_target
+from crashsim.explore.state_runner import StateRunner, Target
 from crashsim.simulate.inputs import Inputs, make_inputs
 from crashsim.simulate.stack import simulate
-from crashsim.states import Choices, Epoch, Host, Rebuilt, Rules, Space, Walker
+from crashsim.states import Choices, Epoch, HostKind, Rebuilt, Rules, Space, Walker
 from tests.cli_support import Program
 from tests.random_experiments import experiments
 
-HOSTS: tuple[Host, ...] = ("this-host", "any-host")
+HOSTS: tuple[HostKind, ...] = ("this-host", "any-host")
 RULES: tuple[RuleName, ...] = ("records", "prefix", "acknowledged", "atomic")
 MORE = os.environ.get("CRASHSIM_EXAMPLES")
 # What is guaranteed was never undecided before: a real NVDIMM persists each store at once (V9).
@@ -56,11 +56,11 @@ def judge(image: memoryview, acks: Acks) -> str:
 # One experiment, each kind of checker
 
 
-def opened(folder: Path, text: str, spec: CheckerSpec, rules: Rules) -> Opened:
+def opened(folder: Path, text: str, spec: CheckerSpec, rules: Rules) -> Session:
     path = folder / "experiment.yaml"
     path.write_text(text)
     (case,) = load(path).cases
-    return open_subject(case.experiment, spec, rules)
+    return open_target(case.experiment, spec, rules)
 
 
 @pytest.mark.parametrize(
@@ -74,25 +74,25 @@ def opened(folder: Path, text: str, spec: CheckerSpec, rules: Rules) -> Opened:
 def test_what_became_certain_without_ever_being_undecided_is_shown(
     tmp_path: Path, spec: CheckerSpec
 ) -> None:
-    one = opened(tmp_path, AT_ONCE, spec, Rules("this-host")).subject
+    one = opened(tmp_path, AT_ONCE, spec, Rules("this-host")).target
     shown = []
-    with Bench(one) as bench:
+    with StateRunner(one) as runner:
         for epoch in one.space.epochs():
-            bench.enter(epoch.number)
+            runner.enter(epoch.number)
             for step in islice(plan(epoch, one.history.store_write, 9, seed=1), 9):
-                told = bench.check(step.choices).outcome
-                assert told == f"{digest(bench.lay(step.choices))} -"
+                told = runner.check(step.choices).outcome
+                assert told == f"{digest(runner.lay(step.choices))} -"
                 shown.append(told)
     assert len(set(shown)) == 7
 
 
 def test_a_rule_finds_what_became_certain_without_ever_being_undecided(tmp_path: Path) -> None:
     spec = CheckerSpec(rule="acknowledged")
-    one = opened(tmp_path, AT_ONCE, spec, Rules("this-host")).subject
-    with Bench(one) as bench:
+    one = opened(tmp_path, AT_ONCE, spec, Rules("this-host")).target
+    with StateRunner(one) as runner:
         for number in range(len(one.space)):
-            bench.enter(number)
-            assert bench.check(()).kind == "ok"
+            runner.enter(number)
+            assert runner.check(()).kind == "ok"
 
 
 # Random experiments, all kinds of checkers at once
@@ -118,14 +118,14 @@ class Everyone:
 
 
 def rules_of(
-    experiment: Experiment, subject: Subject, inputs: Inputs, before: memoryview
+    experiment: Experiment, target: Target, inputs: Inputs, before: memoryview
 ) -> list[Callable[[], Checker]]:
     """Those that mean something for the device's workload."""
-    kind = experiment.resolved_devices()[subject.device][1].kind
+    kind = experiment.resolved_devices()[target.device][1].kind
 
     def maker(rule: RuleName) -> Callable[[], Checker]:
         return lambda: built_in(
-            rule, kind, subject.history, inputs.programs, subject.device, inputs.content, before
+            rule, kind, target.history, inputs.programs, target.device, inputs.content, before
         )
 
     found = []
@@ -141,17 +141,17 @@ def rules_of(
 
 def everyone(
     experiment: Experiment, device: int, rules: Rules, before: memoryview
-) -> tuple[Subject, Rebuilt]:
+) -> tuple[Target, Rebuilt]:
     inputs = make_inputs(experiment)
     history = simulate(experiment, inputs.programs)
     of_device = (history, inputs.content, before, device, rules)
 
     def make() -> Everyone:
-        makers = rules_of(experiment, subject, inputs, before)
+        makers = rules_of(experiment, target, inputs, before)
         return Everyone(Command(DIGEST), [(make(), make) for make in makers])
 
-    subject = Subject(history, device, Space(*of_device), make)
-    return subject, Rebuilt(*of_device)
+    target = Target(history, device, Space(*of_device), make)
+    return target, Rebuilt(*of_device)
 
 
 @st.composite
@@ -160,13 +160,13 @@ def drawn(draw: st.DrawFn) -> tuple[Experiment, Rules]:
     return draw(experiments(host)), Rules(host, draw(st.sampled_from((8, 64, 512, 4096, 65536))))
 
 
-def journey(random: Random, subject: Subject) -> Iterator[tuple[Epoch, Choices]]:
+def journey(random: Random, target: Target) -> Iterator[tuple[Epoch, Choices]]:
     """Some states of some epochs, mostly forward."""
-    epochs = list(subject.space.epochs())
+    epochs = list(target.space.epochs())
     numbers = sorted(random.choices(range(len(epochs)), k=4))
     numbers.append(random.randrange(len(epochs)))
     for number in numbers:
-        steps = plan(epochs[number], subject.history.store_write, 40, seed=1)
+        steps = plan(epochs[number], target.history.store_write, 40, seed=1)
         states = [step.choices for step in steps]
         for choices in random.choices(states, k=random.randint(1, 3)):
             yield epochs[number], choices
@@ -186,14 +186,14 @@ def test_every_checker_is_given_the_state_that_the_history_alone_gives(
     experiment, rules = world
     random, before = Random(seed), memoryview(bytes(range(1, 200)) * 50)
     for device in range(len(experiment.resolved_devices())):
-        subject, rebuilt = everyone(experiment, device, rules, before)
-        event(f"{rules.host}, epochs: {min(len(subject.space), 3)}")
-        with Bench(subject) as bench:
-            for epoch, choices in journey(random, subject):
-                bench.enter(epoch.number)
+        target, rebuilt = everyone(experiment, device, rules, before)
+        event(f"{rules.host}, epochs: {min(len(target.space), 3)}")
+        with StateRunner(target) as runner:
+            for epoch, choices in journey(random, target):
+                runner.enter(epoch.number)
                 if random.random() < 0.2:
-                    bench.lay(())  # seen by nobody
-                told = bench.check(choices, random.choice((None, None, 0)))
+                    runner.lay(())  # seen by nobody
+                told = runner.check(choices, random.choice((None, None, 0)))
                 assert told.outcome == f"{digest(rebuilt.image(epoch, choices))} -"
 
 
@@ -203,7 +203,7 @@ def test_every_checker_is_given_the_state_that_the_history_alone_gives(
 @pytest.mark.parametrize("check", [{"command": "true {image}"}, {"rule": "records"}])
 @pytest.mark.parametrize("host", HOSTS)
 def test_paranoid_explorations_of_what_is_right_say_nothing(
-    program: Program, check: dict[str, str], host: Host
+    program: Program, check: dict[str, str], host: HostKind
 ) -> None:
     text = f"{AT_ONCE}explore: {{host: {host}, states: 30, check: {json.dumps(check)}}}"
     assert program.run(text, "--paranoid").code in (0, 1)

@@ -18,7 +18,7 @@ from xml.etree import ElementTree
 import pytest
 
 from crashsim.checkers.filesystem import SYSTEM_PATH
-from crashsim.explore.exploration import UNIT_STATES
+from crashsim.explore.survey import UNIT_STATES
 from tests.cli_support import EXPERIMENTS, ROOT, Program, command, environment, outside
 from tests.log_writer import flush, mark, write_log
 

@@ -11,17 +11,17 @@ import pytest
 
 from crashsim.checkers import Acks
 from crashsim.experiment.model import Experiment
-from crashsim.explore import findings
+from crashsim.explore import grouping
 from crashsim.explore.budget import Budget
-from crashsim.explore.exploration import Exploration, explore
-from crashsim.explore.findings import Finding
+from crashsim.explore.grouping import Cause
 from crashsim.explore.picture import picture
-from crashsim.explore.plan import Step
 from crashsim.explore.saved import saved
-from crashsim.explore.session import CheckerSpec, open_subject
-from crashsim.explore.state_runner import Subject
+from crashsim.explore.selection import Step
+from crashsim.explore.session import CheckerSpec, open_target
+from crashsim.explore.state_runner import Target
+from crashsim.explore.survey import Exploration, explore
 from crashsim.states import Rules
-from tests.explore_support import Flush, Item, Judge, Judged, Mark, Write, subject
+from tests.explore_support import Flush, Item, Judge, Judged, Mark, Write, target
 from tests.states_support import Flush as Flushed
 from tests.states_support import run_of, space_of
 
@@ -31,10 +31,10 @@ BUDGET = Budget(20_000)
 
 
 def run(items: list[Item], judge: Judge, rules: Rules = ANY_HOST) -> Exploration:
-    return explore(subject(items, judge, rules), BUDGET, seed=1)
+    return explore(target(items, judge, rules), BUDGET, seed=1)
 
 
-def the_finding(found: Exploration) -> Finding:
+def the_finding(found: Exploration) -> Cause:
     assert found.exit_code == 1 and found.ungrouped == 0
     assert len(found.findings) == 1, [f.story for f in found.findings]
     finding = found.findings[0]
@@ -198,7 +198,7 @@ def test_what_never_reached_the_disk_is_not_laid_to_a_write_that_was_lost() -> N
     first, second = found.findings
     assert (first.kept, first.lost) == ((), ()) and first.states == 2 and first.epochs == 1
     assert "still in the guest's memory" in first.story[-1]
-    one = subject([Write(0, b"1"), Flush(), Mark("one"), *late], judge_two)
+    one = target([Write(0, b"1"), Flush(), Mark("one"), *late], judge_two)
     assert first.story[1].startswith("All that had reached the disk by then survived")
     assert {row["kept"] for row in picture(first, one)["rows"]} == {1}  # and none is drawn as lost
     assert [one.lost_write for one in second.lost] == [2] and second.epochs == 1
@@ -219,20 +219,20 @@ def test_a_storys_writes_its_acknowledgement_and_its_message_are_those_of_one_st
             "sync": {"call": "fsync", "every": "100 records"},
         }
     )
-    opened = open_subject(experiment, CheckerSpec(rule="acknowledged"), ANY_HOST)
-    (finding,) = explore(opened.subject, Budget(300), seed=1).findings
+    opened = open_target(experiment, CheckerSpec(rule="acknowledged"), ANY_HOST)
+    (finding,) = explore(opened.target, Budget(300), seed=1).findings
     (lost,) = [one.write for one in finding.account if one.fate == "lost"]
     assert finding.message.startswith(f"1 lost, the first: write {lost},")
     assert f"Write {lost} (256 B" in finding.story[1]
     assert f"acknowledgement of write {lost}," in finding.story[-2]
     assert f"A flush of the device after write {lost} " in finding.story[-1]
-    assert [choice.write for choice in saved(finding, opened.subject, {}, {}, {}).choices]
+    assert [choice.write for choice in saved(finding, opened.target, {}, {}, {}).choices]
 
 
 def test_a_flush_that_was_not_waited_for_is_named() -> None:
     history = run_of([(10, 0, 512), (200, 4096, 512)], [Flushed(100, 300)], end_ns=1000)
     bad: Judge = lambda image, acks: "lost" if image[4096] and not image[0] else ""  # noqa: E731
-    one = Subject(history, 0, space_of(history), lambda: Judged(bad))
+    one = Target(history, 0, space_of(history), lambda: Judged(bad))
     (finding,) = explore(one, BUDGET, seed=1).findings
     words = finding.story[-1]
     assert "completed before write 1 would have forbidden it; the one submitted at 100ns" in words
@@ -321,9 +321,9 @@ def test_a_story_tells_of_writes_that_were_made_before_its_cut_and_of_what_fails
 
     assert len(space) == 2 and [atom.offset for atom in space.epoch(1).atoms] == [512, 1024, 1536]
     states = [Step("none", ()), Step("only", ((0, 1),))]
-    grouping = findings.Grouping(Subject(history, 0, space, lambda: Judged(judge)))
-    grouping.take([findings.Bad(1, 1, "finding", "bad")], lambda _: iter(states))
-    (found,) = grouping.findings()
+    causes = grouping.Grouping(Target(history, 0, space, lambda: Judged(judge)))
+    causes.take([grouping.Bad(1, 1, "finding", "bad")], lambda _: iter(states))
+    (found,) = causes.findings()
     assert found.epoch == 1 and [one.kept_write for one in found.kept] == [1]
     assert [one.lost_write for one in found.lost] == ([3, 4] if lost else [3])
 
@@ -333,7 +333,7 @@ def test_what_fails_with_everything_kept_is_told_so() -> None:
     told = last_words(items, lambda image: image[0] == 49)
     assert told.startswith("Either recovery is wrong, or it needs what was still in the guest's")
     bad: Judge = lambda image, acks: "bad" if image[0] == 49 else ""  # noqa: E731
-    one = subject(items, bad)
+    one = target(items, bad)
     info = replace(one.history.info, recorded=False)  # its stores reach the device at once
     one = replace(one, history=replace(one.history, info=info))
     finding = explore(one, BUDGET, seed=1).findings[0]
@@ -341,7 +341,7 @@ def test_what_fails_with_everything_kept_is_told_so() -> None:
 
 
 def test_a_finding_that_was_not_shrunk_to_the_end_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(findings, "CHECKS_EACH", 3)
+    monkeypatch.setattr(grouping, "CHECKS_EACH", 3)
     items = [Write(512 * n, b"1" * 512) for n in range(40)]
     told = story(
         items, lambda image: sum(image[: 512 * 40 : 512]) > 49 * 30 and not image[512 * 39]

@@ -10,9 +10,9 @@ from crashsim.checkers import Acks, Verdict
 from crashsim.checkers.command import Command
 from crashsim.checkers.function import Function
 from crashsim.explore.budget import Budget
-from crashsim.explore.exploration import explore
 from crashsim.explore.outcomes import normal, outcome_of
-from tests.explore_support import Flush, Item, Judged, Mark, Write, subject
+from crashsim.explore.survey import explore
+from tests.explore_support import Flush, Item, Judged, Mark, Write, target
 
 IMAGE = memoryview(bytes(4096))
 
@@ -67,7 +67,7 @@ def test_corruptions_of_one_kind_are_one_finding_whatever_their_numbers() -> Non
             told = f"page {torn[0]} is damaged" if torn else ""
             return Verdict("finding", "", f"exit code 1\n{told}") if torn else Verdict("ok")
 
-    one = subject(items, lambda image, acks: "")
+    one = target(items, lambda image, acks: "")
     one = type(one)(one.history, one.device, one.space, lambda: Numbered(lambda i, a: ""))
     found = explore(one, Budget(1000), 1)
     assert [finding.outcome for finding in found.findings] == ["page N is damaged"]
@@ -86,7 +86,7 @@ def test_states_that_one_flush_would_forbid_are_one_finding() -> None:
         lost = [n for n in range(acks.count) if image[4096 * n] != n + 1]
         return "lost acknowledged record" if lost else ""
 
-    found = explore(subject([*items, Flush()], judge), Budget(3000), 1)
+    found = explore(target([*items, Flush()], judge), Budget(3000), 1)
     (finding,) = found.findings
     assert finding.states == found.failing > 100 and found.ungrouped == 0
     assert finding.remedy.why == "flush-before-acknowledgement"
@@ -101,7 +101,7 @@ def test_two_missing_flushes_are_two_findings_of_one_outcome() -> None:
         early = (image[4096] and not image[0]) or (image[12288] and not image[8192])
         return "out of order" if early else ""
 
-    found = explore(subject([*first, Flush(), *second], judge), Budget(3000), 1)
+    found = explore(target([*first, Flush(), *second], judge), Budget(3000), 1)
     assert [finding.remedy.after for finding in found.findings] == [0, 2]
     assert sum(finding.states for finding in found.findings) == found.failing
 
@@ -111,6 +111,6 @@ def test_what_is_torn_in_one_place_is_one_finding_whatever_was_written_with_it()
     first, second = Write(0, b"1" * 1024), Write(0, b"2" * 1024 + b"x" * 3072)
     items: list[Item] = [first, Flush(), second, Flush()]
     judge = lambda image, acks: "torn header" if image[0] != image[512] else ""  # noqa: E731
-    found = explore(subject(items, judge), Budget(1000), 1)
+    found = explore(target(items, judge), Budget(1000), 1)
     (finding,) = found.findings
     assert (finding.remedy.why, finding.epochs, finding.states) == ("torn", 2, found.failing)

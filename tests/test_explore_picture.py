@@ -10,10 +10,10 @@ import pytest
 
 from crashsim.checkers import Acks
 from crashsim.explore.budget import Budget
-from crashsim.explore.exploration import explore
 from crashsim.explore.picture import MOST_ROWS, MOST_RUNS, picture
-from crashsim.explore.state_runner import Bench, Subject
-from tests.explore_support import Flush, Item, Judge, Mark, Write, subject
+from crashsim.explore.state_runner import StateRunner, Target
+from crashsim.explore.survey import explore
+from tests.explore_support import Flush, Item, Judge, Mark, Write, target
 
 SECTOR = 512
 
@@ -33,12 +33,12 @@ def needs(later: int, earlier: int) -> Judge:
     return judge
 
 
-def pictures(one: Subject, states: int = 400) -> list[dict[str, Any]]:
+def pictures(one: Target, states: int = 400) -> list[dict[str, Any]]:
     return [picture(finding, one) for finding in explore(one, Budget(states), 1).findings]
 
 
 def test_few_writes_have_a_row_each_in_the_order_of_time() -> None:
-    (found,) = pictures(subject(log(9), needs(7, 2)))
+    (found,) = pictures(target(log(9), needs(7, 2)))
     assert found["writes"] == 9
     assert [row["first"] for row in found["rows"]] == list(range(9))
     assert [row["first"] for row in found["rows"] if row["taken"]] == [2, 7]
@@ -50,7 +50,7 @@ def test_few_writes_have_a_row_each_in_the_order_of_time() -> None:
 
 
 def test_of_thousands_of_writes_those_of_the_finding_and_their_neighbours_are_told() -> None:
-    (found,) = pictures(subject(log(3000), needs(2000, 1000), pages=400), 60)
+    (found,) = pictures(target(log(3000), needs(2000, 1000), pages=400), 60)
     rows = found["rows"]
     assert len(rows) <= MOST_ROWS and found["writes"] == 3000
     assert sum(row["kept"] + row["lost"] + row["torn"] for row in rows) == 3000
@@ -64,7 +64,7 @@ def test_a_torn_write_is_told_in_runs_of_its_parts() -> None:
     def torn(image: memoryview, acks: Acks) -> str:
         return "torn" if image[0] and not image[3 * SECTOR] else ""
 
-    (found,) = pictures(subject(log(2, sectors=4), torn))
+    (found,) = pictures(target(log(2, sectors=4), torn))
     row = found["rows"][0]
     assert (row["kept"], row["lost"], row["torn"]) == (0, 0, 1)
     assert row["length"] == 4 * SECTOR
@@ -78,7 +78,7 @@ def test_a_write_in_many_pieces_is_told_in_a_bounded_number_of_runs() -> None:
         there = [bool(image[SECTOR * n]) for n in range(100)]
         return "comb" if there == [n % 2 == 0 for n in range(100)] else ""
 
-    one = subject([Write(0, b"x" * 100 * SECTOR)], comb)
+    one = target([Write(0, b"x" * 100 * SECTOR)], comb)
     (found,) = pictures(one)  # a plan with all pairs has this state
     (row,) = found["rows"]
     assert row["torn"] == 1 and len(row["runs"]) <= MOST_RUNS
@@ -91,14 +91,14 @@ def test_the_acknowledgement_stands_between_what_was_written_before_and_after_it
         return "lost" if acks.count and not image[0] else ""
 
     items = log(6)
-    (found,) = pictures(subject([*items[:2], Mark("two"), *items[2:]], lost))
+    (found,) = pictures(target([*items[:2], Mark("two"), *items[2:]], lost))
     ack = found["acknowledgement"]
     assert (ack["label"], ack["behind"]) == ("two", 2)
 
 
 def test_what_is_guaranteed_is_not_told() -> None:
     items = log(8)
-    (found,) = pictures(subject([*items[:5], Flush(), *items[5:]], needs(7, 6)))
+    (found,) = pictures(target([*items[:5], Flush(), *items[5:]], needs(7, 6)))
     assert [row["first"] for row in found["rows"]] == [5, 6, 7]
 
 
@@ -115,12 +115,12 @@ def test_what_is_told_as_kept_is_in_the_image_and_what_is_told_as_lost_is_not(se
         there = set(image)
         return "odd" if early + 1 in there and 12 not in there else ""
 
-    one = subject(writes, judge)
+    one = target(writes, judge)
     for finding in explore(one, Budget(300), seed).findings:
         told = picture(finding, one)
-        with Bench(one) as bench:
-            bench.enter(finding.epoch)
-            image = bytes(bench.lay(finding.choices))
+        with StateRunner(one) as runner:
+            runner.enter(finding.epoch)
+            image = bytes(runner.lay(finding.choices))
         covered: set[int] = set()
         for row in reversed(told["rows"]):  # the newest that was kept is what is seen
             for offset, length, kept in row["runs"]:

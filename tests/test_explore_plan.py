@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crashsim.explore.budget import allot, fill, rounds
-from crashsim.explore.plan import Step, as_choices, as_versions, codes, newest, plan
+from crashsim.explore.selection import Step, as_choices, as_versions, codes, newest, plan
 from crashsim.states import Atom, Epoch
 
 QUICK = settings(max_examples=40, derandomize=True, database=None, deadline=None)

@@ -17,14 +17,14 @@ import pytest
 from crashsim.checkers import Acks, Verdict
 from crashsim.errors import CheckerError, NothingExplored, UsageError, WorkerDied
 from crashsim.explore.budget import Budget
-from crashsim.explore.exploration import EpochReport, Exploration, explore
 from crashsim.explore.in_process import Visited, explore_in_process
-from crashsim.explore.journal import Journal
 from crashsim.explore.results import to_json
-from crashsim.explore.state_runner import Bench, Subject
-from crashsim.explore.workers import Answer, Unit, work
-from crashsim.states import Host, Rules
-from tests.explore_support import Flush, Item, Judge, Mark, Write, subject
+from crashsim.explore.state_runner import StateRunner, Target
+from crashsim.explore.survey import EpochReport, Exploration, explore
+from crashsim.explore.unit_log import UnitLog
+from crashsim.explore.workers import Unit, UnitResult, work
+from crashsim.states import HostKind, Rules
+from tests.explore_support import Flush, Item, Judge, Mark, Write, target
 
 ROOT = Path(__file__).parents[1]
 
@@ -49,7 +49,7 @@ def fine(image: memoryview, acks: Acks) -> str:
     return ""
 
 
-def found_by(one: Subject, states: int = 600, workers: int = 1, **more: object) -> Exploration:
+def found_by(one: Target, states: int = 600, workers: int = 1, **more: object) -> Exploration:
     return explore(one, Budget(states), 7, workers, **more)  # type: ignore[arg-type]
 
 
@@ -64,7 +64,7 @@ def counting(judge: Judge) -> tuple[Judge, list[int]]:
 
 
 def test_what_is_found_does_not_depend_on_the_number_of_workers() -> None:
-    one = subject(items(), judge)
+    one = target(items(), judge)
     alone = found_by(one)
     assert alone.findings and alone.checked == 600
     assert [found_by(one, workers=count) for count in (2, 3)] == [alone, alone]
@@ -72,12 +72,12 @@ def test_what_is_found_does_not_depend_on_the_number_of_workers() -> None:
 
 
 def test_another_seed_draws_other_states() -> None:
-    one = subject(items(), judge)
+    one = target(items(), judge)
     assert explore(one, Budget(600), 1).outcomes != explore(one, Budget(600), 2).outcomes
 
 
 def test_every_state_is_checked_when_the_budget_has_room_for_all() -> None:
-    found = found_by(subject(items(), judge), 5000)
+    found = found_by(target(items(), judge), 5000)
     assert [epoch.checked for epoch in found.epochs] == [512, 512, 4]
     assert found.checked == found.images == found.choices == 1028
     assert found.failing == 512 - 2 * 3**4  # four pairs of which one of four states is bad
@@ -101,7 +101,7 @@ def test_acknowledgements_of_the_epoch_accompany_its_states() -> None:
         seen.add(acks.labels)
         return ""
 
-    found_by(subject(items(), look))
+    found_by(target(items(), look))
     assert seen == {(), ("one",), ("one", "two")}
 
 
@@ -111,7 +111,7 @@ def test_a_checker_may_not_write_to_the_image() -> None:
             image[0] = 1
         return ""
 
-    assert found_by(subject(items(), write), 10).checked == 10
+    assert found_by(target(items(), write), 10).checked == 10
 
 
 def test_a_checker_is_told_what_has_changed_since_it_looked_last() -> None:
@@ -134,14 +134,14 @@ def test_a_checker_is_told_what_has_changed_since_it_looked_last() -> None:
         def close(self) -> None:
             """Nothing is held."""
 
-    one = replace(subject(items(), fine), make_checker=Copying)
+    one = replace(target(items(), fine), make_checker=Copying)
     assert found_by(one).failing == 0
     assert max(told) <= 512 * 20 and len(told) >= 598
-    with Bench(one) as bench:  # back and forth
+    with StateRunner(one) as runner:  # back and forth
         for epoch in (2, 0, 1, 2, 1):
-            bench.enter(epoch)
-            bench.check(())
-            bench.check(((0, 1), (1, 1)))
+            runner.enter(epoch)
+            runner.check(())
+            runner.check(((0, 1), (1, 1)))
 
 
 # Budgets
@@ -154,28 +154,28 @@ def after(calls: int) -> Callable[[], bool]:
 
 def test_time_that_runs_out_leaves_the_ends_of_every_epoch_checked() -> None:
     # Asked once before each state, and once after each unit.
-    found = explore(subject(items(), fine), Budget(600, after(10)), 1)
+    found = explore(target(items(), fine), Budget(600, after(10)), 1)
     assert all(epoch.kinds.keys() >= {"none", "all"} for epoch in found.epochs)
     assert not found.reached and found.exit_code == 4
     assert 6 <= found.checked <= 10
 
 
 def test_time_that_does_not_run_out_changes_nothing() -> None:
-    one = subject(items(), judge)
+    one = target(items(), judge)
     assert explore(one, Budget(600, lambda: False), 7) == found_by(one)
 
 
 def test_a_budget_that_does_not_reach_the_ends_of_every_epoch_is_not_enough() -> None:
-    found = found_by(subject(items(), fine), 5)
+    found = found_by(target(items(), fine), 5)
     assert found.checked == 5 and not found.reached and found.exit_code == 4
-    assert found_by(subject(items(), fine), 6).exit_code == 0
+    assert found_by(target(items(), fine), 6).exit_code == 0
 
 
 def test_nothing_to_explore_is_an_error_of_its_own() -> None:
     with pytest.raises(NothingExplored):
-        found_by(subject([Flush()], fine))
+        found_by(target([Flush()], fine))
     with pytest.raises(NothingExplored):
-        found_by(subject(items(), fine), 0)
+        found_by(target(items(), fine), 0)
 
 
 # Checkers that are of no use
@@ -183,7 +183,7 @@ def test_nothing_to_explore_is_an_error_of_its_own() -> None:
 
 def test_a_checker_that_fails_without_a_crash_is_reported_as_such_first() -> None:
     with pytest.raises(CheckerError, match="does not accept the image without a cut"):
-        found_by(subject(items(), lambda image, acks: "always"))
+        found_by(target(items(), lambda image, acks: "always"))
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -195,7 +195,7 @@ def test_a_checker_that_cannot_run_ends_the_exploration(workers: int) -> None:
         def close(self) -> None:
             """Nothing is held."""
 
-    one = replace(subject(items(), fine), make_checker=Broken)
+    one = replace(target(items(), fine), make_checker=Broken)
     with pytest.raises(CheckerError, match="no such command"):
         found_by(one, workers=workers)
     assert multiprocessing.active_children() == []
@@ -208,23 +208,23 @@ def test_a_checker_that_ends_its_process_is_told_apart() -> None:
         return ""
 
     with pytest.raises(WorkerDied, match="of epoch 0: the process that worked on it ended with 3"):
-        found_by(subject(items(), leave), workers=2)
+        found_by(target(items(), leave), workers=2)
 
 
 def test_workers_that_are_killed_change_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each unit's process is killed once, in the midst of it."""
-    one = subject(items(), judge)
+    one = target(items(), judge)
     alone = found_by(one)
 
-    def deadly(bench: Bench, unit: Unit, expired: Callable[[], bool] | None) -> Answer:
+    def deadly(runner: StateRunner, unit: Unit, expired: Callable[[], bool] | None) -> UnitResult:
         place = tmp_path / f"{unit.epoch}-{unit.low}"
         if not place.exists():
             place.touch()
-            work(bench, replace(unit, states=unit.states[:5]), expired)
+            work(runner, replace(unit, states=unit.states[:5]), expired)
             os.kill(os.getpid(), signal.SIGKILL)
-        return work(bench, unit, expired)
+        return work(runner, unit, expired)
 
     monkeypatch.setattr("crashsim.explore.workers.work", deadly)
     assert found_by(one, workers=2) == alone
@@ -238,7 +238,7 @@ def test_workers_that_are_killed_change_nothing(
 def test_what_a_journal_knows_is_not_checked_again(tmp_path: Path) -> None:
     path = tmp_path / "journal"
     judged, asked = counting(judge)
-    one = subject(items(), judged)
+    one = target(items(), judged)
     whole = found_by(one, journal=path, identity="x")
     first = len(asked)
     again = found_by(one, journal=path, identity="x")
@@ -249,7 +249,7 @@ def test_what_a_journal_knows_is_not_checked_again(tmp_path: Path) -> None:
 @pytest.mark.parametrize("cut", [1, 40, 200])
 def test_a_journal_cut_off_anywhere_goes_on_where_it_was(tmp_path: Path, cut: int) -> None:
     path = tmp_path / "journal"
-    one = subject(items(), judge)
+    one = target(items(), judge)
     whole = found_by(one, journal=path, identity="x")
     kept = path.read_bytes()
     path.write_bytes(kept[:-cut])
@@ -259,7 +259,7 @@ def test_a_journal_cut_off_anywhere_goes_on_where_it_was(tmp_path: Path, cut: in
 
 def test_a_journal_with_a_damaged_line_is_believed_up_to_there(tmp_path: Path) -> None:
     path = tmp_path / "journal"
-    one = subject(items(), judge)
+    one = target(items(), judge)
     whole = found_by(one, journal=path, identity="x")
     kept = path.read_bytes()
     path.write_bytes(kept[:200] + bytes([kept[200] ^ 1]) + kept[201:])
@@ -269,7 +269,7 @@ def test_a_journal_with_a_damaged_line_is_believed_up_to_there(tmp_path: Path) -
 
 def test_a_journal_of_something_else_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "journal"
-    one = subject(items(), fine)
+    one = target(items(), fine)
     found_by(one, journal=path, identity="x")
     kept = path.read_bytes()
     with pytest.raises(UsageError, match="another exploration"):
@@ -286,7 +286,7 @@ def test_a_journal_of_something_else_is_refused(tmp_path: Path) -> None:
 
 def test_two_explorations_do_not_write_to_one_journal(tmp_path: Path) -> None:
     code = KILLED.format(calls=0, victim=0, workers=1)
-    with Journal(tmp_path / "journal", "x"):
+    with UnitLog(tmp_path / "journal", "x"):
         other = subprocess.run(
             [sys.executable, "-c", code, tmp_path / "journal"],
             cwd=ROOT,
@@ -300,7 +300,7 @@ KILLED = """
 import sys, os, signal
 from pathlib import Path
 from tests.test_explore_run import items, judge, found_by
-from tests.explore_support import subject
+from tests.explore_support import target
 asked = 0
 def dying(image, acks):
     global asked
@@ -308,7 +308,7 @@ def dying(image, acks):
     if asked == {calls}:
         os.kill({victim}, signal.SIGKILL)
     return judge(image, acks)
-found_by(subject(items(), dying), workers={workers}, journal=Path(sys.argv[1]), identity="x")
+found_by(target(items(), dying), workers={workers}, journal=Path(sys.argv[1]), identity="x")
 """
 
 
@@ -324,7 +324,7 @@ def test_a_killed_exploration_goes_on_and_ends_alike(
     assert killed.returncode == -signal.SIGKILL
     lines = len(path.read_bytes().splitlines())
     judged, asked = counting(judge)
-    one = subject(items(), judged)
+    one = target(items(), judged)
     again = found_by(one, journal=path, identity="x")
     went_on = len(asked)
     asked.clear()
@@ -340,7 +340,7 @@ def test_an_interrupted_exploration_says_what_it_has_done() -> None:
             raise KeyboardInterrupt
         return judge(image, acks)
 
-    found = found_by(subject(items(), interrupting))
+    found = found_by(target(items(), interrupting))
     assert found.interrupted and found.exit_code == 130
     assert 0 < found.checked < 300
 
@@ -349,7 +349,7 @@ def test_an_interrupted_exploration_says_what_it_has_done() -> None:
 
 
 def test_in_process_every_image_is_visited_once() -> None:
-    one = subject(items(), judge)
+    one = target(items(), judge)
     no_acks = Acks()
     visited = explore_in_process(one.space, lambda image: judge(image, no_acks) == "")
     assert visited == Visited(1028, 512 - 2 * 3**4)
@@ -365,18 +365,18 @@ def test_in_process_every_image_is_visited_once() -> None:
 
 def test_results_are_plain_data_with_exact_counts() -> None:
     many: list[Item] = [Write(512 * n, bytes([1]) * 512) for n in range(120)]
-    one = subject([*many, Mark("end")], fine)
+    one = target([*many, Mark("end")], fine)
     text = json.dumps(to_json(found_by(one, 300), one))
     assert json.loads(text)["images"] == 2**120
     assert json.loads(text)["images_text"] == "1.3e+36 (10^36)"
     assert json.loads(text)["checked"] == 300
-    one = subject([*many, Mark("end")], fine, Rules(atom_bytes=8))
+    one = target([*many, Mark("end")], fine, Rules(atom_bytes=8))
     words = to_json(found_by(one, 300), one)
     assert words["images"] is None and json.dumps(words)
 
 
 def test_results_of_findings_are_plain_data() -> None:
-    one = subject(items(), judge)
+    one = target(items(), judge)
     document = json.loads(json.dumps(to_json(found_by(one), one)))
     (finding,) = document["findings"]
     assert finding["states"] == document["failing"]
@@ -384,15 +384,15 @@ def test_results_of_findings_are_plain_data() -> None:
 
 
 def test_without_causes_the_same_states_are_counted_and_none_is_shrunk() -> None:
-    with_causes, asked = found_by(subject(items(), judge)), counting(judge)
-    without = found_by(subject(items(), asked[0]), causes=False)
+    with_causes, asked = found_by(target(items(), judge)), counting(judge)
+    without = found_by(target(items(), asked[0]), causes=False)
     assert without.rejected == with_causes.rejected == {"second without first": without.failing}
     assert (without.findings, without.ungrouped) == ((), without.failing)
     assert with_causes.findings and len(asked[1]) == without.checked + 1  # the self-test
 
 
 def test_an_instant_is_in_the_epoch_that_covers_it() -> None:
-    space = subject(items(), fine).space
+    space = target(items(), fine).space
     for epoch in space.epochs():
         inside = {epoch.first_ns, (epoch.first_ns + epoch.cut_ns) // 2, epoch.cut_ns}
         assert {space.at(t_ns) for t_ns in inside} == {epoch.number}
@@ -401,9 +401,9 @@ def test_an_instant_is_in_the_epoch_that_covers_it() -> None:
 
 @pytest.mark.parametrize("host", ["this-host", "any-host"])
 def test_a_checker_is_tried_on_all_that_was_stored_though_the_host_wrote_nothing(
-    host: Host,
+    host: HostKind,
 ) -> None:
     """Nobody synced, so all is lost to a cut: that is not the checker's fault."""
-    one = subject([Write(0, b"x" * 512)], lambda image, _: "" if image[0] else "empty", Rules(host))
+    one = target([Write(0, b"x" * 512)], lambda image, _: "" if image[0] else "empty", Rules(host))
     (finding,) = found_by(one).findings
     assert finding.outcome == "empty"

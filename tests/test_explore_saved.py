@@ -10,8 +10,7 @@ import pytest
 
 from crashsim.errors import OutputError, StaleFinding, UsageError
 from crashsim.explore.budget import Budget
-from crashsim.explore.exploration import explore
-from crashsim.explore.findings import Finding
+from crashsim.explore.grouping import Cause
 from crashsim.explore.saved import (
     Saved,
     locate,
@@ -21,27 +20,28 @@ from crashsim.explore.saved import (
     write_image,
     write_saved,
 )
-from crashsim.explore.state_runner import Subject
+from crashsim.explore.state_runner import Target
+from crashsim.explore.survey import explore
 from crashsim.states import Rules
-from tests.explore_support import Item, Judged, Write, subject
+from tests.explore_support import Item, Judged, Write, target
 from tests.test_explore_canaries import append_log, judge_log
 from tests.test_explore_run import items, judge
 
 
-def finding_of(one: Subject) -> Finding:
+def finding_of(one: Target) -> Cause:
     return explore(one, Budget(2000), 1).findings[0]
 
 
-def kept(one: Subject) -> Saved:
+def kept(one: Target) -> Saved:
     return saved(finding_of(one), one, {"name": "log"}, {"a.log": "00"}, {"command": "check"})
 
 
 @pytest.fixture(name="one")
-def _one() -> Subject:
-    return subject(items(), judge)
+def _one() -> Target:
+    return target(items(), judge)
 
 
-def test_a_saved_finding_replays_without_a_seed(one: Subject, tmp_path: Path) -> None:
+def test_a_saved_finding_replays_without_a_seed(one: Target, tmp_path: Path) -> None:
     path = tmp_path / "second.crashsim-finding"
     write_saved(kept(one), path)
     again = read_saved(path)
@@ -52,7 +52,7 @@ def test_a_saved_finding_replays_without_a_seed(one: Subject, tmp_path: Path) ->
 
 
 def test_the_file_begins_with_the_story_and_can_be_read_by_people(
-    one: Subject, tmp_path: Path
+    one: Target, tmp_path: Path
 ) -> None:
     path = tmp_path / "f"
     write_saved(kept(one), path)
@@ -64,11 +64,11 @@ def test_the_file_begins_with_the_story_and_can_be_read_by_people(
 
 
 def test_small_contents_are_in_the_file(tmp_path: Path) -> None:
-    log = subject(append_log(False, True), judge_log, Rules(atom_bytes=8))
+    log = target(append_log(False, True), judge_log, Rules(atom_bytes=8))
     assert kept(log).choices[0].content is not None
 
 
-def test_a_mended_checker_is_told_from_one_that_still_fails(one: Subject) -> None:
+def test_a_mended_checker_is_told_from_one_that_still_fails(one: Target) -> None:
     file = kept(one)
     mended = replace(one, make_checker=lambda: Judged(lambda image, acks: ""))
     assert not replay(file, mended).as_saved
@@ -76,7 +76,7 @@ def test_a_mended_checker_is_told_from_one_that_still_fails(one: Subject) -> Non
     assert not replay(file, other).as_saved
 
 
-def test_the_image_of_a_finding_is_written_as_a_file(one: Subject, tmp_path: Path) -> None:
+def test_the_image_of_a_finding_is_written_as_a_file(one: Target, tmp_path: Path) -> None:
     file = kept(one)
     write_image(file, one, tmp_path / "out.img")
     image = (tmp_path / "out.img").read_bytes()
@@ -88,10 +88,10 @@ def test_the_image_of_a_finding_is_written_as_a_file(one: Subject, tmp_path: Pat
         write_image(file, one, tmp_path / "out.img")
 
 
-def test_choices_do_not_depend_on_the_order_in_which_states_are_numbered(one: Subject) -> None:
+def test_choices_do_not_depend_on_the_order_in_which_states_are_numbered(one: Target) -> None:
     file = kept(one)
     more: list[Item] = [Write(4096 * 9, b"x" * 512), *items()]  # an atom and writes in front
-    other = subject(more, judge)
+    other = target(more, judge)
     epoch, choices = locate(one.space, file)
     moved = file.model_copy(update={"cut_ns": other.space.epoch(epoch.number).cut_ns})
     _, there = locate(other.space, moved)
@@ -107,13 +107,13 @@ def test_choices_do_not_depend_on_the_order_in_which_states_are_numbered(one: Su
     ],
 )
 def test_a_finding_that_does_not_fit_any_more_is_refused(
-    one: Subject, change: dict[str, object], said: str
+    one: Target, change: dict[str, object], said: str
 ) -> None:
     with pytest.raises(StaleFinding, match=said):
         replay(kept(one).model_copy(update=change), one)
 
 
-def test_bytes_that_are_not_possible_any_more_are_refused(one: Subject) -> None:
+def test_bytes_that_are_not_possible_any_more_are_refused(one: Target) -> None:
     file = kept(one)
     (choice,) = file.choices
     for change in ({"sha256": "00"}, {"offset": choice.offset + 65536}):
@@ -122,13 +122,13 @@ def test_bytes_that_are_not_possible_any_more_are_refused(one: Subject) -> None:
             replay(other, one)
 
 
-def test_a_recording_that_changed_is_refused(one: Subject) -> None:
+def test_a_recording_that_changed_is_refused(one: Target) -> None:
     changed = [
         replace(item, content=b"?" * 512) if isinstance(item, Write) and item.offset == 0 else item
         for item in items()
     ]
     with pytest.raises(StaleFinding):
-        replay(kept(one), subject(changed, judge))
+        replay(kept(one), target(changed, judge))
 
 
 @pytest.mark.parametrize(
@@ -150,7 +150,7 @@ def test_a_file_that_is_no_finding_is_refused(tmp_path: Path, text: str, said: s
         read_saved(tmp_path)
 
 
-def test_a_file_with_something_else_in_it_is_refused(one: Subject, tmp_path: Path) -> None:
+def test_a_file_with_something_else_in_it_is_refused(one: Target, tmp_path: Path) -> None:
     path = tmp_path / "f"
     write_saved(kept(one), path)
     document = json.loads(path.read_text())
@@ -161,6 +161,6 @@ def test_a_file_with_something_else_in_it_is_refused(one: Subject, tmp_path: Pat
 
 
 def test_a_finding_of_a_lost_acknowledgement_holds_its_acknowledgements() -> None:
-    log = subject(append_log(True, False), judge_log)
+    log = target(append_log(True, False), judge_log)
     file = kept(log)
     assert file.acks >= 1 and replay(file, log).as_saved

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crashsim.explore.plan import as_choices, as_versions, newest
-from crashsim.explore.shrink import Cause, find_cause
+from crashsim.explore.selection import as_choices, as_versions, newest
+from crashsim.explore.shrink import Core, find_cause
 from crashsim.states import Choices
 from tests.test_explore_plan import QUICK, epoch
 
@@ -17,7 +17,7 @@ PLENTY = 10_000
 
 def cause(
     versions: list[int], bad: Callable[[list[int]], bool], high: int = 1, limit: int = PLENTY
-) -> Cause:
+) -> Core:
     atoms = epoch(*(tuple(range(high)) for _ in versions)).atoms
     asked: list[Choices] = []
 
@@ -32,7 +32,7 @@ def cause(
     return found
 
 
-def state_of(found: Cause, end: list[int]) -> list[int]:
+def state_of(found: Core, end: list[int]) -> list[int]:
     versions = end.copy()
     for atom, version in found.lost:
         versions[atom] = version

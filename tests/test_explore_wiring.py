@@ -14,16 +14,16 @@ from crashsim.errors import UsageError
 from crashsim.experiment.loader import load
 from crashsim.experiment.model import Experiment
 from crashsim.explore.budget import Budget
-from crashsim.explore.exploration import explore
 from crashsim.explore.saved import replay
 from crashsim.explore.session import (
     CheckerSpec,
-    Opened,
+    Session,
     keep_finding,
     open_finding,
-    open_subject,
+    open_target,
     read_finding,
 )
+from crashsim.explore.survey import explore
 from crashsim.states import Rules
 
 RECORDINGS = Path(__file__).parents[1] / "experiments" / "recordings"
@@ -43,14 +43,14 @@ def log(*lines: str, folder: Path) -> Experiment:
     return load(path).cases[0].experiment
 
 
-def opened(folder: Path, sync: str, spec: CheckerSpec) -> Opened:
+def opened(folder: Path, sync: str, spec: CheckerSpec) -> Session:
     workload = "workload: {kind: append-log, records: 12, record_size: 1KiB}"
-    return open_subject(log(workload, f"sync: {{{sync}}}", folder=folder), spec, Rules())
+    return open_target(log(workload, f"sync: {{{sync}}}", folder=folder), spec, Rules())
 
 
 def test_a_log_synced_after_each_record_keeps_what_it_acknowledged(tmp_path: Path) -> None:
     one = opened(tmp_path, "call: fdatasync", CheckerSpec(rule="acknowledged"))
-    found = explore(one.subject, Budget(500), 1)
+    found = explore(one.target, Budget(500), 1)
     assert found.exit_code == 0 and found.checked == found.images > 12
 
 
@@ -58,7 +58,7 @@ def test_a_log_that_is_acknowledged_unsynced_loses_records_and_the_finding_repla
     tmp_path: Path,
 ) -> None:
     one = opened(tmp_path, "call: none", CheckerSpec(rule="acknowledged"))
-    found = explore(one.subject, Budget(500), 1, workers=2)
+    found = explore(one.target, Budget(500), 1, workers=2)
     assert found.exit_code == 1
     finding = found.findings[0]
     assert finding.ack >= 0
@@ -72,7 +72,7 @@ def test_a_log_that_is_acknowledged_unsynced_loses_records_and_the_finding_repla
 def again(path: Path) -> bool:
     """Whether a saved finding fails as it did."""
     file = read_finding(path)
-    return replay(file.saved, open_finding(file).subject).as_saved
+    return replay(file.saved, open_finding(file).target).as_saved
 
 
 def recorded(folder: Path) -> Experiment:
@@ -92,12 +92,12 @@ def test_a_finding_moves_with_its_recording_and_its_checker(tmp_path: Path) -> N
     first = tmp_path / "first"
     first.mkdir()
     experiment = recorded(first)
-    plain = open_subject(experiment, CheckerSpec(rule=None, command="true"), Rules())
-    newest = plain.subject.space.epoch(0).atoms[-1]
+    plain = open_target(experiment, CheckerSpec(rule=None, command="true"), Rules())
+    newest = plain.target.space.epoch(0).atoms[-1]
     (first / "check.py").write_text(TORN.format(second=newest.versions[-1]))
     spec = CheckerSpec(function="check.py:check", folder=str(first))
-    one = open_subject(experiment, spec, Rules())
-    found = explore(one.subject, Budget(100), 1)
+    one = open_target(experiment, spec, Rules())
+    found = explore(one.target, Budget(100), 1)
     keep_finding(found.findings[0], one, first / "torn.crashsim-finding")
     text = (first / "torn.crashsim-finding").read_text()
     document = json.loads(text)
@@ -129,7 +129,7 @@ def test_an_exploration_is_identified_by_all_that_it_depends_on(tmp_path: Path) 
     others = [
         opened(tmp_path, "call: fdatasync", spec),
         opened(tmp_path, "call: none", CheckerSpec(rule="prefix")),
-        open_subject(one.experiment, spec, Rules("this-host")),
+        open_target(one.experiment, spec, Rules("this-host")),
     ]
     assert len({one.identity, *(other.identity for other in others)}) == 4
 
@@ -143,12 +143,12 @@ def test_there_is_exactly_one_checker(given: dict[str, str]) -> None:
 def test_a_device_that_is_not_there_is_refused(tmp_path: Path) -> None:
     one = opened(tmp_path, "call: none", CheckerSpec(rule="prefix"))
     with pytest.raises(UsageError, match="expected one of pmem0, got pmem7"):
-        open_subject(one.experiment, one.spec, Rules(), "pmem7")
+        open_target(one.experiment, one.spec, Rules(), "pmem7")
 
 
 def test_a_saved_finding_whose_experiment_makes_no_sense_is_refused(tmp_path: Path) -> None:
     one = opened(tmp_path, "call: none", CheckerSpec(rule="acknowledged"))
-    finding = explore(one.subject, Budget(100), 1).findings[0]
+    finding = explore(one.target, Budget(100), 1).findings[0]
     path = tmp_path / "f.crashsim-finding"
     keep_finding(finding, one, path)
     document = json.loads(path.read_text())

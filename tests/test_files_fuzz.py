@@ -211,4 +211,4 @@ def test_any_state_of_a_finding_is_found_or_refused(
     with contextlib.suppress(UsageError, StaleFinding):
         file = read_finding(path)
         opened = open_finding(replace(file, experiment=read_finding(finding).experiment))
-        locate(opened.subject.space, file.saved)
+        locate(opened.target.space, file.saved)

@@ -19,10 +19,10 @@ from crashsim.checkers.function import FilesFunction
 from crashsim.checkers.sqlite import check_files
 from crashsim.experiment.loader import Case
 from crashsim.explore.budget import Budget
-from crashsim.explore.exploration import Exploration, explore
 from crashsim.explore.outcomes import said
-from crashsim.explore.plan import plan
-from crashsim.explore.state_runner import Bench
+from crashsim.explore.selection import plan
+from crashsim.explore.state_runner import StateRunner
+from crashsim.explore.survey import Exploration, explore
 from crashsim.states import power_of_ten
 from tests.checkers_support import RECORDINGS, after_requests, entries
 from tests.cli_support import Program
@@ -98,8 +98,8 @@ def test_a_promise_that_is_broken_would_be_seen(checker: FilesFunction) -> None:
 
 
 def test_a_disk_that_loses_nothing_leaves_wal_full_whole() -> None:
-    subject = subject_of(cases("sqlite-wal-full")[0])
-    whole = [one for one in ends(subject, every=9) if one.end == "all"]
+    target = subject_of(cases("sqlite-wal-full")[0])
+    whole = [one for one in ends(target, every=9) if one.end == "all"]
     assert len(whole) >= 24
     assert {one.verdict.outcome for one in whole} == {"ok", "not created yet"}
 
@@ -109,13 +109,13 @@ def test_a_disk_that_loses_nothing_leaves_wal_full_whole() -> None:
 
 @pytest.mark.parametrize("case", cases("sqlite-wal-full"), ids=lambda case: case.name)
 def test_wal_full_keeps_every_promise_in_the_middle_of_a_commit(case: Case) -> None:
-    subject = subject_of(case)
+    target = subject_of(case)
     seen = 0
-    with Bench(subject) as bench:
+    with StateRunner(target) as runner:
         for number in range(101, 105):  # two commits
-            epoch = bench.enter(number)
-            for step in plan(epoch, subject.history.store_write, 40, case.experiment.seed):
-                assert bench.check(step.choices).outcome == "ok"
+            epoch = runner.enter(number)
+            for step in plan(epoch, target.history.store_write, 40, case.experiment.seed):
+                assert runner.check(step.choices).outcome == "ok"
                 seen += 1
     assert seen > 80
 

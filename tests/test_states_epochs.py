@@ -13,7 +13,7 @@ from crashsim.power.loss import broken_promises, rows_safe
 from crashsim.power.safety import Safety, Stage
 from crashsim.replay.image import Extents
 from crashsim.replay.survivors import surviving
-from crashsim.states import Epoch, Host, Rules, Space, Walker
+from crashsim.states import Epoch, HostKind, Rules, Space, Walker
 from tests.against_oracle import comparable, simulate_world
 from tests.oracle import (
     OracleDevice,
@@ -28,7 +28,7 @@ from tests.oracle.inputs import Item
 from tests.oracle.worlds import worlds
 from tests.states_slowly import Letters, Slowly
 
-HOSTS: tuple[Host, ...] = ("any-host", "this-host")
+HOSTS: tuple[HostKind, ...] = ("any-host", "this-host")
 MORE = os.environ.get("CRASHSIM_EXAMPLES")
 
 
@@ -94,7 +94,7 @@ def contents(
     suppress_health_check=[HealthCheck.too_slow],
 )
 def test_the_epochs_hold_the_states_of_every_instant_and_no_others(
-    drawn: OracleWorld, unit: int, letters: int, host: Host
+    drawn: OracleWorld, unit: int, letters: int, host: HostKind
 ) -> None:
     history = simulate_world(comparable(drawn))
     content = Letters(letters)

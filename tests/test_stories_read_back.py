@@ -16,13 +16,13 @@ from crashsim.engine.pages import PAGE_BYTES
 from crashsim.errors import CheckerError, UsageError
 from crashsim.experiment.model import Experiment
 from crashsim.explore.budget import Budget
-from crashsim.explore.exploration import explore
-from crashsim.explore.session import CheckerSpec, open_subject
-from crashsim.explore.state_runner import Subject
+from crashsim.explore.session import CheckerSpec, open_target
+from crashsim.explore.state_runner import Target
+from crashsim.explore.survey import explore
 from crashsim.replay.build import Content
 from crashsim.simulate.inputs import make_inputs
 from crashsim.simulate.stack import simulate
-from crashsim.states import Host, Rules, Space
+from crashsim.states import HostKind, Rules, Space
 from tests.against_oracle import comparable, simulate_world
 from tests.explore_support import Bytes, Flush, Item, Judged, Mark, Write, history_of
 from tests.oracle import OracleWorld
@@ -30,7 +30,7 @@ from tests.states_slowly import Letters, Slowly
 from tests.stories_read_back import Reader
 from tests.test_states_epochs import crowded_worlds
 
-HOSTS: tuple[Host, ...] = ("any-host", "this-host")
+HOSTS: tuple[HostKind, ...] = ("any-host", "this-host")
 MORE = os.environ.get("CRASHSIM_EXAMPLES")
 Judge = Callable[[memoryview, Acks], str]
 
@@ -91,10 +91,10 @@ def held_to_be_true(
     def space() -> Space:
         return Space(history, content, memoryview(before), 0, rules)
 
-    reader = Reader(Subject(history, 0, space(), lambda: Judged(judging)), space(), content, before)
+    reader = Reader(Target(history, 0, space(), lambda: Judged(judging)), space(), content, before)
     judging = judge or judge_of(seed, reader.slowly, size)
     try:
-        found = explore(reader.subject, Budget(120), seed)
+        found = explore(reader.target, Budget(120), seed)
     except CheckerError:  # this host had not written all that the checker wants to see
         return 0
     for finding in found.findings:
@@ -113,7 +113,7 @@ def held_to_be_true(
 )
 @few(80)
 def test_stories_of_colliding_worlds_are_true(
-    drawn: OracleWorld, unit: int, host: Host, seed: int
+    drawn: OracleWorld, unit: int, host: HostKind, seed: int
 ) -> None:
     history = simulate_world(comparable(drawn))
     if history.rows_of(0).size:
@@ -135,7 +135,7 @@ def recordings() -> st.SearchStrategy[list[Item]]:
 
 @given(recordings(), st.sampled_from(HOSTS), st.integers(0, 10**6))
 @few(120)
-def test_stories_of_recordings_are_true(items: list[Item], host: Host, seed: int) -> None:
+def test_stories_of_recordings_are_true(items: list[Item], host: HostKind, seed: int) -> None:
     if host == "this-host":  # it wrote some versions only: which write made bytes has to be plain
         items = [
             Write(item.offset, bytes([n + 1]) * len(item.content))
@@ -190,7 +190,7 @@ def experiments(draw: st.DrawFn) -> dict[str, Any]:
 )
 @few(60)
 def test_stories_of_workloads_are_true(
-    drawn: dict[str, Any], rule: str | None, host: Host, seed: int
+    drawn: dict[str, Any], rule: str | None, host: HostKind, seed: int
 ) -> None:
     experiment = Experiment.model_validate(drawn)
     inputs = make_inputs(experiment)
@@ -203,15 +203,15 @@ def test_stories_of_workloads_are_true(
         held_to_be_true(history, inputs.content, before, rules, seed, None)
         return
     try:
-        opened = open_subject(experiment, CheckerSpec(rule=rule), rules)  # type: ignore[arg-type]
-        opened.subject.make_checker()
+        opened = open_target(experiment, CheckerSpec(rule=rule), rules)  # type: ignore[arg-type]
+        opened.target.make_checker()
     except UsageError:  # the rule has nothing to say of such a workload
         return
-    subject = opened.subject
+    target = opened.target
     again = Space(history, inputs.content, inputs.before[0], 0, rules)
-    reader = Reader(subject, again, inputs.content, before)
+    reader = Reader(target, again, inputs.content, before)
     try:
-        found = explore(subject, Budget(120), seed)
+        found = explore(target, Budget(120), seed)
     except CheckerError:
         return
     for finding in found.findings:

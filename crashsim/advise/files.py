@@ -18,8 +18,8 @@ from pathlib import Path
 from types import TracebackType
 
 from crashsim.checkers.filesystem import SYSTEM_PATH
-from crashsim.checkers.image_session import DEVICE, MEMORY_BYTES, TIME_LIMIT_S, Station
-from crashsim.checkers.sandbox import Workshop
+from crashsim.checkers.image_session import DEVICE, MEMORY_BYTES, TIME_LIMIT_S, ImageSession
+from crashsim.checkers.sandbox import Sandbox
 from crashsim.checkers.verdict import NO_ACKS, OK, Verdict, verdict
 from crashsim.errors import UsageError
 
@@ -44,7 +44,7 @@ class Files:
     """Looks into images, one after another."""
 
     def __init__(self) -> None:
-        self._station = Station(TIME_LIMIT_S, MEMORY_BYTES, DEVICE, "debugfs")
+        self._session = ImageSession(TIME_LIMIT_S, MEMORY_BYTES, DEVICE, "debugfs")
         self._debugfs = shutil.which("debugfs", path=SYSTEM_PATH) or ""
         self._e2fsck = shutil.which("e2fsck", path=SYSTEM_PATH) or ""
 
@@ -52,15 +52,15 @@ class Files:
         """Path from the root -> file."""
         found: dict[str, File] = {}
 
-        def ask(shop: Workshop) -> Verdict:
-            lost = shop.files / "lost+found"
-            paths = [path for path in sorted(shop.files.rglob("*")) if path.is_file()]
+        def ask(sandbox: Sandbox) -> Verdict:
+            lost = sandbox.files / "lost+found"
+            paths = [path for path in sorted(sandbox.files.rglob("*")) if path.is_file()]
             paths = [path for path in paths if not path.is_relative_to(lost)]
             if len(paths) > MOST_FILES:
                 return verdict("broken")
             for path in paths:
-                name = str(path.relative_to(shop.files))
-                file = self._file(shop, path, name)
+                name = str(path.relative_to(sandbox.files))
+                file = self._file(sandbox, path, name)
                 if file is None:
                     return verdict("broken")
                 found[name] = file
@@ -72,31 +72,31 @@ class Files:
         """The image after recovery, with that file removed."""
         less: list[bytes] = []
 
-        def ask(shop: Workshop) -> Verdict:
-            copy = str(shop.image.path)
-            shop.touched = True
-            shop.run([self._debugfs, "-w", "-R", f"rm /{path}", copy], _ENVIRONMENT)
-            ended = shop.run([self._e2fsck, "-fy", copy], _ENVIRONMENT)
+        def ask(sandbox: Sandbox) -> Verdict:
+            copy = str(sandbox.image.path)
+            sandbox.touched = True
+            sandbox.run([self._debugfs, "-w", "-R", f"rm /{path}", copy], _ENVIRONMENT)
+            ended = sandbox.run([self._e2fsck, "-fy", copy], _ENVIRONMENT)
             if ended.status is None or not 0 <= ended.status <= _REPAIRED:
                 return verdict("broken")
-            less.append(shop.image.path.read_bytes())
+            less.append(sandbox.image.path.read_bytes())
             return OK
 
         return memoryview(less[0]) if _plain(path) and self._asked(image, ask) else None
 
-    def _asked(self, image: memoryview, ask: Callable[[Workshop], Verdict]) -> bool:
+    def _asked(self, image: memoryview, ask: Callable[[Sandbox], Verdict]) -> bool:
         if not (self._debugfs and self._e2fsck) or image.nbytes > LARGEST_BYTES:
             return False
         try:
-            return self._station.check(image, NO_ACKS, None, ask).kind == "ok"
+            return self._session.check(image, NO_ACKS, None, ask).kind == "ok"
         except UsageError:
             return False
 
-    def _file(self, shop: Workshop, path: Path, name: str) -> File | None:
+    def _file(self, sandbox: Sandbox, path: Path, name: str) -> File | None:
         if not _plain(name) or path.is_symlink():
             return None
-        words = [self._debugfs, "-R", f"stat /{name}", str(shop.image.path)]
-        told = _INODE.search(shop.run(words, _ENVIRONMENT).output)
+        words = [self._debugfs, "-R", f"stat /{name}", str(sandbox.image.path)]
+        told = _INODE.search(sandbox.run(words, _ENVIRONMENT).output)
         if told is None:
             return None
         content = path.read_bytes()
@@ -112,7 +112,7 @@ class Files:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._station.close()
+        self._session.close()
 
 
 def _plain(name: str) -> bool:

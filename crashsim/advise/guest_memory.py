@@ -5,7 +5,7 @@ is laid down, nothing lost, and the checker is asked with the acknowledgements u
 it says no, then no disk and no flush of the device ends that loss. If it says yes without any
 acknowledgement, what was promised had not come to the device: it came later, or never. When it came
 is found by laying down more writes in their order: with one of them the checker says yes, without
-it no. What that write changed among the files is told by `advise_files`, and a file is said to be
+it no. What that write changed among the files is told by `files.py`, and a file is said to be
 in the way only if the checker says yes once that file alone is removed.
 
 At most `MOST_MARKS` marks are tried, evenly spread; files are looked at for `MOST_SHOWN` of those
@@ -24,8 +24,8 @@ from crashsim.advise.files import File, Files
 from crashsim.checkers import Acks, Verdict, acknowledgements
 from crashsim.checkers.verdict import UNJUDGED
 from crashsim.engine.pages import words
-from crashsim.explore.plan import as_choices
-from crashsim.explore.state_runner import Bench, Subject
+from crashsim.explore.selection import as_choices
+from crashsim.explore.state_runner import StateRunner, Target
 
 MOST_MARKS = 128
 MOST_SHOWN = 8
@@ -81,25 +81,25 @@ class Unsent:
 
 
 def unsent(
-    subject: Subject, look: bool, advance: Callable[[int, str], None] = lambda _done, _what: None
+    target: Target, look: bool, advance: Callable[[int, str], None] = lambda _done, _what: None
 ) -> Unsent | None:
     """None when every mark that was tried is fine. `look`: whether the checker is one of files."""
-    with Bench(subject) as bench:
-        acks = acknowledgements(subject.history, subject.device)
+    with StateRunner(target) as runner:
+        acks = acknowledgements(target.history, target.device)
         tried = _spread(acks.count, MOST_MARKS)
         at_mark = [_high(acks, mark) for mark in range(acks.count)]
         marks: list[Mark] = []
         late: list[int] = []  # those that fail for what they promise
         for done, mark in enumerate(tried):
             advance(done, "marks, with nothing lost")
-            found = _with(bench, subject, at_mark[mark], mark + 1)
+            found = _with(runner, target, at_mark[mark], mark + 1)
             if _rejects(found):
-                marks.append(_mark(subject, mark, found))
-                if bench.check(_lay(bench, subject, at_mark[mark]), 0).kind == "ok":
+                marks.append(_mark(target, mark, found))
+                if runner.check(_lay(runner, target, at_mark[mark]), 0).kind == "ok":
                     late.append(mark)
         if not marks:
             return None
-        arrival, removed = _why(bench, subject, at_mark, late, look) if late else (None, None)
+        arrival, removed = _why(runner, target, at_mark, late, look) if late else (None, None)
         outcomes = Counter(mark.outcome for mark in marks)
         first = next((mark for mark in marks if late and mark.number == late[0]), None)
         damaged = len(marks) - len(late)
@@ -109,24 +109,24 @@ def unsent(
 
 
 def _why(
-    bench: Bench, subject: Subject, at_mark: Sequence[int], late: Sequence[int], look: bool
+    runner: StateRunner, target: Target, at_mark: Sequence[int], late: Sequence[int], look: bool
 ) -> tuple[Arrival | None, Removed | None]:
     """When what was promised came, and the file that was in the way."""
-    number, write = _arrived(bench, subject, at_mark, late)
+    number, write = _arrived(runner, target, at_mark, late)
     if number < 0:
         return None, None
     mark, removed = late[number], None
     with Files() as files:
-        seen = _seen(bench, subject, files, (at_mark[mark], write, write + 1)) if look else None
+        seen = _seen(runner, target, files, (at_mark[mark], write, write + 1)) if look else None
         there, without, then = seen or ({}, {}, {})
         renamed = _renamed(without, then)
         for path in [] if renamed else _gone(there, then):
-            removed = _removed(bench, subject, files, path, late[number:], at_mark)
+            removed = _removed(runner, target, files, path, late[number:], at_mark)
             if removed is not None:
                 break
-    said = _with(bench, subject, at_mark[mark], mark + 1)
+    said = _with(runner, target, at_mark[mark], mark + 1)
     told = _changed(without, then)
-    return _arrival(subject, _mark(subject, mark, said), write, told, renamed), removed
+    return _arrival(target, _mark(target, mark, said), write, told, renamed), removed
 
 
 def _spread(count: int, most: int) -> list[int]:
@@ -139,45 +139,45 @@ def _high(acks: Acks, mark: int) -> int:
     return max(high for _, high in acks.records[: mark + 1])
 
 
-def _lay(bench: Bench, subject: Subject, high: int) -> tuple[tuple[int, int], ...]:
+def _lay(runner: StateRunner, target: Target, high: int) -> tuple[tuple[int, int], ...]:
     """Go to the epoch in which all writes before `high` are made; the state with all of them and
     no other."""
-    history = subject.history
-    rows = history.rows_of(subject.device)
+    history = target.history
+    rows = history.rows_of(target.device)
     rows = rows[history.store_write[rows] < high]
     if not rows.size:
-        bench.enter(0)
+        runner.enter(0)
         return ()
     last = int(rows[-1])
     count = words(history.store_offset[last : last + 1], history.store_length[last : last + 1])
-    epoch = bench.enter(subject.space.at(int(history.store_t_ns[last] + count[0] - 1)))
+    epoch = runner.enter(target.space.at(int(history.store_t_ns[last] + count[0] - 1)))
     return as_choices([atom.before_store(last + 1) for atom in epoch.atoms])
 
 
-def _with(bench: Bench, subject: Subject, high: int, acks: int) -> Verdict:
+def _with(runner: StateRunner, target: Target, high: int, acks: int) -> Verdict:
     """What the checker says with all writes before `high` and the first acknowledgements."""
-    return bench.check(_lay(bench, subject, high), acks)
+    return runner.check(_lay(runner, target, high), acks)
 
 
-def _mark(subject: Subject, mark: int, found: Verdict) -> Mark:
-    history = subject.history
-    row = int(np.flatnonzero(history.ack_device == subject.device)[mark])
+def _mark(target: Target, mark: int, found: Verdict) -> Mark:
+    history = target.history
+    row = int(np.flatnonzero(history.ack_device == target.device)[mark])
     said = found.outcome or found.kind
     label, given_ns = str(history.ack_label[row]), int(history.ack_t_ns[row])
     return Mark(mark, label, given_ns, said, found.message)
 
 
 def _arrived(
-    bench: Bench, subject: Subject, at_mark: Sequence[int], late: Sequence[int]
+    runner: StateRunner, target: Target, at_mark: Sequence[int], late: Sequence[int]
 ) -> tuple[int, int]:
     """The first failing mark that a later write makes good, and that write; (-1, -1): none is. The
     checker says yes with the write and no without it."""
-    rows = subject.history.rows_of(subject.device)
-    end = int(subject.history.store_write[rows].max()) + 1
-    if _with(bench, subject, end, late[0] + 1).kind == "ok":
+    rows = target.history.rows_of(target.device)
+    end = int(target.history.store_write[rows].max()) + 1
+    if _with(runner, target, end, late[0] + 1).kind == "ok":
         number = 0
     else:  # what the last acknowledgement of all needs is most likely never written
-        found = (n for n, mark in enumerate(late[:MOST_SHOWN]) if _good(bench, subject, end, mark))
+        found = (n for n, mark in enumerate(late[:MOST_SHOWN]) if _good(runner, target, end, mark))
         number = next(found, -1)
     if number < 0:
         return -1, -1
@@ -185,11 +185,11 @@ def _arrived(
     low, high = at_mark[mark], end  # not good with the writes before `low`, good before `high`
     while low + 1 < high:
         middle = (low + high) // 2
-        if _good(bench, subject, middle, mark):
+        if _good(runner, target, middle, mark):
             high = middle
         else:
             low = middle
-    if not _rejects(_with(bench, subject, low, mark + 1)):  # it was not judged
+    if not _rejects(_with(runner, target, low, mark + 1)):  # it was not judged
         return -1, -1
     return number, high - 1
 
@@ -198,18 +198,18 @@ def _rejects(found: Verdict) -> bool:
     return found.kind != "ok" and found.kind not in UNJUDGED
 
 
-def _good(bench: Bench, subject: Subject, high: int, mark: int) -> bool:
-    return _with(bench, subject, high, mark + 1).kind == "ok"
+def _good(runner: StateRunner, target: Target, high: int, mark: int) -> bool:
+    return _with(runner, target, high, mark + 1).kind == "ok"
 
 
 def _arrival(
-    subject: Subject,
+    target: Target,
     mark: Mark,
     write: int,
     told: tuple[str, ...],
     renamed: tuple[str, str] | None,
 ) -> Arrival:
-    history, device = subject.history, subject.device
+    history, device = target.history, target.device
     rows = np.flatnonzero(history.store_write == write)
     t_ns = int(history.store_t_ns[rows[0]])
     mine = np.flatnonzero(history.ack_device == device)
@@ -233,10 +233,10 @@ Tree = dict[str, File]
 
 
 def _seen(
-    bench: Bench, subject: Subject, files: Files, highs: tuple[int, int, int]
+    runner: StateRunner, target: Target, files: Files, highs: tuple[int, int, int]
 ) -> tuple[Tree, Tree, Tree] | None:
     """The files with all writes before each of these; None where they cannot be told."""
-    first, second, third = (files.of(bench.lay(_lay(bench, subject, high))) for high in highs)
+    first, second, third = (files.of(runner.lay(_lay(runner, target, high))) for high in highs)
     if first is None or second is None or third is None:
         return None
     return first, second, third
@@ -281,8 +281,8 @@ def _told(path: str, old: File | None, new: File | None) -> str:
 
 
 def _removed(
-    bench: Bench,
-    subject: Subject,
+    runner: StateRunner,
+    target: Target,
     files: Files,
     path: str,
     late: Sequence[int],
@@ -291,12 +291,12 @@ def _removed(
     """Whether the checker accepts failing marks without that file; None if it does not accept the
     first of them."""
     shown = [late[n] for n in _spread(len(late), MOST_SHOWN)]
-    acks = acknowledgements(subject.history, subject.device)
+    acks = acknowledgements(target.history, target.device)
     accepted = 0
-    checker = subject.make_checker()
+    checker = target.make_checker()
     try:
         for mark in shown:
-            image = bench.lay(_lay(bench, subject, at_mark[mark]))
+            image = runner.lay(_lay(runner, target, at_mark[mark]))
             less = files.without(image, path)
             good = less is not None and checker.check(less, acks.first(mark + 1)).kind == "ok"
             accepted += good

@@ -10,7 +10,7 @@ experiment knows (`expect: {known: ...}`) is no loss: it is told, and nothing is
   the programs' policies; those that end the loss with all of them. Cheapest first: fewest flushes,
   then waiting. Policies are left out that cost more than another and acknowledge no sooner.
 - Of a recording nothing of the program can be changed. What its guest had not written by an
-  acknowledgement is found by `advise_memory`, and then neither settings nor flushes of the device
+  acknowledgement is found by `guest_memory.py`, and then neither settings nor flushes of the device
   are tried: the best of disks loses it. Otherwise flushes before its marks are.
 - Syncs that give no acknowledgement are told together with what the checker says without them.
 """
@@ -50,9 +50,9 @@ from crashsim.engine.units import exact_instant
 from crashsim.experiment.loader import Case
 from crashsim.experiment.model import Experiment, Recording
 from crashsim.explore.budget import Budget
-from crashsim.explore.exploration import Exploration, explore
 from crashsim.explore.session import Made, open_run
-from crashsim.explore.state_runner import Subject
+from crashsim.explore.state_runner import Target
+from crashsim.explore.survey import Exploration, explore
 from crashsim.power.losses import Losses
 from crashsim.power.safety import Stage
 from crashsim.report.explored import states_text
@@ -194,7 +194,7 @@ class _Adviser:
         self._trials = Trials()
         self._experiment = case.experiment
         self._inputs = make_inputs(case.experiment)
-        self._subject: Subject | None = None  # that was explored last
+        self._target: Target | None = None  # that was explored last
 
     def advise(self) -> Advised:
         history = self._trials.run(self._experiment, self._inputs.programs, "as it is")
@@ -239,16 +239,16 @@ class _Adviser:
         spec = named_checker(wanted, self._typed.file)
         rules = rules_of(experiment)
         made = Made(experiment, inputs, history)
-        subject = open_run(made, spec, rules, wanted.device).subject
+        target = open_run(made, spec, rules, wanted.device).target
         budget = budget_of(wanted)
         if states is not None:
             budget = Budget(min(states, budget.states), budget.expired)
-        self._subject = subject
+        self._target = target
         expect = experiment.expect
-        states_known = known_states(expect, self._typed.file, subject)
+        states_known = known_states(expect, self._typed.file, target)
         with progress(budget.states) as advance:
             found = explore(
-                subject,
+                target,
                 budget,
                 experiment.seed,
                 self._workers,
@@ -261,15 +261,15 @@ class _Adviser:
         return _checked(found, those_known(expect, found, placed(found, states_known)))
 
     def _unsent(self, explored: Checked | None) -> Unsent | None:
-        wanted, subject = self._experiment.explore, self._subject
-        if explored is None or not explored.failing or wanted is None or subject is None:
+        wanted, target = self._experiment.explore, self._target
+        if explored is None or not explored.failing or wanted is None or target is None:
             return None
-        workload = self._experiment.resolved_devices()[subject.device][1]
-        if not isinstance(workload, Recording) or not subject.history.ack_t_ns.size:
+        workload = self._experiment.resolved_devices()[target.device][1]
+        if not isinstance(workload, Recording) or not target.history.ack_t_ns.size:
             return None
         files = wanted.check.files_function or "{mnt}" in (wanted.check.command or "")
         with progress(MOST_MARKS) as advance:
-            return unsent(subject, bool(files), advance)
+            return unsent(target, bool(files), advance)
 
     # --- changes ----------------------------------------------------------------------------------
 

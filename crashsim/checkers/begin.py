@@ -19,7 +19,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from crashsim.checkers.watch import called, libc
+from crashsim.checkers.inotify import called, libc
 
 _PATIENCE_S = 10.0  # it only has to kill and to reap
 _ROOT = Path(__file__).parents[2]

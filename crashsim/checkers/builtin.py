@@ -19,12 +19,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
+from crashsim.checkers.consistency import Committed, Prefix, Whole
 from crashsim.checkers.promises import Promises
-from crashsim.checkers.rules import Committed, Prefix, Whole
-from crashsim.checkers.slots import Content, Slots, Writes
+from crashsim.checkers.slots import Slots
 from crashsim.checkers.verdict import Checker
 from crashsim.engine.history import History
 from crashsim.errors import UsageError
+from crashsim.guest.content import Content
+from crashsim.guest.program import Program
 
 RuleName = Literal["records", "prefix", "acknowledged", "atomic"]
 _LOGS = ("append-log", "write-ahead-log")  # they write over their records on purpose
@@ -34,7 +36,7 @@ def built_in(
     rule: RuleName,
     kind: str,
     history: History,
-    programs: Sequence[Writes],
+    programs: Sequence[Program],
     device: int,
     content: Content,
     before: memoryview | None = None,

@@ -29,10 +29,10 @@ from typing import Any
 from crashsim.checkers.verdict import KINDS, OK, Acks, Verdict, verdict
 from crashsim.errors import UsageError
 
-Check = Callable[[Any, Acks], object]
+Judge = Callable[[Any, Acks], object]
 
 
-def load(name: str, folder: Path) -> Check:
+def load(name: str, folder: Path) -> Judge:
     """The function of that name; files and modules are looked for in `folder`. UsageError when
     there is none."""
     place, colon, attribute = name.rpartition(":")
@@ -48,17 +48,17 @@ def load(name: str, folder: Path) -> Check:
     function = getattr(module, attribute, None)
     if not callable(function):
         raise UsageError(f"{name}: {place} has no function {attribute}")
-    checked: Check = function
+    checked: Judge = function
     return checked
 
 
-def name_of(function: Check) -> str:
+def name_of(function: Judge) -> str:
     """`module:function`, whether it can be found by that or not."""
     place = getattr(function, "__module__", None) or type(function).__module__
     return f"{place}:{getattr(function, '__qualname__', type(function).__qualname__)}"
 
 
-def by_value(function: Check) -> bytes:
+def by_value(function: Judge) -> bytes:
     """The function, for a process of its own; nothing if it can be found there by `name_of`.
     UsageError when it holds what cannot leave this process."""
     import cloudpickle
@@ -75,12 +75,12 @@ def by_value(function: Check) -> bytes:
     return code
 
 
-def given(name: str, code: int) -> Check:
+def given(name: str, code: int) -> Judge:
     """The function that was made into the file `code` by `by_value`. UsageError when it cannot be
     made again."""
     try:
         with open(code, "rb") as file:
-            function: Check = pickle.load(file)
+            function: Judge = pickle.load(file)
     # What it refers to is imported, and may raise anything.
     except (Exception, SystemExit) as error:
         raise UsageError(f"{name}: cannot be made here: {_told(error)}") from error
@@ -103,7 +103,7 @@ def _module(name: str, folder: Path) -> object:
         sys.path.remove(str(folder))
 
 
-def called(function: Check, subject: object, acks: Acks) -> Verdict:
+def called(function: Judge, subject: object, acks: Acks) -> Verdict:
     """What the function says."""
     try:
         answer = function(subject, acks)

@@ -27,8 +27,8 @@ import sys
 from pathlib import Path
 
 from crashsim.checkers.filesystem import SYSTEM_PATH, How
-from crashsim.checkers.image_session import DEVICE, MEMORY_BYTES, TIME_LIMIT_S, Station
-from crashsim.checkers.sandbox import Workshop
+from crashsim.checkers.image_session import DEVICE, MEMORY_BYTES, TIME_LIMIT_S, ImageSession
+from crashsim.checkers.sandbox import Sandbox
 from crashsim.checkers.spawn import Ended, Environment, signal_name
 from crashsim.checkers.verdict import OK, Acks, Ranges, Verdict, verdict
 from crashsim.errors import UsageError
@@ -61,43 +61,43 @@ class Command:
         self._time_limit_s = time_limit_s
         wants_files = any("mnt" in named(word) for word in self._words)
         needs = [where, *(Path(word) for word in self._words if word.startswith(os.sep))]
-        self._station = Station(
+        self._session = ImageSession(
             time_limit_s, memory_bytes, device, how if wants_files else None, paranoid, needs
         )
-        self._filled: tuple[Workshop, list[str], Environment] | None = None
+        self._filled: tuple[Sandbox, list[str], Environment] | None = None
 
     @property
     def way(self) -> str | None:
         """How `{mnt}` is made, `loop` or `debugfs`, once an image was checked."""
-        return self._station.way
+        return self._session.way
 
     def check(self, image: memoryview, acks: Acks, changed: Ranges | None = None) -> Verdict:
-        return self._station.check(image, acks, changed, self._ask)
+        return self._session.check(image, acks, changed, self._ask)
 
     def again(self, image: memoryview, acks: Acks, patience: int) -> Verdict:
-        self._station.renew()
-        return self._station.check(image, acks, None, self._ask, patience)
+        self._session.renew()
+        return self._session.check(image, acks, None, self._ask, patience)
 
     def close(self) -> None:
-        self._station.close()
+        self._session.close()
         self._filled = None
 
-    def _ask(self, shop: Workshop) -> Verdict:
-        if self._filled is None or self._filled[0] is not shop:
-            self._filled = shop, *self._fill(shop)
+    def _ask(self, sandbox: Sandbox) -> Verdict:
+        if self._filled is None or self._filled[0] is not sandbox:
+            self._filled = sandbox, *self._fill(sandbox)
         _, words, environment = self._filled
-        return self._judge(shop.run(words, environment), self._time_limit_s * shop.patience)
+        return self._judge(sandbox.run(words, environment), self._time_limit_s * sandbox.patience)
 
-    def _fill(self, shop: Workshop) -> tuple[list[str], Environment]:
+    def _fill(self, sandbox: Sandbox) -> tuple[list[str], Environment]:
         paths = {
-            "image": str(shop.image.path),
-            "device": str(shop.device),
-            "acks": str(shop.acks),
-            "mnt": str(shop.files),
+            "image": str(sandbox.image.path),
+            "device": str(sandbox.device),
+            "acks": str(sandbox.acks),
+            "mnt": str(sandbox.files),
         }
         words = filled(self._words, paths)
         environment = {f"CRASHSIM_{name.upper()}": path for name, path in paths.items()}
-        work = str(shop.work)
+        work = str(sandbox.work)
         environment |= {"PATH": _PATH, "HOME": work, "TMPDIR": work}
         return words, {os.fsencode(k): os.fsencode(v) for k, v in environment.items()}
 

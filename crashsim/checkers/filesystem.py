@@ -24,10 +24,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal, Protocol
 
-from crashsim.checkers.folder import empty
 from crashsim.checkers.helper import Helper
 from crashsim.checkers.mounts import our_own
-from crashsim.checkers.sandbox import Workshop
+from crashsim.checkers.sandbox import Sandbox
+from crashsim.checkers.scratch import empty
 from crashsim.checkers.spawn import Ended
 from crashsim.checkers.verdict import Verdict, verdict
 from crashsim.errors import CrashsimError, HelperDied, UsageError
@@ -47,22 +47,22 @@ class Way(Protocol):
     @property
     def name(self) -> str: ...
 
-    def lay_out(self, shop: Workshop) -> str | Verdict:
-        """The files into `shop.files`: what there is to tell, or why there are none."""
+    def lay_out(self, sandbox: Sandbox) -> str | Verdict:
+        """The files into `sandbox.files`: what there is to tell, or why there are none."""
 
-    def clear(self, shop: Workshop) -> None:
-        """Empty `shop.files` again."""
+    def clear(self, sandbox: Sandbox) -> None:
+        """Empty `sandbox.files` again."""
 
     def close(self) -> None: ...
 
 
-def choose(how: How, shop: Workshop, needs: Sequence[Path]) -> Way:
+def choose(how: How, sandbox: Sandbox, needs: Sequence[Path]) -> Way:
     """A way that works here for the image that is laid out; `needs`: files and folders that the
     checker must be able to see. UsageError when there is none."""
     if how == "debugfs":
         return Unpacked()
     try:
-        return LoopMount(shop, needs)
+        return LoopMount(sandbox, needs)
     except OSError as error:
         reason = f"loop devices cannot be mounted here ({error.strerror})"
     if how == "loop":
@@ -78,17 +78,17 @@ class LoopMount:
 
     name = "loop"
 
-    def __init__(self, shop: Workshop, needs: Sequence[Path]) -> None:
+    def __init__(self, sandbox: Sandbox, needs: Sequence[Path]) -> None:
         """OSError where it is not allowed."""
-        self._helper: Helper = shop.helper
-        self._helper.own_mounts([*map(str, needs), str(shop.files), *our_own()])
-        self._kind = _kind_of(shop)
-        self._helper.attach(shop.image.path)
+        self._helper: Helper = sandbox.helper
+        self._helper.own_mounts([*map(str, needs), str(sandbox.files), *our_own()])
+        self._kind = _kind_of(sandbox)
+        self._helper.attach(sandbox.image.path)
 
-    def lay_out(self, shop: Workshop) -> str | Verdict:
-        shop.touched = True
+    def lay_out(self, sandbox: Sandbox) -> str | Verdict:
+        sandbox.touched = True
         try:
-            self._helper.mount(shop.files, self._kind, _OPTIONS.get(self._kind, ""))
+            self._helper.mount(sandbox.files, self._kind, _OPTIONS.get(self._kind, ""))
         except OSError as error:
             told = f"mounting the {self._kind or 'file system'} fails: {error.strerror}"
             if error.errno in _OURS:
@@ -96,12 +96,12 @@ class LoopMount:
             return verdict("finding", "file system does not mount", told)
         return ""
 
-    def clear(self, shop: Workshop) -> None:
+    def clear(self, sandbox: Sandbox) -> None:
         """CrashsimError when somebody still uses the files; they are gone from the folder then."""
         end = time.monotonic() + _PATIENCE_S
         while True:
             try:
-                self._helper.unmount(shop.files)
+                self._helper.unmount(sandbox.files)
                 return
             except OSError as error:
                 if error.errno == errno.EINVAL:  # it is not mounted
@@ -109,7 +109,7 @@ class LoopMount:
                 if error.errno != errno.EBUSY:
                     raise
             if time.monotonic() > end:
-                self._helper.unmount(shop.files, lazily=True)
+                self._helper.unmount(sandbox.files, lazily=True)
                 raise CrashsimError("the checker keeps files of the image open")
             time.sleep(0.005)
 
@@ -126,21 +126,21 @@ class Unpacked:
         """UsageError when a program that it needs is missing."""
         self._e2fsck, self._debugfs = _program("e2fsck"), _program("debugfs")
 
-    def lay_out(self, shop: Workshop) -> str | Verdict:
-        image = str(shop.image.path)
-        ended = shop.run([self._e2fsck, "-fy", image], _ENVIRONMENT)
+    def lay_out(self, sandbox: Sandbox) -> str | Verdict:
+        image = str(sandbox.image.path)
+        ended = sandbox.run([self._e2fsck, "-fy", image], _ENVIRONMENT)
         # Where the private copy is, is another place each time.
         ended = replace(ended, output=ended.output.replace(image.encode(), b"/image"))
         if ended.status is None or ended.timed_out or not 0 <= ended.status <= _E2FSCK_REPAIRED:
             return _not_repaired(ended)
-        dump = [self._debugfs, "-R", f"rdump / {shop.files}", image]
-        unpacked = shop.run(dump, _ENVIRONMENT)
+        dump = [self._debugfs, "-R", f"rdump / {sandbox.files}", image]
+        unpacked = sandbox.run(dump, _ENVIRONMENT)
         if unpacked.status != 0:
             return verdict("broken", message=f"debugfs: {_said(unpacked)}")
         return _repaired(ended) if ended.status else ""
 
-    def clear(self, shop: Workshop) -> None:
-        empty(shop.files)
+    def clear(self, sandbox: Sandbox) -> None:
+        empty(sandbox.files)
 
     def close(self) -> None: ...
 
@@ -152,10 +152,10 @@ def _program(name: str) -> str:
     return path
 
 
-def _kind_of(shop: Workshop) -> str:
+def _kind_of(sandbox: Sandbox) -> str:
     """The kernel's name of the file system. OSError when nobody knows it."""
-    words = [_program_or_error("blkid"), "-p", "-o", "value", "-s", "TYPE", str(shop.image.path)]
-    kind = shop.run(words, _ENVIRONMENT).output.decode("ascii", "replace").strip()
+    words = [_program_or_error("blkid"), "-p", "-o", "value", "-s", "TYPE", str(sandbox.image.path)]
+    kind = sandbox.run(words, _ENVIRONMENT).output.decode("ascii", "replace").strip()
     if not kind:
         raise OSError(errno.EINVAL, "there is no file system in the image")
     return kind

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from crashsim.checkers.contained import Contained
 from crashsim.checkers.filesystem import How
-from crashsim.checkers.image_session import DEVICE, MEMORY_BYTES, TIME_LIMIT_S, Station
-from crashsim.checkers.sandbox import Workshop
+from crashsim.checkers.image_session import DEVICE, MEMORY_BYTES, TIME_LIMIT_S, ImageSession
+from crashsim.checkers.sandbox import Sandbox
 from crashsim.checkers.verdict import Acks, Ranges, Verdict
 
 
@@ -62,35 +62,35 @@ class FilesFunction:
         """As for `Function`."""
         where = folder or Path.cwd()
         self._contained = Contained(name, code, where, time_limit_s, memory_bytes)
-        self._station = Station(time_limit_s, memory_bytes, DEVICE, how, paranoid, [where])
-        self._shop: Workshop | None = None
+        self._session = ImageSession(time_limit_s, memory_bytes, DEVICE, how, paranoid, [where])
+        self._sandbox: Sandbox | None = None
 
     @property
     def way(self) -> str | None:
         """How the files are made, `loop` or `debugfs`, once an image was checked."""
-        return self._station.way
+        return self._session.way
 
     def check(self, image: memoryview, acks: Acks, changed: Ranges | None = None) -> Verdict:
         return self._check(image, acks, changed, 1)
 
     def again(self, image: memoryview, acks: Acks, patience: int) -> Verdict:
         self._contained.renew()
-        self._station.renew()
+        self._session.renew()
         return self._check(image, acks, None, patience)
 
     def close(self) -> None:
         self._contained.close()  # first: it may have files open
-        self._station.close()
-        self._shop = None
+        self._session.close()
+        self._sandbox = None
 
     def _check(
         self, image: memoryview, acks: Acks, changed: Ranges | None, patience: int
     ) -> Verdict:
-        def ask(shop: Workshop) -> Verdict:
-            if shop is not self._shop:
-                self._contained.renew()  # it may keep files of the last workshop open
-                self._shop = shop
-            mounts = shop.helper.process if shop.helper.has_mounts else None
-            return self._contained.ask_files(shop.files, mounts, image.nbytes, acks, patience)
+        def ask(sandbox: Sandbox) -> Verdict:
+            if sandbox is not self._sandbox:
+                self._contained.renew()  # it may keep files of the last sandbox open
+                self._sandbox = sandbox
+            mounts = sandbox.helper.process if sandbox.helper.has_mounts else None
+            return self._contained.ask_files(sandbox.files, mounts, image.nbytes, acks, patience)
 
-        return self._station.check(image, acks, changed, ask, patience)
+        return self._session.check(image, acks, changed, ask, patience)

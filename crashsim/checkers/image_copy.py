@@ -23,7 +23,7 @@ _STRETCH_PAGES = 1 << 8
 _MOST_UNMARKED = 1 << 12
 
 
-class PrivateFile:
+class ImageCopy:
     """`path` is the copy; images have whole pages."""
 
     def __init__(self, path: Path, size_bytes: int) -> None:

@@ -1,7 +1,7 @@
-"""A workshop when it is needed, with the image's files laid out where a checker wants them.
+"""A sandbox when it is needed, with the image's files laid out where a checker wants them.
 
 Contract: whatever a checker does to its files is undone before the next image, if need be by making
-the workshop anew.
+the sandbox anew.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from crashsim.checkers.filesystem import How, Way, choose, close_quietly
 from crashsim.checkers.helper import Helper
-from crashsim.checkers.sandbox import Workshop
+from crashsim.checkers.sandbox import Sandbox
 from crashsim.checkers.spawn import Limits
 from crashsim.checkers.verdict import Acks, Ranges, Verdict, verdict
 from crashsim.errors import CrashsimError, HelperDied
@@ -21,7 +21,7 @@ MEMORY_BYTES = 2 << 30
 DEVICE = "pmem0"
 
 
-class Station:
+class ImageSession:
     """Lays out one image after another; `how` is None for a checker that wants no files."""
 
     def __init__(
@@ -42,7 +42,7 @@ class Station:
         self._paranoid = paranoid
         self._needs = needs
         self._helper: Helper | None = None
-        self._shop: Workshop | None = None
+        self._sandbox: Sandbox | None = None
         self._way: Way | None = None
 
     @property
@@ -55,7 +55,7 @@ class Station:
         image: memoryview,
         acks: Acks,
         changed: Ranges | None,
-        ask: Callable[[Workshop], Verdict],
+        ask: Callable[[Sandbox], Verdict],
         patience: int = 1,
     ) -> Verdict:
         """What `ask` says of the image, once all is laid out; `patience`: programs have so many
@@ -69,9 +69,9 @@ class Station:
     def renew(self) -> None:
         """All that programs see is made anew for the next image."""
         close_quietly(self._way)
-        if self._shop is not None:
-            self._shop.close()
-        self._way = self._shop = None
+        if self._sandbox is not None:
+            self._sandbox.close()
+        self._way = self._sandbox = None
 
     def close(self) -> None:
         """Remove everything; it can be used again."""
@@ -81,40 +81,40 @@ class Station:
         self._helper = None
 
     def _checked(
-        self, shop: Workshop, ask: Callable[[Workshop], Verdict], patience: int
+        self, sandbox: Sandbox, ask: Callable[[Sandbox], Verdict], patience: int
     ) -> Verdict:
-        shop.patience = patience
+        sandbox.patience = patience
         if self._how is None:
-            return ask(shop)
+            return ask(sandbox)
         if self._way is None:
-            self._way = choose(self._how, shop, self._needs)
+            self._way = choose(self._how, sandbox, self._needs)
         way = self._way
         try:
-            told = way.lay_out(shop)
-            found = told if isinstance(told, Verdict) else _with(ask(shop), told)
+            told = way.lay_out(sandbox)
+            found = told if isinstance(told, Verdict) else _with(ask(sandbox), told)
         finally:
             try:
-                way.clear(shop)
+                way.clear(sandbox)
             except (CrashsimError, OSError):
-                self.renew()  # the next image gets a new workshop
+                self.renew()  # the next image gets a new sandbox
         return found
 
-    def _shown(self, image: memoryview, acks: Acks, changed: Ranges | None) -> Workshop:
+    def _shown(self, image: memoryview, acks: Acks, changed: Ranges | None) -> Sandbox:
         limits = Limits(self._memory_bytes, image.nbytes + self._memory_bytes)
         helper = self._helper
         if helper is None or helper.limits != limits or not helper.is_usable:
             self.close()
             helper = self._helper = Helper(limits)
-        if self._shop is not None and not self._shop.usable(image.nbytes):
+        if self._sandbox is not None and not self._sandbox.usable(image.nbytes):
             self.renew()
-        if self._shop is None:
+        if self._sandbox is None:
             wants_files = self._how is not None
-            self._shop = Workshop(helper, self._time_s, image.nbytes, self._device, wants_files)
+            self._sandbox = Sandbox(helper, self._time_s, image.nbytes, self._device, wants_files)
             changed = None
-        self._shop.show(image, acks, changed)
+        self._sandbox.show(image, acks, changed)
         if self._paranoid:
-            self._shop.image.prove(image)
-        return self._shop
+            self._sandbox.image.prove(image)
+        return self._sandbox
 
 
 def _with(found: Verdict, told: str) -> Verdict:

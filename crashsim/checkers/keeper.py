@@ -37,11 +37,11 @@ from pathlib import Path
 from typing import Any
 
 from crashsim.checkers.begin import PR_SET_CHILD_SUBREAPER, begun
-from crashsim.checkers.called import Check, called, given, load
+from crashsim.checkers.called import Judge, called, given, load
+from crashsim.checkers.inotify import libc
 from crashsim.checkers.mounts import join_mounts
 from crashsim.checkers.spawn import address_space, at_most, children, reap_strays
 from crashsim.checkers.verdict import NO_ACKS, OK, Acks
-from crashsim.checkers.watch import libc
 from crashsim.errors import UsageError
 
 LONGEST_WORD = 1 << 16  # bytes of what is said at once
@@ -74,7 +74,7 @@ def main(wanted: dict[str, Any]) -> None:
 class _Keeper:
     """Has one child at most."""
 
-    def __init__(self, control: socket.socket, function: Check, memory_bytes: int) -> None:
+    def __init__(self, control: socket.socket, function: Judge, memory_bytes: int) -> None:
         self._control = control
         self._function = function
         self._memory_bytes = memory_bytes
@@ -150,7 +150,7 @@ class _Child:
     """Calls the function."""
 
     def __init__(
-        self, owner: socket.socket, function: Check, memory_bytes: int, keeper: int
+        self, owner: socket.socket, function: Judge, memory_bytes: int, keeper: int
     ) -> None:
         with suppress(OSError):  # the keeper was faster
             os.setpgid(0, 0)

@@ -12,7 +12,7 @@ import os
 import struct
 from pathlib import Path
 
-from crashsim.checkers.watch import called, libc
+from crashsim.checkers.inotify import called, libc
 
 _MS_NOSUID, _MS_NODEV, _MS_NOATIME = 0x2, 0x4, 0x400
 _MNT_DETACH = 2

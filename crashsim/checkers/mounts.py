@@ -18,7 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from crashsim.checkers.watch import called, libc
+from crashsim.checkers.inotify import called, libc
 
 _CLONE_NEWNS = 0x20000
 _MS_REC, _MS_SLAVE = 0x4000, 0x80000

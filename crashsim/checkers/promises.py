@@ -17,15 +17,16 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from crashsim.checkers.rules import Rule
-from crashsim.checkers.slots import BEFORE, TORN, Slots, Writes
+from crashsim.checkers.consistency import Rule
+from crashsim.checkers.slots import BEFORE, TORN, Slots
 from crashsim.checkers.verdict import OK, Acks, Verdict, verdict
+from crashsim.guest.program import Program
 
 
 class Promises(Rule):
     """Follows the newest acknowledged version of each slot."""
 
-    def __init__(self, slots: Slots, programs: Sequence[Writes], *, in_place: bool) -> None:
+    def __init__(self, slots: Slots, programs: Sequence[Program], *, in_place: bool) -> None:
         super().__init__(slots)
         self._in_place = in_place
         self._floor = [BEFORE] * len(
@@ -107,7 +108,7 @@ class Promises(Rule):
         self._acks = acks.count
 
 
-def _checkpoints(programs: Sequence[Writes]) -> tuple[dict[int, int], dict[int, int]]:
+def _checkpoints(programs: Sequence[Program]) -> tuple[dict[int, int], dict[int, int]]:
     """Numbers of checkpoints: of each write that is no record, and of each record that one
     follows."""
     page: dict[int, int] = {}

@@ -12,15 +12,15 @@ from __future__ import annotations
 
 import os
 
-from crashsim.checkers.folder import Folder, empty
 from crashsim.checkers.helper import Helper
-from crashsim.checkers.image_copy import PrivateFile
+from crashsim.checkers.image_copy import ImageCopy
+from crashsim.checkers.inotify import Inotify
+from crashsim.checkers.scratch import Folder, empty
 from crashsim.checkers.spawn import Ended, Environment
 from crashsim.checkers.verdict import Acks, Ranges
-from crashsim.checkers.watch import Watch
 
 
-class Workshop:
+class Sandbox:
     """Of one process, for images of one size; `files`: whether `files/` is somebody's to fill.
     `helper`: who runs programs, for so long."""
 
@@ -36,9 +36,9 @@ class Workshop:
         self.device = at / "device" / device
         self.acks = at / "acks"
         self.files = at / "files"
-        self.image = PrivateFile(at / "image", image_bytes)
+        self.image = ImageCopy(at / "image", image_bytes)
         self._shown: Acks | None = None
-        self._watch = Watch()
+        self._watch = Inotify()
         self.device.parent.mkdir()
         self.device.symlink_to(self.image.path)
         self.files.mkdir()

@@ -13,7 +13,7 @@ import hashlib
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -21,37 +21,14 @@ from crashsim.checkers.verdict import Ranges
 from crashsim.engine.history import History
 from crashsim.engine.streams import I64
 from crashsim.errors import ReplayMismatch
+from crashsim.guest.content import Content
+from crashsim.guest.program import Program
 
 BEFORE = -1
 TORN = -2
 _TABLES_KEPT = 64  # slots
 _DIGEST_BYTES = 16
 _KEY_BYTES = 16
-
-
-class Content(Protocol):
-    """Where the bytes of writes come from."""
-
-    def parts(self, write: I64, start: I64, end: I64, length: I64) -> Iterator[memoryview]:
-        """For each i the bytes [start, end) of write i, whose whole length is given."""
-
-
-class Writes(Protocol):
-    """One vCPU's program: its writes by number from `first_write` on, offsets global; records are
-    the writes [low, high), counted from `first_write`."""
-
-    @property
-    def device(self) -> int: ...
-    @property
-    def first_write(self) -> int: ...
-    @property
-    def offset(self) -> I64: ...
-    @property
-    def length(self) -> I64: ...
-    @property
-    def record_low(self) -> I64: ...
-    @property
-    def record_high(self) -> I64: ...
 
 
 class Mix(NamedTuple):
@@ -75,7 +52,7 @@ class Slots:
     def __init__(
         self,
         history: History,
-        programs: Sequence[Writes],
+        programs: Sequence[Program],
         device: int,
         content: Content,
         before: memoryview | None,
@@ -204,7 +181,7 @@ def _digest(content: bytes | memoryview) -> bytes:
 
 
 def _begun(
-    history: History, programs: Sequence[Writes], first_byte: int, end_byte: int
+    history: History, programs: Sequence[Program], first_byte: int, end_byte: int
 ) -> tuple[I64, I64, I64]:
     """Number, offset in the device and length of the writes that began, in that order."""
     mine = (history.store_offset >= first_byte) & (history.store_offset < end_byte)

@@ -9,7 +9,7 @@ the image it was given nor what it answers next. Offsets are those of the device
 - `crash`: what recovers died of the state: a signal, an exception that is no assertion, an end
   without an answer.
 - `hang`: it did not end in its time, so the state was not judged.
-- `unstable`: asked again, it answered differently, so the state was not judged either (`again.py`).
+- `unstable`: asked again, it answered differently, so the state was not judged either (`retry.py`).
 - `broken`: nothing was checked, because the checker could not be run.
 """
 
@@ -25,9 +25,9 @@ from crashsim.printable import LINES, printable
 if TYPE_CHECKING:  # checkers that run as commands begin without numpy
     from crashsim.engine.history import History
 
-Kind = Literal["ok", "finding", "crash", "hang", "unstable", "broken"]
-KINDS: tuple[Kind, ...] = get_args(Kind)
-UNJUDGED: tuple[Kind, ...] = ("hang", "unstable")  # they say nothing of the state
+VerdictKind = Literal["ok", "finding", "crash", "hang", "unstable", "broken"]
+KINDS: tuple[VerdictKind, ...] = get_args(VerdictKind)
+UNJUDGED: tuple[VerdictKind, ...] = ("hang", "unstable")  # they say nothing of the state
 Ranges = Sequence[tuple[int, int]]
 
 LONGEST_OUTCOME = 120  # characters
@@ -38,7 +38,7 @@ LONGEST_MESSAGE = 2000
 class Verdict:
     """`outcome` groups states (`lost acknowledged rows`); `message` is for the reader."""
 
-    kind: Kind
+    kind: VerdictKind
     outcome: str = ""
     message: str = ""
 
@@ -46,7 +46,7 @@ class Verdict:
 OK = Verdict("ok")
 
 
-def verdict(kind: Kind, outcome: str = "", message: str = "") -> Verdict:
+def verdict(kind: VerdictKind, outcome: str = "", message: str = "") -> Verdict:
     """A verdict whose texts are bounded and can be written anywhere."""
     return Verdict(
         kind, _bounded(" ".join(outcome.split()), LONGEST_OUTCOME), _bounded(message.strip())

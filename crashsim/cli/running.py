@@ -51,7 +51,7 @@ class Ran:
 
 def run_experiment(plan: Plan, options: Options) -> Ran:
     """Simulate, explore, keep. KeyboardInterrupt, or WorkerDied, when there is nothing to keep."""
-    from crashsim.checkers.folder import sweep
+    from crashsim.checkers.scratch import sweep
     from crashsim.runs.folder import check_latest
 
     sweep()  # what explorations left that were killed

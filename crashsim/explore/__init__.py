@@ -1,1 +1,1 @@
-"""Finding the states that a program cannot recover from: plan, check, group, shrink, tell, save."""
+"""Cause the states that a program cannot recover from: plan, check, group, shrink, tell, save."""

@@ -19,12 +19,12 @@ import numpy as np
 from crashsim.engine.history import History
 from crashsim.engine.streams import I64
 from crashsim.states import Atom, Epoch, Rules
-from crashsim.states.parts import parts_of
+from crashsim.states.undecided import parts_of
 
 Fate = Literal["kept", "lost", "torn"]
 
 
-class Part(NamedTuple):
+class WritePart(NamedTuple):
     """A write's bytes [start, end) of the device in one atom. `row`: of the History; `held_back`:
     this host had not begun to write them; `promised_ns`: a flush that covers them is acknowledged,
     NEVER: none is."""
@@ -42,7 +42,7 @@ class Told:
     """A write and what became of its parts, which are in the order of their rows and addresses."""
 
     write: int
-    parts: tuple[Part, ...]
+    parts: tuple[WritePart, ...]
 
     @property
     def row(self) -> int:
@@ -57,7 +57,7 @@ class Told:
         return "torn" if kept else "lost"
 
     @property
-    def lost(self) -> tuple[Part, ...]:
+    def lost(self) -> tuple[WritePart, ...]:
         return tuple(part for part in self.parts if not part.kept)
 
     @property
@@ -84,13 +84,13 @@ class Ledger:
     def account(self, epoch: Epoch, versions: Sequence[int]) -> tuple[Told, ...]:
         """The writes of which something is undecided in the epoch, or held back, in the order of
         time. `versions`: of each atom."""
-        found: dict[int, list[Part]] = {}
+        found: dict[int, list[WritePart]] = {}
         for part in sorted([*self._undecided(epoch, versions), *self._held_back(epoch)]):
             found.setdefault(int(self._history.store_write[part.row]), []).append(part)
         told = (Told(write, tuple(parts)) for write, parts in found.items())
         return tuple(sorted(told, key=lambda one: one.row))
 
-    def _undecided(self, epoch: Epoch, versions: Sequence[int]) -> Iterator[Part]:
+    def _undecided(self, epoch: Epoch, versions: Sequence[int]) -> Iterator[WritePart]:
         parts, cut_ns = self._parts, epoch.cut_ns
         is_open = (parts.enter_ns <= cut_ns) & (parts.guaranteed_ns > cut_ns)
         mine = np.flatnonzero(is_open)
@@ -110,15 +110,15 @@ class Ledger:
                 entered = int(parts.enter_ns[i])
                 yield self._part(i, choice <= reached[number], held_back=False)
 
-    def _held_back(self, epoch: Epoch) -> Iterator[Part]:
+    def _held_back(self, epoch: Epoch) -> Iterator[WritePart]:
         late = (self._parts.enter_ns > epoch.cut_ns) & (self._landed <= epoch.cut_ns)
         for i in np.flatnonzero(late).tolist():
             yield self._part(i, kept=False, held_back=True)
 
-    def _part(self, i: int, kept: bool, held_back: bool) -> Part:
+    def _part(self, i: int, kept: bool, held_back: bool) -> WritePart:
         row, start, end = (int(self._parts[column][i]) for column in range(3))
         promised = int(self._promised[i])
-        return Part(row, start, end, kept, held_back, promised)
+        return WritePart(row, start, end, kept, held_back, promised)
 
 
 def first_choice(atom: Atom, version: int) -> int:

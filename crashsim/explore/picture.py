@@ -17,22 +17,22 @@ from typing import Any
 
 import numpy as np
 
-from crashsim.explore.account import Part, Told
-from crashsim.explore.findings import Finding
-from crashsim.explore.state_runner import Subject
+from crashsim.explore.account import Told, WritePart
+from crashsim.explore.grouping import Cause
+from crashsim.explore.state_runner import Target
 
 MOST_ROWS = 28
 MOST_RUNS = 32
 _BESIDE = (0, -1, 1, -2, 2)  # neighbours that are told, the nearest first
 
 
-def picture(finding: Finding, subject: Subject) -> dict[str, Any]:
+def picture(finding: Cause, target: Target) -> dict[str, Any]:
     """The writes of a finding's epoch as plain data (docs/exploring.md)."""
     writes = finding.account
     taken = {one.kept_write for one in finding.kept}
     taken |= {one.write for one in writes if any(not part.held_back for part in one.lost)}
     shown = _shown([one.write in taken for one in writes])
-    history, first_byte = subject.history, subject.history.devices[subject.device].first_byte
+    history, first_byte = target.history, target.history.devices[target.device].first_byte
     rows: list[dict[str, Any]] = []
     ends_ns: list[int] = []
     for alone, group in groupby(enumerate(writes), key=lambda entry: entry[0] in shown):
@@ -51,7 +51,7 @@ def picture(finding: Finding, subject: Subject) -> dict[str, Any]:
     return {
         "writes": len(writes),
         "rows": rows,
-        "acknowledgement": _acknowledgement(finding, subject, ends_ns),
+        "acknowledgement": _acknowledgement(finding, target, ends_ns),
     }
 
 
@@ -83,10 +83,10 @@ def _size(shown: set[int], count: int) -> int:
     return len(ordered) + gaps
 
 
-def _runs(parts: Sequence[Part]) -> Iterator[tuple[int, int, int]]:
+def _runs(parts: Sequence[WritePart]) -> Iterator[tuple[int, int, int]]:
     """(offset, length, bytes kept) of neighbours with one fate, or, of too many such runs, of as
     many neighbouring parts as leave few enough."""
-    runs: list[list[Part]] = []
+    runs: list[list[WritePart]] = []
     ordered = sorted(parts, key=lambda part: part.start)
     for part in ordered:
         last = runs[-1][-1] if runs else None
@@ -105,13 +105,13 @@ def _runs(parts: Sequence[Part]) -> Iterator[tuple[int, int, int]]:
 
 
 def _acknowledgement(
-    finding: Finding, subject: Subject, ends_ns: Sequence[int]
+    finding: Cause, target: Target, ends_ns: Sequence[int]
 ) -> dict[str, Any] | None:
     """The one that the state breaks; `behind`: how many rows were written when it was given."""
     if finding.ack < 0:
         return None
-    history = subject.history
-    ack = int(np.flatnonzero(history.ack_device == subject.device)[finding.ack])
+    history = target.history
+    ack = int(np.flatnonzero(history.ack_device == target.device)[finding.ack])
     t_ns = int(history.ack_t_ns[ack])
     return {
         "t_ns": t_ns,

@@ -11,19 +11,19 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from crashsim.explore.exploration import EpochReport, Exploration
-from crashsim.explore.findings import Finding
+from crashsim.explore.grouping import Cause
 from crashsim.explore.picture import picture
-from crashsim.explore.state_runner import Subject
+from crashsim.explore.state_runner import Target
 from crashsim.explore.story import Involved
+from crashsim.explore.survey import EpochReport, Exploration
 from crashsim.states import power_of_ten
 
 SCHEMA = 2
 LARGEST_DIGITS = 300  # longer numbers are given as text alone: few readers of JSON take them
 
 
-def to_json(found: Exploration, subject: Subject) -> dict[str, Any]:
-    """The document; `subject` is what was explored."""
+def to_json(found: Exploration, target: Target) -> dict[str, Any]:
+    """The document; `target` is what was explored."""
     return {
         "schema": SCHEMA,
         "device": found.device,
@@ -44,7 +44,7 @@ def to_json(found: Exploration, subject: Subject) -> dict[str, Any]:
         "all_epochs": found.all_epochs,
         "interrupted": found.interrupted,
         "exit_code": found.exit_code,
-        "findings": [_finding(one) | {"picture": picture(one, subject)} for one in found.findings],
+        "findings": [_finding(one) | {"picture": picture(one, target)} for one in found.findings],
         "epochs": [_epoch(one) for one in found.epochs],
     }
 
@@ -72,7 +72,7 @@ def _epoch(one: EpochReport) -> dict[str, Any]:
     }
 
 
-def _finding(one: Finding) -> dict[str, Any]:
+def _finding(one: Cause) -> dict[str, Any]:
     return {
         "kind": one.kind,
         "outcome": one.outcome,

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from crashsim.engine.history import History
 from crashsim.engine.streams import I64
 from crashsim.explore.account import last_choices
-from crashsim.explore.plan import touches
+from crashsim.explore.selection import touches
 from crashsim.states import Epoch
 
 Role = tuple[int, int]

@@ -23,10 +23,10 @@ from crashsim.checkers import Verdict
 from crashsim.engine.history import DeviceSpan
 from crashsim.engine.streams import I64
 from crashsim.errors import OutputError, StaleFinding, UsageError
-from crashsim.explore.findings import Finding
+from crashsim.explore.grouping import Cause
 from crashsim.explore.outcomes import outcome_of
-from crashsim.explore.plan import as_choices, newest
-from crashsim.explore.state_runner import Bench, Subject
+from crashsim.explore.selection import as_choices, newest
+from crashsim.explore.state_runner import StateRunner, Target
 from crashsim.replay.build import write_image as write_sparse
 from crashsim.replay.image import Extents
 from crashsim.states import Atom, Choices, Epoch, Rules, Space
@@ -40,7 +40,7 @@ _STRICT = ConfigDict(extra="forbid", frozen=True, strict=True)
 Hex = Annotated[str, Field(pattern="^[0-9a-f]*$")]
 
 
-class Choice(BaseModel):
+class SavedAtom(BaseModel):
     """What one atom holds. `write`: the newest write in it, -1 for what was guaranteed."""
 
     model_config = _STRICT
@@ -64,7 +64,7 @@ class Expected(BaseModel):
 class Saved(BaseModel):
     """The file. `rest`: what every atom holds that is not in `choices`; `acks`: acknowledgements
     that accompany the state; `experiment`, `files` (path -> SHA-256) and `checker` are what the
-    subject can be made of again."""
+    target can be made of again."""
 
     model_config = _STRICT
     format: Literal[1] = Field(alias="crashsim-finding")
@@ -77,7 +77,7 @@ class Saved(BaseModel):
     cut_ns: int
     acks: int
     rest: Literal["guaranteed", "newest"]
-    choices: list[Choice]
+    choices: list[SavedAtom]
     image: Hex
     checker: dict[str, Any]
     experiment: dict[str, Any]
@@ -108,15 +108,15 @@ class Replayed:
 
 
 def saved(
-    finding: Finding,
-    subject: Subject,
+    finding: Cause,
+    target: Target,
     experiment: dict[str, Any],
     files: dict[str, str],
     checker: dict[str, Any],
 ) -> Saved:
     """A finding with everything that is needed to see it again."""
-    atoms = subject.space.epoch(finding.epoch).atoms
-    rules = subject.space.rules
+    atoms = target.space.epoch(finding.epoch).atoms
+    rules = target.space.rules
     return Saved.model_validate(
         {
             "crashsim-finding": FORMAT,
@@ -126,7 +126,7 @@ def saved(
                 "outcome": finding.outcome,
                 "message": finding.message,
             },
-            "device": subject.history.devices[subject.device].name,
+            "device": target.history.devices[target.device].name,
             "host": rules.host,
             "atom_bytes": rules.atom_bytes,
             "epoch": finding.epoch,
@@ -195,19 +195,19 @@ def locate(space: Space, one: Saved) -> tuple[Epoch, Choices]:
     return epoch, as_choices(versions)
 
 
-def replay(one: Saved, subject: Subject) -> Replayed:
+def replay(one: Saved, target: Target) -> Replayed:
     """Build the image again and check it. StaleFinding when it cannot be that image."""
-    with Bench(subject) as bench:
-        choices = _enter(bench, subject.space, one)
-        verdict = bench.check(choices)
+    with StateRunner(target) as runner:
+        choices = _enter(runner, target.space, one)
+        verdict = runner.check(choices)
     return Replayed(verdict, one.verdict_then)
 
 
-def write_image(one: Saved, subject: Subject, path: Path) -> None:
+def write_image(one: Saved, target: Target, path: Path) -> None:
     """The image of the state as a new sparse file."""
-    span = subject.history.devices[subject.device]
-    with Bench(subject) as bench:
-        view = bench.lay(_enter(bench, subject.space, one))
+    span = target.history.devices[target.device]
+    with StateRunner(target) as runner:
+        view = runner.lay(_enter(runner, target.space, one))
         nothing = Extents(*(np.empty(0, dtype=np.int64) for _ in range(5)))
         write_sparse(path, DeviceSpan(span.name, 0, span.pages), nothing, _Nothing(), view)
 
@@ -219,11 +219,11 @@ class _Nothing:
         return iter(())
 
 
-def _enter(bench: Bench, space: Space, one: Saved) -> Choices:
+def _enter(runner: StateRunner, space: Space, one: Saved) -> Choices:
     epoch, choices = locate(space, one)
-    bench.enter(epoch.number)
-    bench.lay(choices)
-    if f"{bench.digest:x}" != one.image:
+    runner.enter(epoch.number)
+    runner.lay(choices)
+    if f"{runner.digest:x}" != one.image:
         raise StaleFinding(
             "the image differs from the one that was saved, though the choices fit: what is "
             "guaranteed by then, or what the device held before, has changed"
@@ -257,7 +257,7 @@ def _choice(atom: Atom, version: int) -> dict[str, Any]:
     return out
 
 
-def _version(atom: Atom, choice: Choice) -> int | None:
+def _version(atom: Atom, choice: SavedAtom) -> int | None:
     if (atom.start, len(atom.versions[0])) != (choice.start, choice.length):
         return None
     wanted = (n for n, v in enumerate(atom.versions) if _digest(v) == choice.sha256)

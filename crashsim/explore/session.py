@@ -28,9 +28,9 @@ from crashsim.engine import units
 from crashsim.engine.history import History
 from crashsim.errors import UsageError
 from crashsim.experiment.model import Experiment
-from crashsim.explore.findings import Finding
+from crashsim.explore.grouping import Cause
 from crashsim.explore.saved import Saved, read_saved, saved, write_saved
-from crashsim.explore.state_runner import Subject
+from crashsim.explore.state_runner import Target
 from crashsim.simulate.inputs import Inputs, make_inputs
 from crashsim.simulate.stack import simulate
 from crashsim.states import Rebuilt, Rules, Space
@@ -60,10 +60,10 @@ class CheckerSpec(BaseModel):
 
 
 @dataclass(frozen=True, slots=True)
-class Opened:
+class Session:
     """What is explored, and all that it was made of."""
 
-    subject: Subject
+    target: Target
     experiment: Experiment
     spec: CheckerSpec
     files: dict[str, str]
@@ -72,15 +72,15 @@ class Opened:
     @property
     def identity(self) -> str:
         """The same for the same experiment, recordings, rules and checker alone."""
-        space = self.subject.space
+        space = self.target.space
         parts = [
             __version__,
             _dump(self.experiment),
             sorted(self.files.items()),
-            self.subject.device,
+            self.target.device,
             [space.rules.host, space.rules.atom_bytes],
             self.spec.model_dump(mode="json"),
-            self.subject.rebuilt is not None,
+            self.target.rebuilt is not None,
         ]
         text = json.dumps(parts, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
@@ -112,7 +112,7 @@ class Made:
 
 def open_run(
     run: Simulated, spec: CheckerSpec, rules: Rules, device: str | None = None, code: bytes = b""
-) -> Opened:
+) -> Session:
     """One device's states of a run, and its checker; `code`: the checker's function, where it is
     given by value."""
     history, inputs = run.history, run.inputs
@@ -121,18 +121,18 @@ def open_run(
     rebuilt = Rebuilt(*of_device) if run.paranoid else None
     kind = run.experiment.resolved_devices()[number][1].kind
     maker = _Maker(spec, kind, history, inputs, number, run.paranoid, code)
-    subject = Subject(history, number, Space(*of_device), maker, rebuilt)
-    return Opened(subject, run.experiment, spec, inputs.files, inputs.notices)
+    target = Target(history, number, Space(*of_device), maker, rebuilt)
+    return Session(target, run.experiment, spec, inputs.files, inputs.notices)
 
 
-def open_subject(
+def open_target(
     experiment: Experiment,
     spec: CheckerSpec,
     rules: Rules,
     device: str | None = None,
     files: dict[str, str] | None = None,
     paranoid: bool = False,
-) -> Opened:
+) -> Session:
     """The same of an experiment that is yet to be simulated. With `files` (path -> SHA-256) a
     recording that has changed is refused (UsageError)."""
     inputs = make_inputs(experiment, files)
@@ -140,7 +140,7 @@ def open_subject(
     return open_run(Made(experiment, inputs, history, paranoid), spec, rules, device)
 
 
-def keep_finding(finding: Finding, opened: Opened, path: Path) -> None:
+def keep_finding(finding: Cause, opened: Session, path: Path) -> None:
     """Write a finding to a file. OutputError when it cannot be written."""
     here = os.path.dirname(os.path.abspath(path))
 
@@ -151,7 +151,7 @@ def keep_finding(finding: Finding, opened: Opened, path: Path) -> None:
     experiment = _renamed(_dump(opened.experiment), relative)
     files = {relative(name): digest for name, digest in opened.files.items()}
     spec["folder"] = relative(opened.spec.folder)
-    write_saved(saved(finding, opened.subject, experiment, files, spec), path)
+    write_saved(saved(finding, opened.target, experiment, files, spec), path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,11 +185,11 @@ def read_finding(path: Path) -> FindingFile:
     return FindingFile(path, one, experiment, spec, files)
 
 
-def open_finding(file: FindingFile) -> Opened:
-    """A saved finding's subject, made again; its checker is not loaded yet. UsageError when a
+def open_finding(file: FindingFile) -> Session:
+    """A saved finding's target, made again; its checker is not loaded yet. UsageError when a
     recording is not what it was."""
     one = file.saved
-    return open_subject(file.experiment, file.spec, one.rules, one.device, file.files)
+    return open_target(file.experiment, file.spec, one.rules, one.device, file.files)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,10 +19,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from crashsim.explore.plan import Versions, as_choices, as_versions, newest
+from crashsim.explore.selection import Versions, as_choices, as_versions, newest
 from crashsim.states import Atom, Choices
 
-Changes = dict[int, int]  # atom -> version, where it is not as at the end
+_Changes = dict[int, int]  # atom -> version, where it is not as at the end
 
 
 class _LimitReached(Exception):
@@ -44,7 +44,7 @@ class Shrunken:
 
 
 @dataclass(frozen=True, slots=True)
-class Cause:
+class Core:
     """`lost` atoms, with their versions, while all others are at the newest: the state; and `kept`
     atoms, with theirs, while all others are at the guaranteed version: the least."""
 
@@ -79,7 +79,7 @@ class Tester:
 
 def find_cause(
     atoms: Sequence[Atom], state: Choices, fails: Callable[[Choices], bool], limit: int
-) -> Cause:
+) -> Core:
     """Shrink a state that fails; `limit` checks at most."""
     test = Tester(fails, limit)
     start = as_versions(state, len(atoms))
@@ -90,7 +90,7 @@ def find_cause(
         downwards = _from(high, upwards.versions, test)
         pairs.append((downwards, _from(low, downwards.versions, test)))
     lost, kept = min(pairs, key=lambda pair: sum(len(one.changes) for one in pair))
-    return Cause(lost.changes, kept.changes, lost.minimal and kept.minimal, test.checks)
+    return Core(lost.changes, kept.changes, lost.minimal and kept.minimal, test.checks)
 
 
 def _from(end: Versions, start: Versions, test: Tester) -> Shrunken:
@@ -105,14 +105,14 @@ def _from(end: Versions, start: Versions, test: Tester) -> Shrunken:
     return Shrunken(end, tuple(sorted(changes.items())), minimal)
 
 
-def _applied(base: Versions, changes: Changes) -> Versions:
+def _applied(base: Versions, changes: _Changes) -> Versions:
     versions = base.copy()
     for atom, version in changes.items():
         versions[atom] = version
     return versions
 
 
-def _nearest(end: Versions, changes: Changes, test: Tester) -> tuple[Changes, bool]:
+def _nearest(end: Versions, changes: _Changes, test: Tester) -> tuple[_Changes, bool]:
     """Each version as near to the end as it can be, the others as they are."""
     changes = dict(changes)
     try:
@@ -128,7 +128,7 @@ def _nearest(end: Versions, changes: Changes, test: Tester) -> tuple[Changes, bo
     return changes, True
 
 
-def _fewest(base: Versions, changes: Changes, test: Tester) -> tuple[Changes, bool]:
+def _fewest(base: Versions, changes: _Changes, test: Tester) -> tuple[_Changes, bool]:
     """A part of the changes that fails and of which no single one can be left out (and whether
     there were checks enough to know)."""
     best = sorted(changes)
@@ -144,7 +144,7 @@ def _fewest(base: Versions, changes: Changes, test: Tester) -> tuple[Changes, bo
 
 
 def _smaller(
-    base: Versions, changes: Changes, atoms: list[int], pieces: int, test: Tester
+    base: Versions, changes: _Changes, atoms: list[int], pieces: int, test: Tester
 ) -> tuple[list[int], int]:
     """One step of delta debugging: leave out one of so many pieces. Returns what still fails and
     the number of pieces to try next; 0: there was one for each atom, and none can be left out."""

@@ -1,4 +1,4 @@
-"""The bench on which states are checked: one image in memory, taken from state to state.
+"""The runner on which states are checked: one image in memory, taken from state to state.
 
 Contract: a checker is given an image that it may only read, where it was written since the checker
 saw it last (which the walker, who alone writes, says), and the strictest acknowledgements that can
@@ -17,7 +17,7 @@ from crashsim.states import Choices, Epoch, Rebuilt, Space, Walker
 
 
 @dataclass(frozen=True, slots=True)
-class Subject:
+class Target:
     """What is explored: one device of a run, and who judges its images (made anew in every process
     that checks). `rebuilt`: every image is held against the one made from the History alone."""
 
@@ -28,23 +28,23 @@ class Subject:
     rebuilt: Rebuilt | None = None
 
 
-class Bench:
+class StateRunner:
     """Enter an epoch, then check states of it; any order will do, forward is cheap."""
 
-    def __init__(self, subject: Subject) -> None:
-        self._space = subject.space
-        self._rebuilt = subject.rebuilt
-        self._checker = subject.make_checker()
-        self._acks = acknowledgements(subject.history, subject.device)
+    def __init__(self, target: Target) -> None:
+        self._space = target.space
+        self._rebuilt = target.rebuilt
+        self._checker = target.make_checker()
+        self._acks = acknowledgements(target.history, target.device)
         self._given: tuple[int, Acks] = (self._acks.count, self._acks)
-        self._walker = Walker(subject.space)
+        self._walker = Walker(target.space)
         self._epochs: Iterator[Epoch] = iter(())
         self._epoch: Epoch | None = None
         self._shown = False  # whether the checker knows the image but for what was written since
 
     @property
     def epoch(self) -> Epoch:
-        """Where the bench is."""
+        """Where the runner is."""
         assert self._epoch is not None, "no epoch was entered"
         return self._epoch
 
@@ -99,7 +99,7 @@ class Bench:
             self._given = wanted, self._acks.first(wanted)
         return self._given[1]
 
-    def __enter__(self) -> Bench:
+    def __enter__(self) -> StateRunner:
         return self
 
     def __exit__(

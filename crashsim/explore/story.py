@@ -24,7 +24,7 @@ from crashsim.engine.streams import I64
 from crashsim.engine.units import exact_instant, format_bytes
 from crashsim.explore.account import Told, first_choice, last_choice
 from crashsim.explore.outcomes import said
-from crashsim.states import Atom, Epoch, Host
+from crashsim.states import Atom, Epoch, HostKind
 
 _MOST_WRITES = 12  # told one by one: more are not shrunk to the end
 _LONGEST_SAID = 200
@@ -115,10 +115,10 @@ class Scene:
         return [one for one in self.account if any(part.held_back for part in one.parts)]
 
 
-class Teller:
+class Narrator:
     """Tells of states of one device."""
 
-    def __init__(self, history: History, device: int, host: Host) -> None:
+    def __init__(self, history: History, device: int, host: HostKind) -> None:
         self._history = history
         self._host = host
         self._first_byte = history.devices[device].first_byte

@@ -1,4 +1,4 @@
-"""Units of work over several processes (`crew.py`), each with a bench of its own.
+"""Units of work over several processes (`executor.py`), each with a runner of its own.
 
 Contract: every unit with its answer, in order, whatever the number of workers.
 """
@@ -11,11 +11,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 
-from crashsim.checkers.folder import sweep
+from crashsim.checkers.scratch import sweep
 from crashsim.errors import CheckerError
 from crashsim.executor import Crew
 from crashsim.explore.outcomes import outcome_of
-from crashsim.explore.state_runner import Bench, Subject
+from crashsim.explore.state_runner import StateRunner, Target
 from crashsim.states import Choices
 
 Expired = Callable[[], bool]
@@ -31,7 +31,7 @@ class Unit:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class UnitResult:
     """What came of a unit. `done`: states that were checked before time ran out; `tally`: (kind,
     outcome) -> states; `bad`: (place in the plan, kind, outcome) of those that are not ok."""
 
@@ -41,42 +41,42 @@ class Answer:
 
 
 def answers(
-    subject: Subject, units: Iterable[Unit], workers: int, expired: Expired | None
-) -> Iterator[tuple[Unit, Answer]]:
+    target: Target, units: Iterable[Unit], workers: int, expired: Expired | None
+) -> Iterator[tuple[Unit, UnitResult]]:
     """Every unit with its answer, in order. CheckerError when the checker cannot run, WorkerDied
     when a unit's process was killed twice."""
     if workers <= 1:
-        with _at_work(subject, expired) as worker:
+        with _at_work(target, expired) as worker:
             for unit in units:
                 yield unit, worker(unit)
         return
     try:
-        with Crew(workers, partial(_at_work, subject, expired), _named) as crew:
+        with Crew(workers, partial(_at_work, target, expired), _named) as crew:
             yield from crew.work_off(units)
     finally:
         sweep()  # of workers that were killed
 
 
 @contextmanager
-def _at_work(subject: Subject, expired: Expired | None) -> Iterator[Callable[[Unit], Answer]]:
-    with Bench(subject) as bench:
-        yield lambda unit: work(bench, unit, expired)
+def _at_work(target: Target, expired: Expired | None) -> Iterator[Callable[[Unit], UnitResult]]:
+    with StateRunner(target) as runner:
+        yield lambda unit: work(runner, unit, expired)
 
 
 def _named(unit: Unit) -> str:
     return f"states {unit.low} to {unit.low + len(unit.states) - 1} of epoch {unit.epoch}"
 
 
-def work(bench: Bench, unit: Unit, expired: Expired | None) -> Answer:
+def work(runner: StateRunner, unit: Unit, expired: Expired | None) -> UnitResult:
     """Check a unit's states one after another."""
     tally: Counter[tuple[str, str]] = Counter()
     bad: list[tuple[int, str, str]] = []
     done = 0
-    bench.enter(unit.epoch)
+    runner.enter(unit.epoch)
     for place, choices in enumerate(unit.states, start=unit.low):
         if expired is not None and expired():
             break
-        verdict = bench.check(choices)
+        verdict = runner.check(choices)
         if verdict.kind == "broken":
             raise CheckerError(f"the checker cannot run: {verdict.message}")
         outcome = outcome_of(verdict)
@@ -84,4 +84,4 @@ def work(bench: Bench, unit: Unit, expired: Expired | None) -> Answer:
         done += 1
         if verdict.kind != "ok":
             bad.append((place, verdict.kind, outcome))
-    return Answer(done, dict(tally), bad)
+    return UnitResult(done, dict(tally), bad)

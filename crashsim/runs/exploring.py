@@ -14,27 +14,27 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
-from crashsim.checkers.image_session import DEVICE, MEMORY_BYTES, TIME_LIMIT_S, Station
-from crashsim.checkers.sandbox import Workshop
+from crashsim.checkers.image_session import DEVICE, MEMORY_BYTES, TIME_LIMIT_S, ImageSession
+from crashsim.checkers.sandbox import Sandbox
 from crashsim.checkers.verdict import OK, Acks, Ranges, Verdict
 from crashsim.errors import OutputError, StaleFinding, UsageError
 from crashsim.experiment.expect import Known, judge
 from crashsim.experiment.model import Expect, Experiment
 from crashsim.experiment.trial import Explore
 from crashsim.explore.budget import Budget
-from crashsim.explore.exploration import Exploration, explore
 from crashsim.explore.results import to_json
 from crashsim.explore.saved import Replayed, Saved, locate, read_saved, replay, write_image
 from crashsim.explore.session import (
     CheckerSpec,
     FindingFile,
-    Opened,
+    Session,
     keep_finding,
     open_finding,
     open_run,
     read_finding,
 )
-from crashsim.explore.state_runner import Subject
+from crashsim.explore.state_runner import Target
+from crashsim.explore.survey import Exploration, explore
 from crashsim.explore.trust import remember
 from crashsim.results import CaseResult, Expectation
 from crashsim.runs.run import Run
@@ -42,7 +42,7 @@ from crashsim.states import Choices, Rules
 
 SUFFIX = ".crashsim-finding"
 KNOWN = "known_findings"  # the name of what is expected of known ones
-Advance = Callable[[int, int], None]
+OnProgress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,13 +51,13 @@ class Explored:
     `placed` has it."""
 
     found: Exploration
-    opened: Opened
+    opened: Session
     journal: Path
     known: dict[str, int] = field(default_factory=dict)
 
 
 def explore_case(
-    run: Run, file: str, output: Path, workers: int, advance: Advance | None
+    run: Run, file: str, output: Path, workers: int, advance: OnProgress | None
 ) -> Explored:
     """Explore a run as its `explore` block says. `output`: the folder of the experiment's runs."""
     wanted, rules = run.experiment.explore, rules_of(run.experiment)
@@ -65,10 +65,10 @@ def explore_case(
         raise UsageError(f"{file}: it has no `explore` block")
     spec = named_checker(wanted, file)
     opened = open_run(run, spec, rules, wanted.device)
-    states = known_states(run.experiment.expect, file, opened.subject)
+    states = known_states(run.experiment.expect, file, opened.target)
     journal = _journal(output, opened.identity)
     found = explore(
-        opened.subject,
+        opened.target,
         budget_of(wanted),
         run.experiment.seed,
         workers,
@@ -87,14 +87,14 @@ class KnownState(NamedTuple):
     state: tuple[int, Choices]
 
 
-def known_states(expect: Expect, file: str, subject: Subject) -> dict[str, KnownState]:
+def known_states(expect: Expect, file: str, target: Target) -> dict[str, KnownState]:
     """Of the saved findings that an experiment in this file knows those that are still possible,
     by the names that it gives them. UsageError when one is of another space."""
     folder = Path(file).resolve().parent
     found = {}
     for name in (one.finding for one in expect.known if one.finding is not None):
         saved = read_saved(folder / name)
-        state = _located(saved, subject, name)
+        state = _located(saved, target, name)
         if state is not None:
             found[name] = KnownState(saved, state)
     return found
@@ -110,9 +110,9 @@ def placed(found: Exploration, states: Mapping[str, KnownState]) -> dict[str, in
     }
 
 
-def _located(one: Saved, subject: Subject, name: str) -> tuple[int, Choices] | None:
+def _located(one: Saved, target: Target, name: str) -> tuple[int, Choices] | None:
     """Its state, None when that is not possible any more."""
-    space, device = subject.space, subject.history.devices[subject.device].name
+    space, device = target.space, target.history.devices[target.device].name
     mine = (device, space.rules.host, space.rules.unit_bytes)
     theirs = (one.device, one.host, one.rules.unit_bytes)
     if mine != theirs:
@@ -167,7 +167,7 @@ def _journal(output: Path, identity: str) -> Path:
 def with_exploration(result: CaseResult, explored: Explored, expect: Expect) -> CaseResult:
     """The case's result with what was explored, and judged by it: no finding is expected, unless
     the experiment says otherwise."""
-    document = to_json(explored.found, explored.opened.subject)
+    document = to_json(explored.found, explored.opened.target)
     known = those_known(expect, explored.found, explored.known)
     document["known"] = [
         {
@@ -245,7 +245,7 @@ def _plain(case: str) -> str:
 def replay_file(file: FindingFile) -> Replayed:
     """Rebuild a saved finding's state and check it again. The caller has seen to it that its
     checker may run."""
-    return replay(file.saved, open_finding(file).subject)
+    return replay(file.saved, open_finding(file).target)
 
 
 def saved_files(folder: Path) -> list[Path]:
@@ -260,10 +260,10 @@ def image_of(path: Path, output: Path) -> int:
     if output.exists():
         raise OutputError(f"{output}: exists already; nothing was written")
     file = read_finding(path)
-    subject = replace(open_finding(file).subject, make_checker=_Nobody)
+    target = replace(open_finding(file).target, make_checker=_Nobody)
     working = output.with_name(f".{output.name}.unfinished-{os.getpid()}")
     try:
-        write_image(file.saved, subject, working)
+        write_image(file.saved, target, working)
         os.link(working, output)  # unlike a rename, never over a file that is there
     except FileExistsError:
         raise OutputError(f"{output}: exists already; nothing was written") from None
@@ -271,7 +271,7 @@ def image_of(path: Path, output: Path) -> int:
         raise OutputError(f"{output}: cannot be written: {error.strerror or error}") from None
     finally:
         working.unlink(missing_ok=True)
-    return subject.space.size_bytes
+    return target.space.size_bytes
 
 
 def look_into(path: Path, look: Callable[[Path], None]) -> str:
@@ -279,8 +279,8 @@ def look_into(path: Path, look: Callable[[Path], None]) -> str:
     `{mnt}` and gone afterwards; returns what had to be repaired. UsageError when that fails."""
     file = read_finding(path)
     visitor = _Visitor(look)
-    subject = replace(open_finding(file).subject, make_checker=lambda: visitor)
-    found = replay(file.saved, subject).verdict
+    target = replace(open_finding(file).target, make_checker=lambda: visitor)
+    found = replay(file.saved, target).verdict
     if found.kind != "ok":
         raise UsageError(f"{path}: {found.outcome or 'no files'}: {found.message}")
     return found.message.strip()
@@ -300,16 +300,16 @@ class _Visitor:
 
     def __init__(self, look: Callable[[Path], None]) -> None:
         self._look = look
-        self._station = Station(TIME_LIMIT_S, MEMORY_BYTES, DEVICE, "auto")
+        self._session = ImageSession(TIME_LIMIT_S, MEMORY_BYTES, DEVICE, "auto")
 
     def check(self, image: memoryview, acks: Acks, changed: Ranges | None = None) -> Verdict:
-        return self._station.check(image, acks, changed, self._visit)
+        return self._session.check(image, acks, changed, self._visit)
 
     def close(self) -> None:
-        self._station.close()
+        self._session.close()
 
-    def _visit(self, shop: Workshop) -> Verdict:
-        mounted = shop.helper.has_mounts  # where nobody else sees them
-        seen = f"/proc/{shop.helper.process}/root{shop.files}" if mounted else shop.files
+    def _visit(self, sandbox: Sandbox) -> Verdict:
+        mounted = sandbox.helper.has_mounts  # where nobody else sees them
+        seen = f"/proc/{sandbox.helper.process}/root{sandbox.files}" if mounted else sandbox.files
         self._look(Path(seen))
         return OK

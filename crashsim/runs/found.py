@@ -8,17 +8,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from crashsim.explore.exploration import Exploration
-from crashsim.explore.findings import Finding
-from crashsim.explore.session import Opened, keep_finding
+from crashsim.explore.grouping import Cause
+from crashsim.explore.session import Session, keep_finding
+from crashsim.explore.survey import Exploration
 
 
 @dataclass(frozen=True, slots=True)
 class FoundState:
     """One cause: a state that the checker rejects, told and kept."""
 
-    finding: Finding
-    opened: Opened
+    finding: Cause
+    opened: Session
 
     @property
     def outcome(self) -> str:

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from crashsim.engine.history import History
 from crashsim.engine.units import exact_duration
@@ -39,8 +39,8 @@ from crashsim.simulate.stack import simulate
 
 if TYPE_CHECKING:
     from crashsim.runs.found import Found
+    from crashsim.states import HostKind
 
-Host = Literal["any-host", "this-host"]
 Survivors = str | int  # none, all, or a seed
 Source = str | Path | Mapping[str, Any] | Experiment
 
@@ -168,7 +168,7 @@ class Run:
         self,
         check: Check,
         states: int = 10_000,
-        host: Host = "any-host",
+        host: HostKind = "any-host",
         atom: int | None = None,
         device: str | None = None,
         workers: int = 1,
@@ -182,8 +182,8 @@ class Run:
         NothingExplored when there is nothing to check, CheckerError when the checker is of no
         use."""
         from crashsim.explore.budget import Budget
-        from crashsim.explore.exploration import explore
         from crashsim.explore.session import open_run
+        from crashsim.explore.survey import explore
         from crashsim.runs.found import Found, FoundState
         from crashsim.states import Rules
 
@@ -191,7 +191,7 @@ class Run:
         rules = Rules(host, atom or self.experiment.disk.atom)
         opened = open_run(self, spec, rules, device, code)
         found = explore(
-            opened.subject, Budget(states), self.experiment.seed, workers, advance=advance
+            opened.target, Budget(states), self.experiment.seed, workers, advance=advance
         )
         return Found(found, tuple(FoundState(one, opened) for one in found.findings))
 

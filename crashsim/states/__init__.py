@@ -2,7 +2,7 @@
 
     space = Space(history, content, before, device, Rules(host="any-host", atom_bytes=512))
     space.size_bytes, len(space)         bytes of the device, epochs
-    space.count() -> Count               exact: epochs, choices, images (looks at all contents)
+    space.count() -> StateCount               exact: epochs, choices, images (looks at all contents)
     space.choices() -> Iterator[int]     exact choices of each epoch, at once, contents unseen
     space.epochs(first=0) -> Iterator[Epoch]    in order; space.epoch(n) -> Epoch: one alone
 
@@ -32,21 +32,21 @@ in the order in which the stores began, so a prefix of the run is one row for al
 """
 
 from crashsim.states.atoms import Atom
+from crashsim.states.from_history import Rebuilt
 from crashsim.states.numbers import gray, power_of_ten
-from crashsim.states.rebuilt import Rebuilt
-from crashsim.states.rules import Host, Rules
-from crashsim.states.space import Count, Epoch, Space
+from crashsim.states.rules import HostKind, Rules
+from crashsim.states.space import Epoch, Space, StateCount
 from crashsim.states.walker import Choices, Walker
 
 __all__ = [
     "Atom",
     "Choices",
-    "Count",
     "Epoch",
-    "Host",
+    "HostKind",
     "Rebuilt",
     "Rules",
     "Space",
+    "StateCount",
     "Walker",
     "gray",
     "power_of_ten",

@@ -14,7 +14,7 @@ from typing import Literal
 from crashsim.engine.pages import PAGE_BYTES
 from crashsim.errors import UsageError
 
-Host = Literal["this-host", "any-host"]
+HostKind = Literal["this-host", "any-host"]
 SMALLEST_ATOM_BYTES, LARGEST_ATOM_BYTES = 8, 65536
 
 
@@ -22,7 +22,7 @@ SMALLEST_ATOM_BYTES, LARGEST_ATOM_BYTES = 8, 65536
 class Rules:
     """UsageError when the atom is no power of two from 8 bytes to 64 KiB."""
 
-    host: Host = "any-host"
+    host: HostKind = "any-host"
     atom_bytes: int = 512
 
     def __post_init__(self) -> None:

@@ -21,10 +21,10 @@ from crashsim.engine.streams import I64
 from crashsim.replay.build import Content
 from crashsim.states.atoms import Atom, Atoms, held_before
 from crashsim.states.numbers import product
-from crashsim.states.parts import parts_of
 from crashsim.states.rules import Rules
 from crashsim.states.stored import Stored
 from crashsim.states.table import Events, check, epochs_of, events_of, raced_groups, table_of
+from crashsim.states.undecided import parts_of
 
 _STRETCH_BYTES = 1 << 16
 _EVENTS_AT_ONCE = 1 << 14
@@ -44,7 +44,7 @@ class Epoch:
 
 
 @dataclass(frozen=True, slots=True)
-class Count:
+class StateCount:
     """Exact totals. The same image in two epochs counts twice: it comes with other
     acknowledgements."""
 
@@ -118,10 +118,10 @@ class Space:
             total = _replaced(total, old[low:high].tolist(), new[low:high].tolist())
             yield total
 
-    def count(self) -> Count:
+    def count(self) -> StateCount:
         """Exact totals. The images need the content of every store: seconds for a million."""
         images = sum(epoch.images for epoch in self.epochs())
-        return Count(len(self), sum(self.choices()), images)
+        return StateCount(len(self), sum(self.choices()), images)
 
     def epochs(self, first: int = 0) -> Iterator[Epoch]:
         """All epochs in order, from number `first` on."""

@@ -15,7 +15,7 @@ import numpy as np
 
 from crashsim.engine.pages import unique_sorted
 from crashsim.engine.streams import I64
-from crashsim.states.parts import Parts
+from crashsim.states.undecided import Parts
 
 _EPOCH_BITS = 31
 _EPOCH = (1 << _EPOCH_BITS) - 1

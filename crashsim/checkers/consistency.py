@@ -9,9 +9,10 @@ from collections.abc import Sequence
 
 from sortedcontainers import SortedList  # type: ignore[import-untyped]
 
-from crashsim.checkers.slots import TORN, Slots, Writes
+from crashsim.checkers.slots import TORN, Slots
 from crashsim.checkers.verdict import OK, Acks, Ranges, Verdict, verdict
 from crashsim.errors import UsageError
+from crashsim.guest.program import Program
 
 _NONE = -1
 _NEVER = 1 << 62
@@ -48,7 +49,7 @@ class Rule:
 class Whole(Rule):
     """No record is torn."""
 
-    def __init__(self, slots: Slots, programs: Sequence[Writes]) -> None:
+    def __init__(self, slots: Slots, programs: Sequence[Program]) -> None:
         super().__init__(slots)
         self._of_records = {
             slots.place(write)[0]
@@ -75,7 +76,7 @@ class Whole(Rule):
 class Prefix(Rule):
     """Of each vCPU's records an earlier one is missing only if all later ones are."""
 
-    def __init__(self, slots: Slots, programs: Sequence[Writes]) -> None:
+    def __init__(self, slots: Slots, programs: Sequence[Program]) -> None:
         """UsageError when two vCPUs write to the same place: their order is not the program's."""
         super().__init__(slots)
         self._records: dict[int, list[int]] = {}  # slot -> the record that each version commits
@@ -128,7 +129,7 @@ class Committed(Rule):
     """Of records of several writes the newest whose last write is there is whole, and with
     `promised` it is not older than any acknowledged one."""
 
-    def __init__(self, slots: Slots, programs: Sequence[Writes], promised: bool) -> None:
+    def __init__(self, slots: Slots, programs: Sequence[Program], promised: bool) -> None:
         super().__init__(slots)
         self._promised = promised
         self._records = [_records(program) for program in programs]
@@ -178,7 +179,7 @@ class Committed(Rule):
         return newest
 
 
-def _records(program: Writes) -> list[tuple[int, int]]:
+def _records(program: Program) -> list[tuple[int, int]]:
     """Each record's writes [low, high), by number."""
     first = program.first_write
     low, high = (program.record_low + first).tolist(), (program.record_high + first).tolist()

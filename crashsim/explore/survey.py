@@ -1,6 +1,6 @@
 """Exploring: every epoch's plan under one budget, checked by several processes, summed up.
 
-Contract: an `Exploration` depends on the subject, the states of the budget and the seed alone, not
+Contract: an `Exploration` depends on the target, the states of the budget and the seed alone, not
 on the number of workers nor on whether it was interrupted and went on. When time runs out, the ends
 of all epochs were checked before the structured states of any, and those before random ones. The
 checker is first tried on the image that no crash has touched.
@@ -22,17 +22,17 @@ from crashsim.engine.pages import unique_sorted
 from crashsim.engine.streams import I64
 from crashsim.errors import CheckerError, NothingExplored
 from crashsim.explore.budget import Budget, allot, rounds
-from crashsim.explore.findings import Bad, Finding, Grouping
-from crashsim.explore.journal import Journal
-from crashsim.explore.plan import Kind, Step, as_choices, newest, plan, structured_size
-from crashsim.explore.state_runner import Bench, Subject
-from crashsim.explore.workers import Answer, Unit, answers
+from crashsim.explore.grouping import Bad, Cause, Grouping
+from crashsim.explore.selection import Step, StepKind, as_choices, newest, plan, structured_size
+from crashsim.explore.state_runner import StateRunner, Target
+from crashsim.explore.unit_log import UnitLog
+from crashsim.explore.workers import Unit, UnitResult, answers
 from crashsim.states import Choices, Epoch
 
 UNIT_STATES = 64
 _ATOMS_LOOKED_AT = 1 << 17
 _NO_CONFIDENCE = 0.05
-Advance = Callable[[int, int], None]  # (states checked, states planned)
+OnProgress = Callable[[int, int], None]  # (states checked, states planned)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class EpochReport:
     images: int
     planned: int
     checked: int = 0
-    kinds: dict[Kind, int] = field(default_factory=dict)
+    kinds: dict[StepKind, int] = field(default_factory=dict)
     verdicts: dict[str, int] = field(default_factory=dict)
     outcomes: dict[str, int] = field(default_factory=dict)
     rejected: dict[str, int] = field(default_factory=dict)  # outcomes of what was judged not ok
@@ -86,7 +86,7 @@ class Exploration:
     choices: int
     all_epochs: int
     epochs: tuple[EpochReport, ...]
-    findings: tuple[Finding, ...]
+    findings: tuple[Cause, ...]
     ungrouped: int
     interrupted: bool
     known: tuple[Placed, ...] = ()  # states that were to be looked up, in their order
@@ -158,13 +158,13 @@ def _ranked(counts: Iterable[dict[str, int]]) -> dict[str, int]:
 
 
 def explore(
-    subject: Subject,
+    target: Target,
     budget: Budget,
     seed: int,
     workers: int = 1,
     journal: Path | None = None,
     identity: str = "",
-    advance: Advance | None = None,
+    advance: OnProgress | None = None,
     causes: bool = True,
     known: Sequence[tuple[int, Choices]] = (),
 ) -> Exploration:
@@ -172,16 +172,16 @@ def explore(
     is looked for: all failing states are ungrouped. NothingExplored when there are none,
     CheckerError when the checker is of no use, UsageError when the journal is of something else
     than `identity`."""
-    if budget.states < 1 or not subject.history.rows_of(subject.device).size:
-        name = subject.history.devices[subject.device].name
+    if budget.states < 1 or not target.history.rows_of(target.device).size:
+        name = target.history.devices[target.device].name
         raise NothingExplored(f"{name}: nothing was written, or nothing may be checked")
-    try_checker(subject)
-    shares = share_out(subject, budget.states)
+    try_checker(target)
+    shares = share_out(target, budget.states)
     bad: list[Bad] = []
     interrupted = False
     timed = budget.expired is not None
-    with Journal(journal, f"{identity} {seed} {budget.states} {timed}") as kept:
-        work = _Work(subject, shares, seed, budget, kept)
+    with UnitLog(journal, f"{identity} {seed} {budget.states} {timed}") as kept:
+        work = _Work(target, shares, seed, budget, kept)
         done = 0
         try:
             for unit, kinds, answer in work.answered(workers):
@@ -193,23 +193,23 @@ def explore(
                     advance(done, sum(share.states for share in shares))
         except KeyboardInterrupt:
             interrupted = True
-    grouping = Grouping(subject)
+    grouping = Grouping(target)
     rejected = sorted(one for one in bad if one.kind not in UNJUDGED)
     if not causes:
         grouping.ungrouped = len(rejected)
     elif not interrupted:
         grouping.take(rejected, lambda epoch: work.plan(epoch, shares[epoch.number].states))
     placed = () if interrupted else tuple(Placed(*grouping.place(*state)) for state in known)
-    span = subject.history.devices[subject.device]
-    rules = subject.space.rules
+    span = target.history.devices[target.device]
+    rules = target.space.rules
     return Exploration(
         span.name,
         rules.host,
         rules.atom_bytes,
         seed,
         budget.states,
-        sum(subject.space.choices()),
-        len(subject.space),
+        sum(target.space.choices()),
+        len(target.space),
         tuple(work.reports),
         tuple(grouping.findings()),
         grouping.ungrouped,
@@ -218,46 +218,46 @@ def explore(
     )
 
 
-def try_checker(subject: Subject) -> None:
+def try_checker(target: Target) -> None:
     """CheckerError unless the checker accepts the image with everything that was stored.
 
     On this host much of it may never have been written, so the image is one of any host. In a
     recording that is what had reached the disk, not what its guest still held in memory: so there
     nothing is asked about what was acknowledged."""
-    space = subject.space.on_any_host()
-    rebuilt = subject.rebuilt if space is subject.space else None  # that knows its own host only
-    with Bench(replace(subject, space=space, rebuilt=rebuilt)) as bench:
-        epoch = bench.enter(len(space) - 1)
-        acks = 0 if subject.history.info.recorded else epoch.acks
-        found = bench.self_test(as_choices(newest(epoch.atoms)), acks)
+    space = target.space.on_any_host()
+    rebuilt = target.rebuilt if space is target.space else None  # that knows its own host only
+    with StateRunner(replace(target, space=space, rebuilt=rebuilt)) as runner:
+        epoch = runner.enter(len(space) - 1)
+        acks = 0 if target.history.info.recorded else epoch.acks
+        found = runner.self_test(as_choices(newest(epoch.atoms)), acks)
     if found.kind != "ok":
         said = f" ({found.outcome})" if found.outcome else ""
         raise CheckerError(found.message + said)
 
 
 @dataclass(frozen=True, slots=True)
-class Share:
+class Allotment:
     """An epoch's part of the budget, and how many states its structure comes to at most."""
 
     states: int
     structured: int
 
 
-def share_out(subject: Subject, states: int) -> list[Share]:
+def share_out(target: Target, states: int) -> list[Allotment]:
     """Shares of all epochs: by their images and writes where looking at all contents takes about a
     second, else by their choices, of which there are at least as many."""
-    choices = list(subject.space.choices())
+    choices = list(target.space.choices())
     atoms = [number.bit_length() - 1 for number in choices]  # at most
     if sum(atoms) <= _ATOMS_LOOKED_AT:
-        store_write = subject.history.store_write
-        sizes = [(one.images, _structured(one, store_write)) for one in subject.space.epochs()]
+        store_write = target.history.store_write
+        sizes = [(one.images, _structured(one, store_write)) for one in target.space.epochs()]
     else:
         sizes = [
             (most, min(most, structured_size(few, few)))
             for most, few in zip(choices, atoms, strict=True)
         ]
     shares = allot([most for most, _ in sizes], [least for _, least in sizes], states)
-    return [Share(share, least) for share, (_, least) in zip(shares, sizes, strict=True)]
+    return [Allotment(share, least) for share, (_, least) in zip(shares, sizes, strict=True)]
 
 
 def _structured(epoch: Epoch, store_write: I64) -> int:
@@ -271,33 +271,33 @@ class _Work:
 
     def __init__(
         self,
-        subject: Subject,
-        shares: Sequence[Share],
+        target: Target,
+        shares: Sequence[Allotment],
         seed: int,
         budget: Budget,
-        journal: Journal,
+        journal: UnitLog,
     ) -> None:
-        self._subject = subject
+        self._target = target
         self._shares = shares
         self.reports: list[EpochReport] = []  # of the epochs that were come to
         self._seed = seed
         self._budget = budget
         self._journal = journal
-        self._order: deque[tuple[Unit, list[Kind], Answer | None]] = deque()
+        self._order: deque[tuple[Unit, list[StepKind], UnitResult | None]] = deque()
 
     def plan(self, epoch: Epoch, allowance: int) -> Iterator[Step]:
         """The states of an epoch."""
-        return plan(epoch, self._subject.history.store_write, allowance, self._seed)
+        return plan(epoch, self._target.history.store_write, allowance, self._seed)
 
-    def answered(self, workers: int) -> Iterator[tuple[Unit, list[Kind], Answer]]:
+    def answered(self, workers: int) -> Iterator[tuple[Unit, list[StepKind], UnitResult]]:
         """Every unit; CheckerError when the checker cannot run."""
-        for _, answer in answers(self._subject, self._unknown(), workers, self._budget.expired):
+        for _, answer in answers(self._target, self._unknown(), workers, self._budget.expired):
             yield from self._known()
             unit, kinds, _ = self._order.popleft()
             yield unit, kinds, answer
         yield from self._known()
 
-    def _known(self) -> Iterator[tuple[Unit, list[Kind], Answer]]:
+    def _known(self) -> Iterator[tuple[Unit, list[StepKind], UnitResult]]:
         while self._order and (answer := self._order[0][2]) is not None:
             unit, kinds, _ = self._order.popleft()
             yield unit, kinds, answer
@@ -312,22 +312,22 @@ class _Work:
             if expired is not None and expired():
                 return
 
-    def _units(self) -> Iterator[tuple[Unit, list[Kind]]]:
+    def _units(self) -> Iterator[tuple[Unit, list[StepKind]]]:
         bounds = [self._bounds(share) for share in self._shares]
         for turn in range(max(len(one) for one in bounds) - 1):
-            for epoch in self._subject.space.epochs():
+            for epoch in self._target.space.epochs():
                 if not turn:
                     self.reports.append(_report(epoch, self._shares[epoch.number]))
                 mine = bounds[epoch.number]
                 if turn + 1 < len(mine) and mine[turn] < mine[turn + 1]:
                     yield from self._of_epoch(epoch, mine[turn], mine[turn + 1])
 
-    def _bounds(self, share: Share) -> list[int]:
+    def _bounds(self, share: Allotment) -> list[int]:
         if self._budget.expired is None:
             return [0, share.states]
         return rounds(share.states, share.structured)
 
-    def _of_epoch(self, epoch: Epoch, low: int, high: int) -> Iterator[tuple[Unit, list[Kind]]]:
+    def _of_epoch(self, epoch: Epoch, low: int, high: int) -> Iterator[tuple[Unit, list[StepKind]]]:
         steps = islice(self.plan(epoch, self._shares[epoch.number].states), low, high)
         while part := list(islice(steps, UNIT_STATES)):
             states = tuple(step.choices for step in part)
@@ -335,7 +335,7 @@ class _Work:
             low += len(part)
 
 
-def _report(epoch: Epoch, share: Share) -> EpochReport:
+def _report(epoch: Epoch, share: Allotment) -> EpochReport:
     return EpochReport(
         epoch.number,
         epoch.first_ns,
@@ -348,7 +348,7 @@ def _report(epoch: Epoch, share: Share) -> EpochReport:
     )
 
 
-def _added(report: EpochReport, kinds: list[Kind], answer: Answer) -> EpochReport:
+def _added(report: EpochReport, kinds: list[StepKind], answer: UnitResult) -> EpochReport:
     verdicts, outcomes = Counter(report.verdicts), Counter(report.outcomes)
     rejected = Counter(report.rejected)
     for (kind, outcome), count in answer.tally.items():

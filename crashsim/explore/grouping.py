@@ -23,11 +23,11 @@ import numpy as np
 from crashsim.checkers import Verdict
 from crashsim.explore.account import Ledger, Told
 from crashsim.explore.outcomes import normal, outcome_of
-from crashsim.explore.plan import Step, Versions, as_choices, as_versions, newest
 from crashsim.explore.roles import Fates, Mask, Pattern, Roles
-from crashsim.explore.shrink import Cause, find_cause
-from crashsim.explore.state_runner import Bench, Subject
-from crashsim.explore.story import Involved, Remedy, Scene, Teller, kept_atom, lost_atom
+from crashsim.explore.selection import Step, Versions, as_choices, as_versions, newest
+from crashsim.explore.shrink import Core, find_cause
+from crashsim.explore.state_runner import StateRunner, Target
+from crashsim.explore.story import Involved, Narrator, Remedy, Scene, kept_atom, lost_atom
 from crashsim.states import Choices, Epoch
 
 CHECKS_EACH = 400  # to shrink one state
@@ -58,7 +58,7 @@ class Original:
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class Cause:
     """One cause. Times ns, offsets those of the device.
 
     `choices` are those of its state, in which all is newest but for the atoms `changes`, told in
@@ -95,14 +95,14 @@ Key = tuple[str, str]  # kind of verdict, normal outcome
 
 @dataclass(slots=True)
 class _Group:
-    finding: Finding
+    finding: Cause
     patterns: list[Pattern]
     first_ns: int  # a flush in between forbids the states of all
     last_ns: int
     states: int = 0
     epochs: set[int] = field(default_factory=set)
 
-    def takes(self, other: Finding, pattern: Pattern) -> bool:
+    def takes(self, other: Cause, pattern: Pattern) -> bool:
         """A cause that shows the pattern is this one."""
         mine, remedy = self.finding.remedy, other.remedy
         if mine.why != remedy.why:
@@ -127,17 +127,17 @@ class _Group:
 class Grouping:
     """Findings so far."""
 
-    def __init__(self, subject: Subject) -> None:
-        history, device, rules = subject.history, subject.device, subject.space.rules
-        self._subject = subject
+    def __init__(self, target: Target) -> None:
+        history, device, rules = target.history, target.device, target.space.rules
+        self._target = target
         self._roles = Roles(history)
         self._groups: list[_Group] = []
         self._shrunk: Counter[Key] = Counter()
         self._ledger: Ledger | None = None  # made for the first finding
-        self._teller = Teller(history, device, rules.host)
+        self._teller = Narrator(history, device, rules.host)
         self.ungrouped = 0
 
-    def findings(self) -> Iterator[Finding]:
+    def findings(self) -> Iterator[Cause]:
         """Most frequent last found first: in the order of their first epoch."""
         for group in self._in_order():
             yield replace(group.finding, states=group.states, epochs=len(group.epochs))
@@ -147,14 +147,14 @@ class Grouping:
 
     def place(self, number: int, choices: Choices) -> tuple[Verdict, int]:
         """What the checker says of a state, and which of the findings it is one of, -1: none."""
-        with Bench(self._subject) as bench:
-            epoch = bench.enter(number)
-            verdict = bench.check(choices)
+        with StateRunner(self._target) as runner:
+            epoch = runner.enter(number)
+            verdict = runner.check(choices)
             if verdict.kind not in ("finding", "crash"):
                 return verdict, -1
             key = _key(verdict.kind, outcome_of(verdict))
             original = Original(number, -1, "none", len(choices), len(epoch.atoms))
-            found, pattern = self._found(bench, number, choices, key, original)
+            found, pattern = self._found(runner, number, choices, key, original)
         for place, group in enumerate(self._in_order()):
             mine = _key(group.finding.kind, group.finding.outcome)
             if mine == key and group.takes(found, pattern):
@@ -165,11 +165,11 @@ class Grouping:
         """Group failing states, ascending; `plan` gives the plan of an epoch that they are of."""
         if not bad:
             return
-        with Bench(self._subject) as bench:
+        with StateRunner(self._target) as runner:
             for number, mine in groupby(bad, key=attrgetter("epoch")):
-                epoch = bench.enter(number)
+                epoch = runner.enter(number)
                 for part in self._parts(list(mine), plan(epoch), len(epoch.atoms)):
-                    self._take_part(bench, epoch.number, part)
+                    self._take_part(runner, epoch.number, part)
 
     def _parts(
         self, bad: list[Bad], steps: Iterator[Step], atoms: int
@@ -189,39 +189,41 @@ class Grouping:
         if part:
             yield part
 
-    def _take_part(self, bench: Bench, number: int, part: list[tuple[Bad, Step]]) -> None:
-        epoch = bench.enter(number)
+    def _take_part(self, runner: StateRunner, number: int, part: list[tuple[Bad, Step]]) -> None:
+        epoch = runner.enter(number)
         versions = np.array(
             [as_versions(step.choices, len(epoch.atoms)) for _, step in part], dtype=np.int64
         )
-        fates = Fates(epoch, self._roles, self._subject.history.store_write, versions)
+        fates = Fates(epoch, self._roles, self._target.history.store_write, versions)
         keys = [_key(entry.kind, entry.outcome) for entry, _ in part]
         for key in dict.fromkeys(keys):
             waiting = np.array([one == key for one in keys])
             for group in self._of(key):
-                self._count(bench, group, number, waiting, fates)
+                self._count(runner, group, number, waiting, fates)
             while waiting.any():
                 first = int(waiting.argmax())
                 if self._shrunk[key] >= SHRUNK_EACH or self._shrunk.total() >= SHRUNK_IN_ALL:
                     self.ungrouped += int(waiting.sum())
                     break
                 self._shrunk[key] += 1
-                group = self._shrink(bench, number, *part[first])
+                group = self._shrink(runner, number, *part[first])
                 waiting[first] = False
                 group.states += 1
                 group.epochs.add(number)
-                self._count(bench, group, number, waiting, fates)
+                self._count(runner, group, number, waiting, fates)
 
     def _of(self, key: Key) -> list[_Group]:
         return [g for g in self._groups if _key(g.finding.kind, g.finding.outcome) == key]
 
-    def _count(self, bench: Bench, group: _Group, number: int, waiting: Mask, fates: Fates) -> None:
+    def _count(
+        self, runner: StateRunner, group: _Group, number: int, waiting: Mask, fates: Fates
+    ) -> None:
         """Take those out of `waiting` that show a pattern of the group's."""
         key = _key(group.finding.kind, group.finding.outcome)
         for pattern in group.patterns:
             if not waiting.any():
                 return
-            if pattern.is_empty and not _fails_throughout(bench, number, key):
+            if pattern.is_empty and not _fails_throughout(runner, number, key):
                 continue
             shown = waiting & fates.show(pattern)
             count = int(shown.sum())
@@ -230,12 +232,12 @@ class Grouping:
                 group.epochs.add(number)
                 waiting &= ~shown
 
-    def _shrink(self, bench: Bench, number: int, bad: Bad, step: Step) -> _Group:
+    def _shrink(self, runner: StateRunner, number: int, bad: Bad, step: Step) -> _Group:
         """The group of the state's cause, new or known."""
         key = _key(bad.kind, bad.outcome)
-        atoms = bench.enter(number).atoms
+        atoms = runner.enter(number).atoms
         original = Original(number, bad.place, step.kind, len(step.choices), len(atoms))
-        finding, pattern = self._found(bench, number, step.choices, key, original)
+        finding, pattern = self._found(runner, number, step.choices, key, original)
         remedy = finding.remedy
         for group in self._of(key):
             if group.takes(finding, pattern):
@@ -246,73 +248,75 @@ class Grouping:
         return group
 
     def _found(
-        self, bench: Bench, number: int, state: Choices, key: Key, original: Original
-    ) -> tuple[Finding, Pattern]:
+        self, runner: StateRunner, number: int, state: Choices, key: Key, original: Original
+    ) -> tuple[Cause, Pattern]:
         """The finding that a state comes down to, and the pattern of its cause."""
-        cause = self._cause(bench, number, state, key)
-        number, cause = self._earliest(bench, number, cause, key)
-        finding = self._finding(bench, number, cause, key, original)
+        cause = self._cause(runner, number, state, key)
+        number, cause = self._earliest(runner, number, cause, key)
+        finding = self._finding(runner, number, cause, key, original)
         kept = (one.kept_write for one in finding.kept)
         return finding, self._roles.pattern(kept, (one.lost_write for one in finding.lost))
 
-    def _cause(self, bench: Bench, number: int, state: Choices, key: Key) -> Cause:
-        atoms = bench.enter(number).atoms
-        return find_cause(atoms, state, lambda one: _fails(bench, one, key), CHECKS_EACH)
+    def _cause(self, runner: StateRunner, number: int, state: Choices, key: Key) -> Core:
+        atoms = runner.enter(number).atoms
+        return find_cause(atoms, state, lambda one: _fails(runner, one, key), CHECKS_EACH)
 
     def _halves(
-        self, epoch: Epoch, cause: Cause
+        self, epoch: Epoch, cause: Core
     ) -> tuple[tuple[Involved, ...], tuple[Involved, ...]]:
         """Atoms kept and lost."""
-        store_write = self._subject.history.store_write
+        store_write = self._target.history.store_write
         return (
             tuple(kept_atom(epoch.atoms[n], v, store_write) for n, v in cause.kept),
             tuple(lost_atom(epoch.atoms[n], v, store_write) for n, v in cause.lost),
         )
 
-    def _earliest(self, bench: Bench, number: int, cause: Cause, key: Key) -> tuple[int, Cause]:
+    def _earliest(
+        self, runner: StateRunner, number: int, cause: Core, key: Key
+    ) -> tuple[int, Core]:
         """The first of the epochs next to each other in which the same cause is possible and fails
         alike, whatever else is kept or lost; shrunk there."""
-        kept, lost = self._halves(bench.enter(number), cause)
+        kept, lost = self._halves(runner.enter(number), cause)
         if not (kept or lost):
             return number, cause
         best, state = number, None
         for earlier in range(number - 1, max(-1, number - 1 - _EPOCHS_BACK), -1):
-            epoch = bench.enter(earlier)
+            epoch = runner.enter(earlier)
             survived, gone = _translated(epoch, kept, "kept"), _translated(epoch, lost, "lost")
             if survived is None or gone is None:
                 break
             there = _but(newest(epoch.atoms), gone)
-            if not (_fails(bench, there, key) and _fails(bench, survived, key)):
+            if not (_fails(runner, there, key) and _fails(runner, survived, key)):
                 break
             best, state = earlier, there
-        return best, cause if state is None else self._cause(bench, best, state, key)
+        return best, cause if state is None else self._cause(runner, best, state, key)
 
     def _finding(
-        self, bench: Bench, number: int, cause: Cause, key: Key, original: Original
-    ) -> Finding:
-        epoch = bench.enter(number)
+        self, runner: StateRunner, number: int, cause: Core, key: Key, original: Original
+    ) -> Cause:
+        epoch = runner.enter(number)
         choices = _but(newest(epoch.atoms), cause.lost)
-        verdict = bench.check(choices)
-        digest = bench.digest
+        verdict = runner.check(choices)
+        digest = runner.digest
         kept, lost = self._halves(epoch, cause)
         scene = Scene(
             epoch,
-            len(self._subject.space),
+            len(self._target.space),
             verdict,
             self._account(epoch, choices),
             kept,
-            _broken_ack(bench, choices, key),
+            _broken_ack(runner, choices, key),
         )
 
         def fails_before(row: int) -> bool:
             prefix = as_choices(atom.before_store(row) for atom in epoch.atoms)
-            return _fails(bench, prefix, key, 0)
+            return _fails(runner, prefix, key, 0)
 
         remedy = self._teller.remedy(scene, fails_before)
         story = self._teller.story(scene, remedy)
         if not cause.minimal:
             story += (f"Less may do: it was not shrunk further after {CHECKS_EACH} checks.",)
-        return Finding(
+        return Cause(
             verdict.kind,
             outcome_of(verdict),
             verdict.message,
@@ -336,7 +340,7 @@ class Grouping:
 
     def _account(self, epoch: Epoch, choices: Choices) -> tuple[Told, ...]:
         if self._ledger is None:
-            one = self._subject
+            one = self._target
             self._ledger = Ledger(one.history, one.device, one.space.rules)
         return self._ledger.account(epoch, as_versions(choices, len(epoch.atoms)))
 
@@ -352,26 +356,26 @@ def _key(kind: str, outcome: str) -> Key:
     return kind, normal(outcome)
 
 
-def _fails_throughout(bench: Bench, number: int, key: Key) -> bool:
+def _fails_throughout(runner: StateRunner, number: int, key: Key) -> bool:
     """Both ends of the epoch fail alike: so it is not for what was kept or lost in it."""
-    epoch = bench.enter(number)
-    return all(_fails(bench, end, key) for end in ((), as_choices(newest(epoch.atoms))))
+    epoch = runner.enter(number)
+    return all(_fails(runner, end, key) for end in ((), as_choices(newest(epoch.atoms))))
 
 
-def _fails(bench: Bench, choices: Choices, key: Key, acks: int | None = None) -> bool:
+def _fails(runner: StateRunner, choices: Choices, key: Key, acks: int | None = None) -> bool:
     """The checker says the same of it."""
-    found: Verdict = bench.check(choices, acks)
+    found: Verdict = runner.check(choices, acks)
     return _key(found.kind, outcome_of(found)) == key
 
 
-def _broken_ack(bench: Bench, choices: Choices, key: Key) -> int:
+def _broken_ack(runner: StateRunner, choices: Choices, key: Key) -> int:
     """The first acknowledgement with which the state fails, -1 if it fails without any."""
-    low, high = 0, bench.epoch.acks  # fails with `high`; never with fewer than `low`
-    if not high or _fails(bench, choices, key, 0):
+    low, high = 0, runner.epoch.acks  # fails with `high`; never with fewer than `low`
+    if not high or _fails(runner, choices, key, 0):
         return -1
     while low + 1 < high:
         middle = (low + high) // 2
-        if _fails(bench, choices, key, middle):
+        if _fails(runner, choices, key, middle):
             high = middle
         else:
             low = middle

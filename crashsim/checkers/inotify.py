@@ -30,7 +30,7 @@ def called(result: int, *about: object) -> int:
     return result
 
 
-class Watch:
+class Inotify:
     """Watches the content of files, and the entries of folders with their attributes."""
 
     def __init__(self) -> None:

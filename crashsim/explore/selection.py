@@ -31,7 +31,7 @@ import numpy as np
 from crashsim.engine.streams import I64, Stream
 from crashsim.states import Atom, Choices, Epoch
 
-Kind = Literal["none", "all", "pair", "prefix", "only", "all-but", "everything", "random"]
+StepKind = Literal["none", "all", "pair", "prefix", "only", "all-but", "everything", "random"]
 Versions = list[int]  # of every atom; `Choices` leave out those at 0
 
 _DRAWS = 1 << 14  # at once
@@ -41,7 +41,7 @@ _KEY_BYTES = 16
 class Step(NamedTuple):
     """A state to be checked, and why."""
 
-    kind: Kind
+    kind: StepKind
     choices: Choices
 
 
@@ -129,7 +129,7 @@ def _key(versions: Versions) -> bytes:
 
 def _candidates(
     epoch: Epoch, store_write: I64, wanted: int, seed: int
-) -> Iterator[tuple[Kind, Versions]]:
+) -> Iterator[tuple[StepKind, Versions]]:
     atoms = epoch.atoms
     full = newest(atoms)
     yield "none", [0] * len(atoms)
@@ -152,7 +152,7 @@ def _candidates(
 
 def _of_writes(
     writes: list[list[Touch]], full: Versions, each: int
-) -> Iterator[tuple[Kind, Versions]]:
+) -> Iterator[tuple[StepKind, Versions]]:
     """Prefix, only and all-but, `each` of them, spread over the writes."""
     chosen = [number * len(writes) // each for number in range(each)]
     versions = [0] * len(full)

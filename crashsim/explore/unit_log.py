@@ -17,20 +17,20 @@ from types import TracebackType
 from typing import Any
 
 from crashsim.errors import OutputError, UsageError
-from crashsim.explore.workers import Answer, Unit
+from crashsim.explore.workers import Unit, UnitResult
 
 FORMAT = 1
 _UNITS_BETWEEN_SYNCS = 64
 
 
-class Journal:
+class UnitLog:
     """Answers by unit, kept in a file; without a path, nowhere."""
 
     def __init__(self, path: Path | None, identity: str) -> None:
         """`identity` stands for everything that the answers depend on. UsageError when the file
         belongs to something else or is in use, OutputError when it cannot be written."""
         self._path = path
-        self._answers: dict[tuple[int, int, int], Answer] = {}
+        self._answers: dict[tuple[int, int, int], UnitResult] = {}
         self._unsynced = 0
         self._begun = False
         self._file = None
@@ -53,11 +53,11 @@ class Journal:
         """Units that are known."""
         return len(self._answers)
 
-    def known(self, unit: Unit) -> Answer | None:
+    def known(self, unit: Unit) -> UnitResult | None:
         """The answer of an earlier run."""
         return self._answers.get((unit.epoch, unit.low, len(unit.states)))
 
-    def add(self, unit: Unit, answer: Answer) -> None:
+    def add(self, unit: Unit, answer: UnitResult) -> None:
         """Keep a whole unit, if it is new; one that time cut short will be done again."""
         if self._file is None or answer.done < len(unit.states) or self.known(unit) is not None:
             return
@@ -101,7 +101,7 @@ class Journal:
             epoch, low, done, tally, bad = content
             counted = {(kind, outcome): count for kind, outcome, count in tally}
             found = [(place, kind, outcome) for place, kind, outcome in bad]
-            self._answers[epoch, low, done] = Answer(done, counted, found)
+            self._answers[epoch, low, done] = UnitResult(done, counted, found)
         self._file.truncate(whole)
         self._begun = True
 
@@ -123,7 +123,7 @@ class Journal:
             raise OutputError(message) from None
         self._unsynced = 0
 
-    def __enter__(self) -> Journal:
+    def __enter__(self) -> UnitLog:
         return self
 
     def __exit__(
