@@ -12,10 +12,10 @@ from crashsim.engine.history import NEVER, Reason
 from crashsim.engine.streams import I64
 from crashsim.engine.timers import Stamps, Ticks
 from crashsim.experiment.model import Host
-from crashsim.guest.kernel import GuestKernel
 from crashsim.guest.program import Call
+from crashsim.guest.syscalls import GuestKernel
 from crashsim.guest.vcpu import VCpu
-from crashsim.pagecache.sync import JOURNALS
+from crashsim.pagecache.fsync import JOURNALS
 from crashsim.pagecache.writeback import BackingFile
 from crashsim.power.safety import Domain, Safety
 from crashsim.simulate.stack import Stack
@@ -63,10 +63,10 @@ Patch = Callable[[pytest.MonkeyPatch], None]
 
 def ages_per_page(patch: pytest.MonkeyPatch) -> None:
     seen: dict[int, int] = {}
-    settle, write_back_all = BackingFile.settle, BackingFile.write_back_all
+    catch_up, write_back_all = BackingFile.catch_up, BackingFile.write_back_all
 
     def watch(self: BackingFile) -> None:
-        settle(self)
+        catch_up(self)
         for page in self.dirty().tolist():
             seen.setdefault(page, self._clock.now)
 
@@ -78,7 +78,7 @@ def ages_per_page(patch: pytest.MonkeyPatch) -> None:
         old = [page for page in self.dirty().tolist() if now - seen[page] >= 3000]
         self.write_back(np.array(old, dtype=np.int64), reason)
 
-    patch.setattr(BackingFile, "settle", watch)
+    patch.setattr(BackingFile, "catch_up", watch)
     patch.setattr(BackingFile, "write_back_all", only_the_old)
 
 

@@ -52,7 +52,7 @@ class FsyncPort(Protocol):
     """The host: fsync (or fdatasync) of a device's backing file; `done(ok)` at its return."""
 
     def fsync(self, device: int, datasync: bool, done: Callable[[bool], None]) -> None: ...
-    def fsync_alone(self, device: int, datasync: bool, work: Work) -> tuple[I64, I64]: ...
+    def fsync_uncontended(self, device: int, datasync: bool, work: Work) -> tuple[I64, I64]: ...
 
 
 class ClockPort(Protocol):
@@ -124,12 +124,12 @@ class VirtioPmem:
         self._waiting.append((request, done))
         self._go_on()
 
-    def submit_alone(self, vcpu: int, work: Work) -> I64:
-        """Flushes of a guest that is alone, see `PageCache.fsync_alone`; when each is
+    def submit_uncontended(self, vcpu: int, work: Work) -> I64:
+        """Flushes of a guest that is alone, see `PageCache.fsync_uncontended`; when each is
         acknowledged."""
         if self._busy or self._limiter is not None:
             return work.pages[:0]
-        begin_ns, end_ns = self._host.fsync_alone(self._device, self._monitor.datasync, work)
+        begin_ns, end_ns = self._host.fsync_uncontended(self._device, self._monitor.datasync, work)
         n, log, begin = end_ns.size, self._log, begin_ns.tolist()
         log.device.extend([self._device] * n)
         log.vcpu.extend([vcpu] * n)

@@ -9,23 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 
 from crashsim.engine.history import NEVER
 from crashsim.engine.streams import I64, Stream
-
-
-class Fault(Protocol):
-    """A share (numerator, denominator) of all that may be hit, and instants."""
-
-    @property
-    def share(self) -> tuple[int, int]: ...
-    @property
-    def at(self) -> tuple[int, ...]: ...
-    @property
-    def configured(self) -> bool: ...
+from crashsim.experiment.backing import Fault
 
 
 @dataclass(frozen=True, slots=True)

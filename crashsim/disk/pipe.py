@@ -44,7 +44,7 @@ def transfer_ns(pages: I64, bandwidth: int) -> I64:
     return pages * whole + -(-(pages * rest) // bandwidth)
 
 
-class Disk:
+class Drive:
     """Service times and FLUSH sharing; the content of the cache follows from the History."""
 
     __slots__ = (
@@ -106,7 +106,7 @@ class Disk:
         """No write in the pipe and no FLUSH in flight."""
         return self._call is None and self._free_ns <= self._clock.now
 
-    def flushed_alone(self, issue_ns: I64) -> None:
+    def flushed_uncontended(self, issue_ns: I64) -> None:
         """FLUSHes that met nothing else; ascending instants, none of which is in the future."""
         end_ns = issue_ns + self.flush_ns
         self.flushes.extend(zip(issue_ns.tolist(), end_ns.tolist(), strict=True))

@@ -90,19 +90,19 @@ class Anticipated:
     """An act that is due a while after a first event, of which it is told too late.
 
     `due(t)`: when, for an event at `t`; never earlier for a later one. `first()`: the event, None
-    if there was none. `settle()`: account for what has happened by now. `planned()`: instants at
+    if there was none. `catch_up()`: account for what has happened by now. `planned()`: instants at
     which events are planned next. `act()` is called when it is due."""
 
     __slots__ = (
         "_act",
         "_armed_for_ns",
         "_armed_ns",
+        "_catch_up",
         "_clock",
         "_due",
         "_first",
         "_planned",
         "_rank",
-        "_settle",
     )
 
     def __init__(
@@ -111,7 +111,7 @@ class Anticipated:
         rank: int,
         due: Callable[[int], int],
         first: Callable[[], int | None],
-        settle: Callable[[], None],
+        catch_up: Callable[[], None],
         planned: Callable[[], Iterable[int]],
         act: Callable[[], None],
     ) -> None:
@@ -119,7 +119,7 @@ class Anticipated:
         self._rank = rank
         self._due = due
         self._first = first
-        self._settle = settle
+        self._catch_up = catch_up
         self._planned = planned
         self._act = act
         self._armed_ns = self._armed_for_ns = NEVER
@@ -143,7 +143,7 @@ class Anticipated:
         if due_ns != self._armed_ns:
             return
         self._armed_ns = self._armed_for_ns = NEVER
-        self._settle()
+        self._catch_up()
         first_ns = self._first()
         if first_ns is None:
             self.again()
@@ -165,7 +165,7 @@ class WakeUps:
         rank: int,
         timer: Callable[[int], int],
         first_ns: int | None,
-        settle: Callable[[], None],
+        catch_up: Callable[[], None],
         planned: Callable[[], Iterable[int]],
         look: Callable[[], bool],
     ) -> None:
@@ -176,7 +176,7 @@ class WakeUps:
         self._idle = first_ns is None
         self._first_ns: int | None = None  # an age began, and no wake-up was set
         self._soon = Anticipated(
-            clock, rank, timer, lambda: self._first_ns, settle, planned, self._wake_first
+            clock, rank, timer, lambda: self._first_ns, catch_up, planned, self._wake_first
         )
         if first_ns is not None:
             clock.at(first_ns, rank, self._wake)

@@ -22,7 +22,7 @@ class QueuePort(Protocol):
     """The device's virtqueue: submit a flush asked for at `asked_ns`."""
 
     def submit(self, vcpu: int, asked_ns: int, done: Callable[[int], None]) -> None: ...
-    def submit_alone(self, vcpu: int, work: Work) -> I64: ...
+    def submit_uncontended(self, vcpu: int, work: Work) -> I64: ...
 
 
 class NowPort(Protocol):
@@ -50,12 +50,12 @@ class Driver:
         else:
             self._submit(vcpu, self._clock.now, done)
 
-    def flush_alone(self, vcpu: int, work: Work) -> I64:
+    def flush_uncontended(self, vcpu: int, work: Work) -> I64:
         """Flushes of the only vCPU, one after the other; when each of those that nothing else
         comes between is acknowledged."""
         if self._outstanding:
             return work.pages[:0]
-        return self._queue.submit_alone(vcpu, work)
+        return self._queue.submit_uncontended(vcpu, work)
 
     def _submit(self, vcpu: int, asked_ns: int, done: Callable[[int], None]) -> None:
         self._outstanding += 1

@@ -13,7 +13,7 @@ import numpy as np
 from crashsim.engine.streams import I64, Stream
 from crashsim.experiment.model import AppendLog, Experiment, Recording, Sync, Synthetic
 from crashsim.guest.program import Call, Op, Program
-from crashsim.guest.workloads import SECOND_NS, Writes, build
+from crashsim.guest.synthetic import SECOND_NS, Writes, build
 
 _CALLS = {
     "none": Call.MSYNC_ASYNC,

@@ -86,7 +86,7 @@ class VCpu(Windows):
 
     def journal_aborted(self) -> None:
         """Nothing that would begin after this instant happens (Rule G9)."""
-        self.settle()
+        self.catch_up()
         self._dead = True
         if not self._in_window:
             return  # it ends when its call returns, or when it would go on
@@ -149,7 +149,7 @@ class VCpu(Windows):
         end_ns = max(self._clock.now, self._paused_from_ns)
         self.throttle_ns -= max(0, self._paused_until_ns - end_ns)
         if not self.done:
-            self.settle()
+            self.catch_up()
             self._close()
             if self._asked_ns is not None:
                 self.wait_ns += self._clock.now - self._asked_ns

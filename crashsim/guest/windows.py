@@ -3,8 +3,8 @@
 
 The vCPU is either in a *window* (writes up to the next operation, one event for all of them), at an
 operation, or blocked in one. A snapshot of the host inside a window first accounts for the stores
-that have begun (`settle`), then splits the store in progress at its last landed word and plans what
-follows again (`divide`).
+that have begun (`catch_up`), then splits the store in progress at its last landed word and plans
+what follows again (`split_at_snapshot`).
 """
 
 from __future__ import annotations
@@ -138,11 +138,11 @@ class Windows:
                     self.done = True
                     self._finished()
                     return
-            if self._syncs is None or not self._sync_alone(self._syncs):
+            if self._syncs is None or not self._sync_uncontended(self._syncs):
                 self._start_window()
                 return
 
-    def _sync_alone(self, syncs: Syncs) -> bool:
+    def _sync_uncontended(self, syncs: Syncs) -> bool:
         """Do as many of the next windows and their syncs as nothing else comes between; whether
         there were any. What a loop over them would do, at once."""
         if not self._ops or self.dirty.count or self._pause_ns:
@@ -152,7 +152,7 @@ class Windows:
             return False
         first = syncs.row.size - len(self._ops)
         ahead = syncs.ahead(first, max(1, self._stretch), self._row, self._rel_free, self._rel_new)
-        ends = self._kernel.sync_alone(self.number, self._program.call, ahead)
+        ends = self._kernel.sync_uncontended(self.number, self._program.call, ahead)
         n = ends.size
         if n == 0:
             self._in_vain = min(2 * self._in_vain, _IN_VAIN_MAX)
@@ -218,8 +218,8 @@ class Windows:
             self._clock.at(first, self._rank, self._look, self._token)
         self._go_on_at(shift + free, self._end_window)
         if first == self._divided_ns:  # the snapshot of this instant has its first word
-            self.settle()
-            self.divide()
+            self.catch_up()
+            self.split_at_snapshot()
 
     def _go_on_at(self, t_ns: int, call: Callable[[int], None]) -> None:
         self._due_ns = t_ns
@@ -228,7 +228,7 @@ class Windows:
     def _look(self, token: int) -> None:
         """The write that may cross a threshold begins."""
         if token == self._token:
-            self.settle()
+            self.catch_up()
 
     def _crossed(self) -> None:
         """The write that may cross a threshold has begun (Rule H7)."""
@@ -332,7 +332,7 @@ class Windows:
         self._rel_new = int(plan.new[row])
         self._rel_begin = int(plan.begin[row]) if row < plan.begin.size else 0
 
-    def settle(self) -> None:
+    def catch_up(self) -> None:
         """Account for every store that has begun by now."""
         if self._due_ns == self._clock.now and self._store_is_next():
             self._token += 1  # in place of the pending event
@@ -363,10 +363,10 @@ class Windows:
         ops = program.op_at
         return self._next_op >= ops.size or int(ops[self._next_op]) != position
 
-    def reconsider(self) -> None:
+    def recheck_room(self) -> None:
         """There is less room for dirty pages than the window was given: look before its next store,
         and at one that began at this very instant."""
-        self.settle()
+        self.catch_up()
         if self._careful or not self._in_window:
             return
         plan, row = self._plan, self._dirty_row
@@ -385,7 +385,7 @@ class Windows:
         if just_begun and self._looked_row != row:
             self._crossed()
 
-    def divide(self) -> None:
+    def split_at_snapshot(self) -> None:
         """A snapshot is taken now (Rule G10): what has landed is in it, what follows is planned
         again."""
         self._divided_ns = self._clock.now

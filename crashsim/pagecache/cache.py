@@ -25,13 +25,13 @@ from crashsim.engine.pages import PAGE_BYTES
 from crashsim.engine.pageset import Work
 from crashsim.engine.streams import I64, Stream
 from crashsim.engine.timers import Anticipated, Stamps, Ticks, WakeUps
-from crashsim.pagecache.sync import (
+from crashsim.pagecache.fsync import (
     JOURNALS,
     Commit,
     Committing,
     FileSystem,
     Fsync,
-    flushes_alone,
+    flushes_uncontended,
 )
 from crashsim.pagecache.writeback import NONE, BackingFile, Batch, BoolArray, DiskPort
 
@@ -41,7 +41,7 @@ _HOST_RANK = int(Rank.HOST)
 PAUSE_MAX_NS = 200_000_000
 
 
-class Sync(Enum):
+class FsyncKind(Enum):
     """What an fsync of a backing does."""
 
     OF_A_FILE = 0
@@ -125,7 +125,7 @@ class PageCache:
         self._background_running = False
         self._cursor = 0
         self._fsyncs = 0
-        self._syncs: list[Sync] = []
+        self._syncs: list[FsyncKind] = []
         self.files: list[BackingFile] = []
         self.batches: list[Batch] = []
         self.commits: list[Commit] = []
@@ -145,12 +145,12 @@ class PageCache:
                 Rank.FLUSHER,
                 lambda t_ns: self._ticks.timer_ns(t_ns, settings.dirty_writeback),
                 first_wake_ns,
-                self._settle,
+                self._catch_up,
                 self._planned,
                 self._wake,
             )
 
-    def open(self, device: int, folios: Folios, new_extents: bool, sync: Sync) -> BackingFile:
+    def open(self, device: int, folios: Folios, new_extents: bool, sync: FsyncKind) -> BackingFile:
         """Add a device's backing; `sync` is what an fsync of it does."""
         file = BackingFile(
             self._clock,
@@ -192,8 +192,8 @@ class PageCache:
 
     def fsync(self, device: int, datasync: bool, done: Callable[[bool], None]) -> None:
         """Begin the host's fsync or fdatasync; `done(ok)` at its return (Rule G9)."""
-        if self._syncs[device] is not Sync.OF_A_FILE:
-            done(self._syncs[device] is Sync.NOTHING)
+        if self._syncs[device] is not FsyncKind.OF_A_FILE:
+            done(self._syncs[device] is FsyncKind.NOTHING)
             return
         file = self.files[device]
 
@@ -227,7 +227,7 @@ class PageCache:
             Rank.HOST_JOURNAL + file.device,
             lambda t_ns: self._ticks.commit_ns(t_ns, self._settings.commit_interval),
             lambda: file.mtime.since_ns,
-            file.settle,
+            file.catch_up,
             lambda: _planned_of(file),
             commit,
         )
@@ -240,15 +240,15 @@ class PageCache:
         if file.own_commits is not None:
             file.own_commits.expect(max(t_ns, file.mtime.bar_ns))
 
-    def _settle(self) -> None:
+    def _catch_up(self) -> None:
         for file in self.files:
-            file.settle()
+            file.catch_up()
 
     def _planned(self) -> Iterator[int]:
         for file in self.files:
             yield from _planned_of(file)
 
-    def fsync_alone(self, device: int, datasync: bool, work: Work) -> tuple[I64, I64]:
+    def fsync_uncontended(self, device: int, datasync: bool, work: Work) -> tuple[I64, I64]:
         """The next fsyncs of a file, one after the other, if only its one guest acts meanwhile:
         when each begins and returns. Fewer of them, or none, if anything else might happen."""
         file, disk = self.files[device], self._disk
@@ -266,7 +266,7 @@ class PageCache:
         whole_ns = data_ns + disk.flush_ns
         commits = np.zeros(work.pages.size, dtype=bool)
         if not datasync:
-            commits = self._commit_alone(file, work, whole_ns, quiet_ns)
+            commits = self._commit_uncontended(file, work, whole_ns, quiet_ns)
             whole_ns = whole_ns + np.where(commits, self._system.journal.commit_ns(disk), 0)
         end_ns = self._clock.now + np.cumsum(work.busy_ns + whole_ns)
         n = int(np.searchsorted(end_ns, quiet_ns, "left"))
@@ -276,9 +276,11 @@ class PageCache:
         begin_ns = end_ns - whole_ns[:n]
         dirty = np.flatnonzero(pages)
         t_ns = begin_ns[dirty]
-        file.written_alone(t_ns, t_ns + data_ns[dirty], pages[dirty], work.taken(dirty))
+        file.written_uncontended(t_ns, t_ns + data_ns[dirty], pages[dirty], work.taken(dirty))
         journal = self._system.journal
-        disk.flushed_alone(flushes_alone(disk, journal, begin_ns + data_ns[:n], end_ns, commits))
+        disk.flushed_uncontended(
+            flushes_uncontended(disk, journal, begin_ns + data_ns[:n], end_ns, commits)
+        )
         file.metadata_bytes += int(commits.sum()) * sum(journal)
         if dirty.size:
             last = int(dirty[-1])
@@ -288,7 +290,7 @@ class PageCache:
                 file.mtime.clear()
         return begin_ns, end_ns
 
-    def _commit_alone(
+    def _commit_uncontended(
         self, file: BackingFile, work: Work, plain_ns: I64, quiet_ns: int
     ) -> BoolArray:
         """Which of the next fsyncs find the mtime dirty, if each that does not takes `plain_ns`;
@@ -338,7 +340,7 @@ class PageCache:
         """A pass over the files; whether any is dirty still."""
         now = self._clock.now
         for file in self.files:
-            file.settle()
+            file.catch_up()
             age_start = file.age_start_ns
             if age_start is None or now - age_start < self._settings.dirty_expire:
                 continue
@@ -364,7 +366,7 @@ class PageCache:
         every, numerator, denominator, stream = self._early
         first_draw = np.uint64(self._clock.now // every % (1 << 32) << 32)  # of 2**64 numbers
         for file in self.files:
-            file.settle()
+            file.catch_up()
             free = self._free(file)
             draws = stream.draws(first_draw + file.folios.first_page(free).astype(np.uint64))
             bar = min((numerator << 64) // denominator, (1 << 64) - 1)
@@ -401,12 +403,12 @@ class PageCache:
             self._background_running = True
             self._clock.at(self._clock.now, Rank.BACKGROUND, self._write_background)
         if self.room() < 0:  # it took what was set aside for windows under way
-            self._reconsider()
+            self._recheck_room()
 
-    def _reconsider(self) -> None:
+    def _recheck_room(self) -> None:
         for file in self.files:
             for guest in file.guests:
-                guest.reconsider()
+                guest.recheck_room()
 
     def pause_ns(self, dirtied_pages: int) -> int:
         """How long a writer that has just dirtied that many pages is held up."""
@@ -422,13 +424,13 @@ class PageCache:
 
     def _dirty_pages(self) -> int:
         for file in self.files:
-            file.settle()
+            file.catch_up()
         return sum(file.dirty_count() for file in self.files)
 
     def _write_background(self, _: None) -> None:
         if self._dirty_pages() <= self.background_pages:
             self._background_running = False
-            self._reconsider()  # from here on the lower threshold counts, too
+            self._recheck_room()  # from here on the lower threshold counts, too
             return
         if self._write_chunk():
             again = self.batches[-1].end_ns

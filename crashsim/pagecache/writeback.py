@@ -46,20 +46,20 @@ class DiskPort(Protocol):
     def write(self, size_bytes: int) -> tuple[int, int]: ...
     def transfer_ns(self, pages: I64) -> I64: ...
     def idle(self) -> bool: ...
-    def flushed_alone(self, issue_ns: I64) -> None: ...
+    def flushed_uncontended(self, issue_ns: I64) -> None: ...
     def flush(self, done: Callable[[], None]) -> None: ...
 
 
 class Guest(Protocol):
     """What the page cache asks of whoever stores to the file's pages (a vCPU)."""
 
-    def settle(self) -> None:
+    def catch_up(self) -> None:
         """Account for every store that has begun by now."""
 
-    def divide(self) -> None:
+    def split_at_snapshot(self) -> None:
         """A snapshot is being taken: split the store in progress, and plan what follows again."""
 
-    def reconsider(self) -> None:
+    def recheck_room(self) -> None:
         """A threshold changed: look at it before the next store."""
 
     def next_begin_ns(self) -> int | None:
@@ -178,7 +178,7 @@ class BackingFile:
 
     def forget_age(self) -> None:
         """A sync wrote what was dirty: the age ends if nothing is dirty now (FUSE)."""
-        self.settle()
+        self.catch_up()
         if not self.dirty_count():
             self.age_start_ns = None
 
@@ -195,9 +195,9 @@ class BackingFile:
         self.metadata_bytes += size
         return self._disk.write(size)[1] if size else 0
 
-    def settle(self) -> None:
+    def catch_up(self) -> None:
         for guest in self.guests:
-            guest.settle()
+            guest.catch_up()
 
     def dirty_count(self) -> int:
         """Dirty pages, exactly."""
@@ -245,11 +245,11 @@ class BackingFile:
         count = self.dirty_count()
         if count:
             for guest in self.guests:
-                guest.divide()
+                guest.split_at_snapshot()
             taken = [source.take_all() for source in self.sources]
             self._submit(taken, count, reason, whole=True)
 
-    def written_alone(self, t_ns: I64, end_ns: I64, pages: I64, taken: list[Taken]) -> None:
+    def written_uncontended(self, t_ns: I64, end_ns: I64, pages: I64, taken: list[Taken]) -> None:
         """fsyncs that met nothing else: one batch each, with what it took of `pages` pages; all of
         them have completed."""
         rows = zip(t_ns.tolist(), end_ns.tolist(), pages.tolist(), taken, strict=True)
@@ -263,7 +263,7 @@ class BackingFile:
         """Snapshot `folios`: ascending, dirty, none of them under writeback."""
         if folios.size:
             for guest in self.guests:
-                guest.divide()
+                guest.split_at_snapshot()
             for source in self.sources:
                 source.discard(folios)
             count = self.folios.count_pages(folios)

@@ -113,8 +113,8 @@ def _io_before(history: History, page: I64, t_ns: I64) -> tuple[I64, I64]:
     to their own page cache."""
     dax = np.array(history.info.dax)[history.batch_device[history.io_batch]]
     failed = history.batch_failed[history.io_batch] != 0
-    lame = history.io_shorn | history.io_corrupted
-    pages = np.where(failed | ~dax, 0, history.io_pages - lame)
+    drops_last_page = history.io_shorn | history.io_corrupted
+    pages = np.where(failed | ~dax, 0, history.io_pages - drops_last_page)
     io = np.repeat(np.arange(pages.size), pages)
     nth = np.arange(io.size) - np.repeat(np.cumsum(pages) - pages, pages)
     of_page = history.io_first_page[io] + nth

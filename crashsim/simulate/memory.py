@@ -18,8 +18,8 @@ from crashsim.engine.pages import unique_sorted
 from crashsim.engine.pageset import PageSet
 from crashsim.engine.streams import I64
 from crashsim.experiment.model import Device
-from crashsim.guest.pagecache import COPY_PAGE_NS
-from crashsim.pagecache.cache import PageCache, Sync
+from crashsim.guest.l1 import COPY_PAGE_NS
+from crashsim.pagecache.cache import FsyncKind, PageCache
 from crashsim.pagecache.writeback import BackingFile
 
 IN_MEMORY = ("tmpfs", "hugetlbfs")
@@ -161,13 +161,13 @@ class CopiesToDisk:
         done(True)
 
 
-def sync_of(device: Device) -> Sync:
+def sync_of(device: Device) -> FsyncKind:
     """What an fsync of the device's backing does."""
     if device.type == "virtio-blk" and device.cache == "unsafe":
-        return Sync.NOTHING
+        return FsyncKind.NOTHING
     if device.backing.kind == "ram":
-        return Sync.FAILS
-    return Sync.NOTHING if device.backing.kind in IN_MEMORY else Sync.OF_A_FILE
+        return FsyncKind.FAILS
+    return FsyncKind.NOTHING if device.backing.kind in IN_MEMORY else FsyncKind.OF_A_FILE
 
 
 def has_flush_path(device: Device) -> bool:

@@ -18,7 +18,7 @@ import numpy as np
 from crashsim.device.rate_limiter import TokenBucket
 from crashsim.device.virtio_pmem import MONITORS, FlushLog, VirtioPmem
 from crashsim.disk import faults
-from crashsim.disk.pipe import Disk, compose
+from crashsim.disk.pipe import Drive, compose
 from crashsim.engine.clock import Clock
 from crashsim.engine.columns import column, join
 from crashsim.engine.folios import Folios, single_pages
@@ -32,9 +32,9 @@ from crashsim.errors import UsageError
 from crashsim.experiment.model import Device, Experiment
 from crashsim.guest.acks import acknowledgements
 from crashsim.guest.driver import Driver
-from crashsim.guest.kernel import GuestKernel, Journal, Path
-from crashsim.guest.pagecache import GuestPageCache
+from crashsim.guest.l1 import GuestPageCache
 from crashsim.guest.program import Program
+from crashsim.guest.syscalls import GuestKernel, Journal, Path
 from crashsim.guest.vcpu import VCpu
 from crashsim.pagecache.batches import folios_of
 from crashsim.pagecache.cache import PageCache
@@ -62,7 +62,7 @@ class Stack:
         self.experiment = experiment
         self.programs = programs
         self.clock = Clock()
-        self.disk = Disk(
+        self.disk = Drive(
             self.clock,
             experiment.disk,
             faults.death(experiment.disk.faults.dead, Stream(experiment.seed, "dead")),

@@ -17,8 +17,8 @@ from crashsim.engine.history import History
 from crashsim.engine.streams import I64
 from crashsim.experiment.loader import load
 from crashsim.experiment.model import Experiment
-from crashsim.guest.kernel import GuestKernel
 from crashsim.guest.policy import synthetic_programs
+from crashsim.guest.syscalls import GuestKernel
 from crashsim.simulate.stack import simulate
 
 Configuration = dict[str, Any]
@@ -113,7 +113,7 @@ def loaded(configuration: Configuration, tmp_path_factory: pytest.TempPathFactor
 @contextmanager
 def counted(one_by_one: bool) -> Iterator[list[int]]:
     """How many syncs each attempt to do many at once did; `one_by_one` lets none succeed."""
-    original, done = GuestKernel.sync_alone, [0]
+    original, done = GuestKernel.sync_uncontended, [0]
 
     def watched(self: GuestKernel, vcpu: int, call: object, work: object) -> I64:
         if one_by_one:
@@ -123,7 +123,7 @@ def counted(one_by_one: bool) -> Iterator[list[int]]:
         return ends
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(GuestKernel, "sync_alone", watched)
+        patch.setattr(GuestKernel, "sync_uncontended", watched)
         yield done
 
 

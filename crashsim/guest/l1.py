@@ -36,8 +36,8 @@ class HostPort(Protocol):
 class StoringVCpu(Protocol):
     """What L1 asks of a vCPU."""
 
-    def settle(self) -> None: ...
-    def divide(self) -> None: ...
+    def catch_up(self) -> None: ...
+    def split_at_snapshot(self) -> None: ...
     def next_begin_ns(self) -> int | None: ...
 
 
@@ -86,7 +86,7 @@ class GuestPageCache:
         if timer is not None:
             rank = Rank.GUEST_FLUSHER + device
             self._wake_ups = WakeUps(
-                clock, rank, timer, first_wake_ns, self._settle, self._planned, self._wake
+                clock, rank, timer, first_wake_ns, self._catch_up, self._planned, self._wake
             )
 
     def will_store(self, t_ns: int) -> None:
@@ -99,9 +99,9 @@ class GuestPageCache:
             if self._wake_ups is not None:
                 self._wake_ups.aged(first_ns)
 
-    def _settle(self) -> None:
+    def _catch_up(self) -> None:
         for vcpu in self.vcpus:
-            vcpu.settle()
+            vcpu.catch_up()
 
     def _planned(self) -> Iterator[int]:
         for vcpu in self.vcpus:
@@ -138,7 +138,7 @@ class GuestPageCache:
         were none, or none may leave any more."""
         if self.aborted_ns is not None and self._clock.now > self.aborted_ns:
             return None
-        self._settle()
+        self._catch_up()
         if not any(source.count for source in self.sources):
             return None
         if only is not None:
@@ -147,7 +147,7 @@ class GuestPageCache:
             if not pages.size:
                 return None
         for vcpu in self.vcpus:
-            vcpu.divide()
+            vcpu.split_at_snapshot()
         if only is None:
             parts = [source.take_all().folios(self.folios) for source in self.sources]
             pages = unique_sorted(np.concatenate(parts))
@@ -160,7 +160,7 @@ class GuestPageCache:
     def _wake(self) -> bool:
         """A pass; whether anything in L1 is older than it may be cleaned now."""
         now = self._clock.now
-        self._settle()
+        self._catch_up()
         if self._age_start_ns is not None and now - self._age_start_ns >= self._expire_ns:
             if self._write_back() is not None:
                 self._host.written_through(_ignore)

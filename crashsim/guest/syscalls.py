@@ -17,7 +17,7 @@ from crashsim.engine.clock import Clock, Rank
 from crashsim.engine.pageset import Work
 from crashsim.engine.streams import I64
 from crashsim.engine.timers import Anticipated, Stamps, Ticks
-from crashsim.guest.pagecache import GuestPageCache
+from crashsim.guest.l1 import GuestPageCache
 from crashsim.guest.program import Call, Program
 
 KERNEL = -1  # stands for a vCPU's number where the guest's kernel acts
@@ -29,14 +29,14 @@ class FlushPort(Protocol):
     @property
     def one_at_a_time(self) -> bool: ...
     def flush(self, vcpu: int, done: Callable[[int], None]) -> None: ...
-    def flush_alone(self, vcpu: int, work: Work) -> I64: ...
+    def flush_uncontended(self, vcpu: int, work: Work) -> I64: ...
 
 
 class StoringVCpu(Protocol):
     """What the kernel asks of a vCPU."""
 
-    def settle(self) -> None: ...
-    def divide(self) -> None: ...
+    def catch_up(self) -> None: ...
+    def split_at_snapshot(self) -> None: ...
     def journal_aborted(self) -> None: ...
     def next_begin_ns(self) -> int | None: ...
 
@@ -105,7 +105,7 @@ class GuestKernel:
                 Rank.COMMIT + device,
                 lambda t_ns: journal.ticks.commit_ns(t_ns, journal.interval_ns),
                 lambda: self._times.since_ns,
-                self._settle,
+                self._catch_up,
                 self._planned,
                 self._commit_by_itself,
             )
@@ -151,9 +151,9 @@ class GuestKernel:
             if begin_ns is not None:
                 yield begin_ns
 
-    def _settle(self) -> None:
+    def _catch_up(self) -> None:
         for vcpu in self.vcpus:
-            vcpu.settle()
+            vcpu.catch_up()
 
     # sync calls (Rules G4, G9)
 
@@ -198,7 +198,7 @@ class GuestKernel:
             return
         flushes, commits = self._flushes(call), False
         if self._may_commit(call):
-            self._settle()
+            self._catch_up()
             if self._times.since_ns is not None:
                 commits = True
                 flushes *= 2
@@ -213,7 +213,7 @@ class GuestKernel:
 
         self._page_cache.sync(vcpu, pages, copied)
 
-    def sync_alone(self, vcpu: int, call: Call, work: Work) -> I64:
+    def sync_uncontended(self, vcpu: int, call: Call, work: Work) -> I64:
         """The next sync calls of the device's only vCPU: when each returns, with success, of those
         that nothing else comes between (none, if anything else may come)."""
         one_flush = self._flushes(call) == 1 and not self._refuses(call)
@@ -222,7 +222,7 @@ class GuestKernel:
         straight = self._page_cache is None
         if not straight or len(self.vcpus) != 1 or not one_flush:
             return work.pages[:0]
-        return self._driver.flush_alone(vcpu, work)
+        return self._driver.flush_uncontended(vcpu, work)
 
     def _flush_in_turn(
         self, vcpu: int, flushes: int, done: Callable[[bool], None], commits: bool

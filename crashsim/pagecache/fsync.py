@@ -23,7 +23,7 @@ from crashsim.engine.streams import I64
 from crashsim.pagecache.writeback import NONE, BackingFile, BoolArray, DiskPort
 
 
-class Journal(NamedTuple):
+class CommitWrites(NamedTuple):
     """What a commit writes before its first FLUSH and before its second, bytes."""
 
     first_bytes: int
@@ -39,15 +39,15 @@ class Journal(NamedTuple):
         return first_ns + last_ns + disk.flush_ns
 
 
-JOURNALS = {"ext4": Journal(8192, 4096), "xfs": Journal(0, 1024)}
+JOURNALS = {"ext4": CommitWrites(8192, 4096), "xfs": CommitWrites(0, 1024)}
 
 
 def _write_ns(disk: DiskPort, size_bytes: int) -> int:
     return -(-size_bytes * 1_000_000_000 // disk.bandwidth)
 
 
-def flushes_alone(
-    disk: DiskPort, journal: Journal, data_end_ns: I64, end_ns: I64, commits: BoolArray
+def flushes_uncontended(
+    disk: DiskPort, journal: CommitWrites, data_end_ns: I64, end_ns: I64, commits: BoolArray
 ) -> I64:
     """When fsyncs that meet nothing else issue their FLUSHes, ascending: their data is written at
     `data_end_ns`, they return at `end_ns`."""
@@ -61,7 +61,7 @@ def flushes_alone(
 class FileSystem(NamedTuple):
     """What of the host's file system a sync depends on."""
 
-    journal: Journal
+    journal: CommitWrites
     sync_resets_age: bool
 
 
@@ -89,7 +89,7 @@ class Committing:
         rank: int,
         disk: DiskPort,
         file: BackingFile,
-        journal: Journal,
+        journal: CommitWrites,
         covers: bool,
         commits: list[Commit],
         done: Callable[[], None],
@@ -176,7 +176,7 @@ class Fsync:
         self._commits = commits
         self._done = done
         self._later = NONE
-        file.settle()
+        file.catch_up()
         self._mtime_ns = None if datasync else file.mtime.since_ns  # what it commits
         if not datasync:
             file.mtime.clear()
@@ -205,7 +205,7 @@ class Fsync:
     def _again(self, _: None) -> None:
         """What was under writeback has completed: write those of its pages that are dirty again."""
         file = self._file
-        file.settle()
+        file.catch_up()
         dirty = file.dirty()
         free = np.setdiff1d(dirty, file.under_writeback(), assume_unique=True)
         file.write_back(np.intersect1d(free, self._later, assume_unique=True), Reason.FSYNC)
