@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
     from crashsim.errors import CrashsimError
     from crashsim.experiment.model import Experiment
+    from crashsim.runs.archive import load_run
     from crashsim.runs.check import Command, Files, Function
     from crashsim.runs.curve import Curve
-    from crashsim.runs.folder import load_run
     from crashsim.runs.found import Found, FoundState
-    from crashsim.runs.run import Image, Run, run, sweep
+    from crashsim.runs.one import Image, Run, run, sweep
 
 __version__ = "0.1.0"
 
@@ -35,11 +35,11 @@ _PLACES = {
     "Found": "crashsim.runs.found",
     "FoundState": "crashsim.runs.found",
     "Function": "crashsim.runs.check",
-    "Image": "crashsim.runs.run",
-    "Run": "crashsim.runs.run",
-    "load_run": "crashsim.runs.folder",
-    "run": "crashsim.runs.run",
-    "sweep": "crashsim.runs.run",
+    "Image": "crashsim.runs.one",
+    "Run": "crashsim.runs.one",
+    "load_run": "crashsim.runs.archive",
+    "run": "crashsim.runs.one",
+    "sweep": "crashsim.runs.one",
 }
 __all__ = [
     "Command",

@@ -18,7 +18,7 @@ from crashsim.checkers.retry import PATIENCE, Confirmed
 from crashsim.explore.budget import Budget
 from crashsim.explore.results import to_json
 from crashsim.explore.survey import Exploration, explore
-from crashsim.report import explored
+from crashsim.report import causes
 from tests import report_explored, report_fixtures
 from tests.checkers_support import ACKS, image_of, python
 from tests.explore_support import Write, target
@@ -142,7 +142,7 @@ def explored_with(folder: Path, body: str, workers: int = 1) -> tuple[Exploratio
     assert found.checked == 8
     document = to_json(found, one)
     assert document["exit_code"] == found.exit_code
-    return found, explored.verdict(document)
+    return found, causes.verdict(document)
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -219,9 +219,9 @@ def test_what_was_not_judged_is_said_beside_what_was_rejected() -> None:
     document = report_explored.exploration(
         epoch, findings=[report_explored.finding()], reached=False, timed_out=2, unstable=3
     )
-    assert "3 were rejected, for 1 cause, 5 were not judged: in 2 the" in explored.verdict(document)
+    assert "3 were rejected, for 1 cause, 5 were not judged: in 2 the" in causes.verdict(document)
     clean = report_explored.exploration(report_explored.epoch(0, 8, 8), reached=False, unstable=1)
     case = replace(report_explored.clean(), exploration=clean)
-    lines = explored.verdict_lines(report_fixtures.results(case), None)
+    lines = causes.verdict_lines(report_fixtures.results(case), None)
     assert not any("accepts all" in line for line in lines)
     assert any("checked and judged" in line for line in lines)

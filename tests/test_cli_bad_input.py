@@ -285,7 +285,7 @@ def test_a_crash_of_crashsim_itself_is_exit_code_3_without_a_traceback(
     def broken(*_: object) -> None:
         raise RuntimeError("a wheel came off")
 
-    monkeypatch.setattr("crashsim.runs.run.measure", broken)
+    monkeypatch.setattr("crashsim.runs.one.measure", broken)
     answer = program.run(SYNCED)
     assert answer.code == 3
     assert "a wheel came off" in answer.err and "fault of crashsim" in answer.err

@@ -16,8 +16,8 @@ import pytest
 
 from crashsim.power.loss import acknowledgements_safe, rows_safe, write_safety
 from crashsim.power.safety import Safety, Stage
-from crashsim.runs.folder import load_run
-from crashsim.runs.run import Run
+from crashsim.runs.archive import load_run
+from crashsim.runs.one import Run
 from tests.cli_support import EXPERIMENTS, SMALL, SWEEP, SYNCED, Answer, Program
 
 RECORD_BYTES = 256

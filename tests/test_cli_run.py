@@ -14,12 +14,12 @@ import pytest
 from crashsim.experiment.loader import Case, load
 from crashsim.replay import cuts
 from crashsim.replay.cuts import durability_events
-from crashsim.report.loading import read_results
+from crashsim.report.readback import read_results
 from crashsim.results import SCHEMA_VERSION, to_json
 from crashsim.runs import cases
-from crashsim.runs.folder import load_run, new_folder
+from crashsim.runs.archive import load_run, new_folder
 from crashsim.runs.measure import measure
-from crashsim.runs.run import Run
+from crashsim.runs.one import Run
 from tests.cli_support import (
     SMALL,
     SWEEP,

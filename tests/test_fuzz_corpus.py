@@ -21,10 +21,10 @@ from crashsim.engine.history import History
 from crashsim.errors import CommandLineError, ExperimentError, TraceError, UsageError
 from crashsim.experiment.loader import plan
 from crashsim.experiment.model import Experiment
-from crashsim.report.loading import from_json
+from crashsim.report.readback import from_json
 from crashsim.results import to_json
-from crashsim.runs.folder import load_run, write_history
-from crashsim.runs.run import Run
+from crashsim.runs.archive import load_run, write_history
+from crashsim.runs.one import Run
 from crashsim.simulate.inputs import make_inputs
 from crashsim.simulate.stack import simulate
 from crashsim.vmm.firecracker import read_json

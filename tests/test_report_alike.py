@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from crashsim.report.alike import Curve, alike, names_of
+from crashsim.report.alike import Shape, alike, names_of
 from tests import report_fixtures as fixtures
 
 
-def curve(*values: float, end_ns: int = 1000) -> Curve:
+def curve(*values: float, end_ns: int = 1000) -> Shape:
     heights = np.array(values, dtype=np.float64)
-    return Curve(end_ns, heights, heights)
+    return Shape(end_ns, heights, heights)
 
 
 @pytest.mark.parametrize(
@@ -28,7 +28,7 @@ def curve(*values: float, end_ns: int = 1000) -> Curve:
     ],
 )
 def test_curves_within_a_column_and_a_fiftieth_of_each_other_are_alike(
-    other: Curve, same: bool
+    other: Shape, same: bool
 ) -> None:
     assert alike([curve(0, 0, 100, 0, 0, 0), other]) == ([[0, 1]] if same else [[0], [1]])
 

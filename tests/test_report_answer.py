@@ -9,7 +9,7 @@ import pytest
 
 from crashsim.engine.units import format_bytes, format_duration
 from crashsim.report import answer, choices
-from crashsim.report.answer import Table
+from crashsim.report.answer import Grid
 from crashsim.report.html import html_report
 from crashsim.report.plots import draw
 from crashsim.results import CaseResult, Spread
@@ -22,7 +22,7 @@ def plain(text: str) -> str:
     return text.replace("\u00a0", " ")
 
 
-def cells(table: Table, row: int) -> dict[str, str]:
+def cells(table: Grid, row: int) -> dict[str, str]:
     return {cell.heading: plain(cell.text) for cell in table.rows[row].cells}
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crashsim.report.curves import band, distribution, line, means, seen, stack, thinned
+from crashsim.report.envelopes import band, distribution, line, means, seen, stack, thinned
 from crashsim.results import Means, Steps
 
 END = 1000

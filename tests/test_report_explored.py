@@ -17,18 +17,18 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.text import Text
 
-from crashsim.report import explored, explored_page, explored_plots
+from crashsim.report import bars, causes, epochs
 from crashsim.report.canvas import COLOURS, style
 from crashsim.report.compare import compare
-from crashsim.report.finding_plot import finding_picture
+from crashsim.report.fates import finding_picture
 from crashsim.report.github import error_annotations
 from crashsim.report.html import html_report
 from crashsim.report.junit import junit_xml
-from crashsim.report.loading import from_json
 from crashsim.report.markdown import comparison_summary, summary
 from crashsim.report.plots import draw
+from crashsim.report.readback import from_json
+from crashsim.report.standing import as_expected, expectations_summary
 from crashsim.report.terminal import print_comparison
-from crashsim.report.verdict import as_expected, expectations_summary
 from crashsim.report.words import UNCOVERED
 from crashsim.results import CaseResult, Results, to_json
 from tests import report_explored as explorations
@@ -59,11 +59,11 @@ def test_results_with_an_exploration_are_read_as_they_were_written() -> None:
 
 def test_the_headline_gives_exact_numbers_and_powers_of_ten() -> None:
     small = exploration(epoch(0, 12_345, 100))
-    assert explored.headline(small) == (
+    assert causes.headline(small) == (
         "pmem0: 100 of 12,345 images that a cut may leave on any host were checked "
         "(1 epoch, atoms of 512 B)"
     )
-    vast = explored.headline(exploration(epoch(0, 10**36, 100), epoch(1, 4, 4)))
+    vast = causes.headline(exploration(epoch(0, 10**36, 100), epoch(1, 4, 4)))
     assert "104 of over 10^36 images" in vast and "(2 epochs," in vast
 
 
@@ -97,18 +97,16 @@ def test_the_headline_gives_exact_numbers_and_powers_of_ten() -> None:
 def test_coverage_says_what_zero_findings_mean_and_nothing_of_epochs_with_findings(
     epochs: list[dict[str, Any]], said: str
 ) -> None:
-    assert explored.coverage(exploration(*epochs)) == said
+    assert causes.coverage(exploration(*epochs)) == said
 
 
 def test_epochs_that_were_not_come_to_are_no_part_of_what_was_looked_at() -> None:
     cut_short = exploration(epoch(0, 8, 8), epoch(1, 4, 1, unseen_share=1.0), all_epochs=1000)
-    assert "(the first 2 of 1,000 epochs," in explored.headline(cut_short)
-    assert explored.coverage(cut_short) == (
+    assert "(the first 2 of 1,000 epochs," in causes.headline(cut_short)
+    assert causes.coverage(cut_short) == (
         "images checked, by epoch: all in 1, an end or both in 1, none in 998"
     )
-    assert "every image of every" not in explored.coverage(
-        exploration(epoch(0, 8, 8), all_epochs=2)
-    )
+    assert "every image of every" not in causes.coverage(exploration(epoch(0, 8, 8), all_epochs=2))
 
 
 @pytest.mark.parametrize(
@@ -125,11 +123,11 @@ def test_epochs_that_were_not_come_to_are_no_part_of_what_was_looked_at() -> Non
 def test_a_share_is_neither_nothing_nor_all_unless_it_is(
     number: int, total: int, text: str
 ) -> None:
-    assert explored.percent(number, total) == text
+    assert causes.percent(number, total) == text
 
 
 def test_a_finding_is_told_with_how_to_see_it_again() -> None:
-    lines = explored.lines_of(explorations.bad(), "runs/log/1")
+    lines = causes.lines_of(explorations.bad(), "runs/log/1")
     assert lines[0].startswith("case: explored pmem0: 104 of 516 images")
     assert lines[1] == "  30 were rejected, for 1 cause; outcomes: ok 74, hole 30"
     assert lines[3] == "  Finding 1: hole (30 states in 1 epoch)"
@@ -139,16 +137,16 @@ def test_a_finding_is_told_with_how_to_see_it_again() -> None:
 
 def test_a_crash_and_a_hang_of_the_checker_are_not_called_findings() -> None:
     crash = finding(kind="crash", outcome="killed by signal 11", states=1)
-    assert explored.title(crash) == "the checker crashed: killed by signal 11"
-    assert explored.title(finding(kind="hang", outcome="")) == "the checker did not end"
-    assert explored.title(finding(outcome="")) == "rejected"
-    assert explored.seen_in(finding(states=1, minimal=False)) == (
+    assert causes.title(crash) == "the checker crashed: killed by signal 11"
+    assert causes.title(finding(kind="hang", outcome="")) == "the checker did not end"
+    assert causes.title(finding(outcome="")) == "rejected"
+    assert causes.seen_in(finding(states=1, minimal=False)) == (
         "1 state in 1 epoch, not shrunk to the end"
     )
 
 
 def test_a_file_with_a_space_in_its_name_can_be_typed() -> None:
-    assert explored.replay_command("a b.x", "runs/my run") == "crashsim replay 'runs/my run/a b.x'"
+    assert causes.replay_command("a b.x", "runs/my run") == "crashsim replay 'runs/my run/a b.x'"
 
 
 def test_one_expectation_is_told_as_one() -> None:
@@ -163,9 +161,9 @@ def test_one_expectation_is_told_as_one() -> None:
 def test_explorations_side_by_side_are_told_only_when_there_are_several(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    explored.print_outcomes([fixtures.results(explorations.bad())])
+    causes.print_outcomes([fixtures.results(explorations.bad())])
     assert capsys.readouterr().out == ""
-    explored.print_outcomes([fixtures.results(explorations.bad(), explorations.clean())])
+    causes.print_outcomes([fixtures.results(explorations.bad(), explorations.clean())])
     lines = capsys.readouterr().out.splitlines()
     assert lines[1].split() == ["case", "images", "checked", "rejected", "findings", "outcomes"]
     assert re.split(" {2,}", lines[2]) == [
@@ -195,7 +193,7 @@ def test_the_page_has_coverage_outcomes_stories_and_pictures() -> None:
 
 def test_a_page_without_an_exploration_says_nothing_of_one() -> None:
     assert "Every state" not in page(fixtures.story())
-    assert explored.verdict_lines(fixtures.story(), None) == []
+    assert causes.verdict_lines(fixtures.story(), None) == []
 
 
 def test_names_and_outcomes_are_never_markup() -> None:
@@ -216,9 +214,9 @@ def test_names_and_outcomes_are_never_markup() -> None:
 
 def test_of_thousands_of_epochs_the_telling_ones_are_on_the_page() -> None:
     case = explorations.vast(3000)
-    (section,) = explored_page.sections(fixtures.results(case), {})
+    (section,) = epochs.sections(fixtures.results(case), {})
     numbers = [row.number for row in section.epochs]
-    assert len(numbers) == explored_page.MOST_EPOCHS and numbers == sorted(numbers)
+    assert len(numbers) == epochs.MOST_EPOCHS and numbers == sorted(numbers)
     assert 701 in numbers  # something was rejected there
     text = page(fixtures.results(case))
     assert "200 of 3,000 epochs: those with rejected states and those covered least" in words(text)
@@ -226,7 +224,7 @@ def test_of_thousands_of_epochs_the_telling_ones_are_on_the_page() -> None:
 
 
 def test_few_epochs_are_not_folded_up() -> None:
-    (section,) = explored_page.sections(fixtures.results(explorations.bad()), {})
+    (section,) = epochs.sections(fixtures.results(explorations.bad()), {})
     assert len(section.epochs) == 2
     assert "<summary>2 of 2 epochs" not in page(fixtures.results(explorations.bad()))
 
@@ -241,7 +239,7 @@ def test_few_epochs_are_not_folded_up() -> None:
     ],
 )
 def test_what_was_explored_is_drawn(cases: list[CaseResult], names: list[str]) -> None:
-    plots = [plot for plot in draw(fixtures.results(*cases)) if explored_page.is_shown(plot.name)]
+    plots = [plot for plot in draw(fixtures.results(*cases)) if epochs.is_shown(plot.name)]
     assert [plot.name for plot in plots] == names
     for plot in plots:
         assert ElementTree.fromstring(plot.svg).tag.endswith("svg")
@@ -252,7 +250,7 @@ def test_no_more_findings_are_drawn_than_can_be_looked_at_and_none_of_a_case_bef
     None
 ):
     cases = [explorations.bad(f"case {n}", 4) for n in range(3)]
-    assert [(case.name, place) for case, place in explored.pictured(cases)] == [
+    assert [(case.name, place) for case, place in causes.pictured(cases)] == [
         ("case 0", 0),
         ("case 1", 0),
         ("case 2", 0),
@@ -277,7 +275,7 @@ def test_a_budget_that_ended_too_early_is_never_green() -> None:
     root = ElementTree.fromstring(junit_xml(results, COMMAND))
     assert root.get("errors") == "1"
     assert [line.split("::")[2] for line in error_annotations(results, "a.yaml", {})] == [UNCOVERED]
-    assert explored.lines_of(case, "runs")[1:] == [
+    assert causes.lines_of(case, "runs")[1:] == [
         "  no state was checked",
         "  that shows nothing",
         f"  {UNCOVERED}",
@@ -297,7 +295,7 @@ def test_a_finding_without_writes_is_told_and_not_drawn() -> None:
     nothing = {"writes": 0, "rows": [], "acknowledgement": None}
     document = exploration(epoch(0, 8, 8, 8), findings=[finding(picture=nothing)])
     case = replace(explorations.bad(), exploration=document)
-    assert explored.pictured([case]) == []
+    assert causes.pictured([case]) == []
     assert "Finding 1: hole" in words(page(fixtures.results(case), plots=True))
 
 
@@ -337,7 +335,7 @@ def test_the_acknowledgement_stands_behind_the_writes_that_were_made_before_it()
 def test_bars_of_images_end_where_what_was_checked_can_be_seen() -> None:
     case = replace(fixtures.case(), exploration=exploration(epoch(0, 10**400, 900)))
     with style():
-        (axes,) = explored_plots.states_per_epoch([case]).axes
+        (axes,) = bars.states_per_epoch([case]).axes
         assert axes.get_ylim()[1] == 7
         assert axes.get_xlabel() == "epoch; bars go on up to 10⁴⁰⁰"
 
@@ -385,7 +383,7 @@ def test_stdout_in_another_encoding_still_carries_the_story(
     monkeypatch.setattr("sys.stdout", stream)
     document = exploration(epoch(0, 8, 8, 8), findings=[finding(story=["Lost: 'µ'."])])
     case = replace(explorations.bad(), exploration=document)
-    explored.print_explored(fixtures.results(case), str(Path("runs")))
+    causes.print_explored(fixtures.results(case), str(Path("runs")))
     stream.flush()
     assert b"Lost: 'u'." in stream.buffer.getvalue()
 
@@ -395,9 +393,9 @@ def test_the_command_of_a_finding_is_one_line_however_narrow_the_terminal(
 ) -> None:
     monkeypatch.setenv("COLUMNS", "40")
     folder = "runs/" + "a long name of an experiment/" * 3
-    explored.print_explored(fixtures.results(explorations.bad()), folder)
+    causes.print_explored(fixtures.results(explorations.bad()), folder)
     lines = capsys.readouterr().out.splitlines()
-    command = f"    Again: {explored.replay_command(explorations.FILE, folder)}"
+    command = f"    Again: {causes.replay_command(explorations.FILE, folder)}"
     assert [line for line in lines if len(line) > 40] == [command]
 
 
@@ -408,7 +406,7 @@ def test_the_epochs_numbers_do_not_lie_over_each_other(panels: int) -> None:
         replace(explorations.clean(), name=f"{n}", exploration=document) for n in range(panels)
     ]
     with style():
-        figure = explored_plots.states_per_epoch(cases)
+        figure = bars.states_per_epoch(cases)
         drawn(figure)
         for axes in figure.axes:
             labels = [label for label in axes.get_xticklabels() if label.get_text()]

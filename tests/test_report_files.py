@@ -14,10 +14,10 @@ from crashsim.errors import OutputError
 from crashsim.report.compare import compare
 from crashsim.report.github import append_step_summary, error_annotations
 from crashsim.report.junit import junit_xml
-from crashsim.report.loading import read_results
 from crashsim.report.markdown import comparison_summary, escaped, summary
-from crashsim.report.verdict import headline
-from crashsim.report.verdict import sentences as verdict
+from crashsim.report.readback import read_results
+from crashsim.report.standing import headline
+from crashsim.report.standing import sentences as verdict
 from crashsim.report.words import short_names, shortened, told
 from crashsim.report.write import json_text, write_reports
 from crashsim.results import SCHEMA_VERSION, Expectation, Results, to_json

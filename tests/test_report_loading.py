@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from crashsim import results as contract
 from crashsim.errors import UsageError
-from crashsim.report.loading import from_json, read_document, read_results
+from crashsim.report.readback import from_json, read_document, read_results
 from crashsim.results import METRICS, Means, to_json
 from tests import report_fixtures as fixtures
 

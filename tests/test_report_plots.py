@@ -73,7 +73,7 @@ def test_pictures_carry_no_date() -> None:
 
 
 def test_matplotlib_is_loaded_only_when_something_is_drawn() -> None:
-    modules = ["compare", "github", "html", "junit", "loading", "markdown", "plots", "progress"]
+    modules = ["compare", "github", "html", "junit", "readback", "markdown", "plots", "progress"]
     modules += ["terminal", "words", "write"]
     script = "; ".join(f"import crashsim.report.{module}" for module in modules)
     script += "; import sys; sys.exit('matplotlib' in sys.modules)"

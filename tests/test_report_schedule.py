@@ -6,8 +6,8 @@ import io
 from dataclasses import replace
 
 from crashsim.report.html import html_report
+from crashsim.report.moments import first_schedule, moments
 from crashsim.report.plots import draw
-from crashsim.report.schedule import first_schedule, moments
 from crashsim.report.terminal import print_results
 from crashsim.results import Schedule, ScheduleSpan
 from tests import report_fixtures as fixtures

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
-from crashsim.report.verdict import headline
-from crashsim.report.verdict import sentences as verdict
+from crashsim.report.standing import headline
+from crashsim.report.standing import sentences as verdict
 from crashsim.results import CaseResult, Spread
 from tests import report_explored as explorations
 from tests import report_fixtures as fixtures

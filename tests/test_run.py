@@ -49,7 +49,7 @@ def test_a_run_is_simulated_once(monkeypatch: pytest.MonkeyPatch) -> None:
         return really(*arguments)  # type: ignore[arg-type]
 
     really = stack.simulate
-    monkeypatch.setattr("crashsim.runs.run.simulate", counted)
+    monkeypatch.setattr("crashsim.runs.one.simulate", counted)
     run = crashsim.run(LOG)
     assert "not simulated" in repr(run) and not times
     assert run.figures.at_risk_bytes.max == run.loss().max

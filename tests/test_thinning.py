@@ -14,7 +14,7 @@ from crashsim.power.losses import Losses
 from crashsim.power.safety import Stage
 from crashsim.power.steps import Ramps, StepFunction
 from crashsim.power.thinning import largest, layers, saw_teeth
-from crashsim.report import curves
+from crashsim.report import envelopes
 from crashsim.runs import measure
 from tests.against_oracle import comparable, simulate_world
 from tests.oracle import OracleWorld
@@ -117,5 +117,5 @@ def test_the_layers_of_a_run_are_the_means_of_what_the_analysis_says_at_each_nan
 
 
 def test_every_column_of_a_picture_is_a_whole_number_of_thinned_intervals() -> None:
-    assert thinning.MEANS % curves.COLUMNS == 0
+    assert thinning.MEANS % envelopes.COLUMNS == 0
     assert thinning.MEANS < thinning.PICTURE_STEPS

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from crashsim.engine.units import exact_instant, parse_duration, roundest
 from crashsim.experiment import model
 from crashsim.report.columns import notes
-from crashsim.report.verdict import all_safe, headline, sentences, standing
+from crashsim.report.standing import all_safe, headline, sentences, standing
 from crashsim.report.words import expectation_line
 from crashsim.results import FAILURES, METRICS, RECORDING, Domain, Expectation, Spread
 from tests import report_explored as explorations

@@ -22,7 +22,7 @@ from crashsim.experiment.model import Experiment
 from crashsim.power.safety import Domain
 from crashsim.power.tell import loss_at
 from crashsim.replay.cuts import host_crash
-from crashsim.report.verdict import headline, sentences, standing
+from crashsim.report.standing import headline, sentences, standing
 from crashsim.results import FAILURES, CaseResult, Example, Results
 from crashsim.runs.cases import run_case
 from tests.log_writer import FLUSH, FUA, Entry, flush, mark, write, write_log

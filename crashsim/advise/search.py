@@ -55,7 +55,7 @@ from crashsim.explore.state_runner import Target
 from crashsim.explore.survey import Exploration, explore
 from crashsim.power.losses import Losses
 from crashsim.power.safety import Stage
-from crashsim.report.explored import states_text
+from crashsim.report.causes import states_text
 from crashsim.report.progress import progress
 from crashsim.runs.exploring import (
     Happens,

@@ -91,7 +91,7 @@ def run(
 
 def _print_truth(done: list[Ran]) -> None:
     """Several explorations side by side: what came of the states of each."""
-    from crashsim.report.explored import print_outcomes
+    from crashsim.report.causes import print_outcomes
 
     with printing():
         print_outcomes([ran.results for ran in done])
@@ -168,7 +168,7 @@ def _shell(folder: Path) -> None:
 
 
 def _print(results: Results, final: Path, as_json: bool, command: str, file: str) -> None:
-    from crashsim.report.explored import print_explored
+    from crashsim.report.causes import print_explored
     from crashsim.report.github import append_step_summary, error_annotations
     from crashsim.report.markdown import summary
     from crashsim.report.terminal import print_results
@@ -258,7 +258,7 @@ def image(
     the disk's cache.
     """
     from crashsim.engine.units import format_bytes
-    from crashsim.runs.folder import load_run
+    from crashsim.runs.archive import load_run
 
     run = load_run(folder, case_name)
     if output.exists():
@@ -285,7 +285,7 @@ def image(
 @click.option("--case", "case_name", help="Which case, if the run has several.")
 def loss(folder: Path, at_ns: int, domain: str, case_name: str | None) -> None:
     """Tell in words what a cut at one instant takes."""
-    from crashsim.runs.folder import load_run
+    from crashsim.runs.archive import load_run
 
     say_on_output(load_run(folder, case_name).why(at_ns, domain))
 
@@ -304,8 +304,8 @@ def compare(old: Path, new: Path, tolerances: tuple[str, ...]) -> None:
     """Compare two runs (folders or results.json files); exit 1 if the new one is worse."""
     from crashsim.report import compare as comparing
     from crashsim.report.github import append_step_summary
-    from crashsim.report.loading import read_document
     from crashsim.report.markdown import comparison_summary
+    from crashsim.report.readback import read_document
     from crashsim.report.terminal import print_comparison
 
     documents = [

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from crashsim.experiment.loader import Plan
     from crashsim.results import CaseResult, Results
     from crashsim.runs.exploring import Explored
-    from crashsim.runs.run import Run
+    from crashsim.runs.one import Run
 
 INTERRUPTED = 130
 NOT_COVERED = 4
@@ -52,7 +52,7 @@ class Ran:
 def run_experiment(plan: Plan, options: Options) -> Ran:
     """Simulate, explore, keep. KeyboardInterrupt, or WorkerDied, when there is nothing to keep."""
     from crashsim.checkers.scratch import sweep
-    from crashsim.runs.folder import check_latest
+    from crashsim.runs.archive import check_latest
 
     sweep()  # what explorations left that were killed
     check_latest(options.output, plan.experiment.name)
@@ -151,7 +151,7 @@ def _keep(
     options: Options,
 ) -> tuple[Results, Path]:
     from crashsim.report.write import write_reports
-    from crashsim.runs.folder import new_folder, write_history
+    from crashsim.runs.archive import new_folder, write_history
 
     suffix = "-interrupted" if results.interrupted else ""
     with new_folder(options.output, results.experiment, results.seed, suffix) as (folder, final):

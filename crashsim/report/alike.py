@@ -22,7 +22,7 @@ _MOST_LISTED = 4
 F64 = NDArray[np.float64]
 
 
-class Curve(NamedTuple):
+class Shape(NamedTuple):
     """`low` and `high`, of shape (columns,) or (parts, columns), bound it in each column of the
     time up to `end_ns`."""
 
@@ -31,7 +31,7 @@ class Curve(NamedTuple):
     high: F64
 
 
-def alike(curves: Sequence[Curve], height: float = 0) -> list[list[int]]:
+def alike(curves: Sequence[Shape], height: float = 0) -> list[list[int]]:
     """Groups of the numbers of curves, in order; each curve is like the first of its group.
     `height` is that of the picture; 0: each curve has one as high as itself."""
     longest = max((curve.end_ns for curve in curves), default=0)
@@ -46,7 +46,7 @@ def alike(curves: Sequence[Curve], height: float = 0) -> list[list[int]]:
     return groups
 
 
-def _same(one: Curve, other: Curve, height: float, longest: int) -> bool:
+def _same(one: Shape, other: Shape, height: float, longest: int) -> bool:
     if one.low.shape != other.low.shape:
         return False
     if abs(one.end_ns - other.end_ns) * one.low.shape[-1] > longest:
@@ -55,7 +55,7 @@ def _same(one: Curve, other: Curve, height: float, longest: int) -> bool:
     return _within(one, other, room) and _within(other, one, room)
 
 
-def _within(one: Curve, other: Curve, room: float) -> bool:
+def _within(one: Shape, other: Shape, room: float) -> bool:
     fits = one.low >= _beside(other.low, np.minimum) - room
     fits &= one.high <= _beside(other.high, np.maximum) + room
     return bool(fits.all())

@@ -35,7 +35,7 @@ class Cell:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class GridRow:
     """The cases of which this is true, and the figures."""
 
     name: str
@@ -43,17 +43,17 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class Grid:
     """`groups`: headings above the headings, each with the number of its columns; `rest` says what
     is left out."""
 
     groups: list[tuple[str, int]]
     headings: list[str]
-    rows: list[Row]
+    rows: list[GridRow]
     rest: str
 
 
-def answer(cases: list[CaseResult]) -> Table:
+def answer(cases: list[CaseResult]) -> Grid:
     """What is lost, and what it costs not to; there are cases."""
     worst = max(cases, key=lambda case: (loses_acknowledged(case), case.at_risk_bytes.max))
     groups: dict[tuple[int, int], list[int]] = {}
@@ -71,11 +71,11 @@ def answer(cases: list[CaseResult]) -> Table:
     for name, group in zip(names, shown, strict=True):
         members = [cases[number] for number in group]
         losses, costs = _lost(members, explored, recorded), _paid(members)
-        rows.append(Row(name, losses + costs))
+        rows.append(GridRow(name, losses + costs))
     rest = len(cases) - sum(map(len, shown))
     note = f"{some(rest, 'other case')} below: none loses less for its price." if rest else ""
     spans = [("What do I lose?", len(losses)), ("What does it cost not to?", len(costs))]
-    return Table(spans, [cell.heading for cell in rows[0].cells], rows, note)
+    return Grid(spans, [cell.heading for cell in rows[0].cells], rows, note)
 
 
 def _lost(cases: list[CaseResult], explored: bool, recorded: bool) -> list[Cell]:
@@ -114,7 +114,7 @@ def _span(values: Sequence[int], shown: Callable[[int], str]) -> str:
     return " to ".join(dict.fromkeys(ends))
 
 
-def failures(cases: list[CaseResult]) -> Table | None:
+def failures(cases: list[CaseResult]) -> Grid | None:
     """What each failure takes at worst; None where there is only one failure."""
     shown = worst_first(cases)[:MOST_ROWS] if len(cases) > MOST_ROWS else cases
     taken: dict[tuple[int, ...], list[str]] = {}
@@ -134,7 +134,7 @@ def failures(cases: list[CaseResult]) -> Table | None:
     }
     rest = len(cases) - len(shown)
     note = f"{some(rest, 'case')} that lose less left out." if rest else ""
-    return Table([], list(headings.values()), _rows(cases, lines), note)
+    return Grid([], list(headings.values()), _rows(cases, lines), note)
 
 
 def _taken(value: int) -> str:
@@ -152,7 +152,7 @@ def _shade(value: int, values: Sequence[int]) -> int:
     return 1 + round(place * (_SHADES - 1))
 
 
-def _rows(cases: list[CaseResult], lines: Mapping[str, list[Cell]]) -> list[Row]:
+def _rows(cases: list[CaseResult], lines: Mapping[str, list[Cell]]) -> list[GridRow]:
     """Cases of equal figures put together; in the order of `lines`."""
     number = {case.name: k for k, case in enumerate(cases)}
     groups: dict[tuple[str, ...], list[int]] = {}
@@ -160,6 +160,6 @@ def _rows(cases: list[CaseResult], lines: Mapping[str, list[Cell]]) -> list[Row]
         groups.setdefault(tuple(cell.text for cell in cells), []).append(number[name])
     names = names_of(list(groups.values()), cases, _LONGEST_NAME)
     return [
-        Row(name, lines[cases[group[0]].name])
+        GridRow(name, lines[cases[group[0]].name])
         for name, group in zip(names, groups.values(), strict=True)
     ]

@@ -114,34 +114,34 @@ def rendered(figure: Figure) -> tuple[bytes, bytes]:
     return compact(svg.getvalue()), png.getvalue()
 
 
-class Unit(NamedTuple):
+class AxisUnit(NamedTuple):
     """A unit of an axis and what one of it is in bytes or ns."""
 
     name: str
     scale: int
 
 
-_SIZES = (Unit("GiB", 1 << 30), Unit("MiB", 1 << 20), Unit("KiB", 1 << 10))
+_SIZES = (AxisUnit("GiB", 1 << 30), AxisUnit("MiB", 1 << 20), AxisUnit("KiB", 1 << 10))
 _TIMES = (
-    Unit("min", 60_000_000_000),
-    Unit("s", 1_000_000_000),
-    Unit("ms", 1_000_000),
-    Unit("µs", 1_000),
+    AxisUnit("min", 60_000_000_000),
+    AxisUnit("s", 1_000_000_000),
+    AxisUnit("ms", 1_000_000),
+    AxisUnit("µs", 1_000),
 )
 
 
-def size_unit(largest: int) -> Unit:
+def size_unit(largest: int) -> AxisUnit:
     """The unit in which sizes up to `largest` bytes read well."""
-    return next((unit for unit in _SIZES if largest >= unit.scale), Unit("bytes", 1))
+    return next((unit for unit in _SIZES if largest >= unit.scale), AxisUnit("bytes", 1))
 
 
-def time_unit(longest_ns: int) -> Unit:
+def time_unit(longest_ns: int) -> AxisUnit:
     """The unit in which times up to `longest_ns` read well; minutes from ten on."""
     units = _TIMES if longest_ns >= 600 * _TIMES[1].scale else _TIMES[1:]
-    return next((unit for unit in units if longest_ns >= unit.scale), Unit("ns", 1))
+    return next((unit for unit in units if longest_ns >= unit.scale), AxisUnit("ns", 1))
 
 
-def set_axis(axis: Any, unit: Unit, label: str, ticks: int = 8) -> None:
+def set_axis(axis: Any, unit: AxisUnit, label: str, ticks: int = 8) -> None:
     """Ticks at round numbers of `unit`, the data staying in bytes or ns; without a label none."""
     axis.set_major_locator(_RoundLocator(unit.scale, ticks))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value / unit.scale:.10g}"))

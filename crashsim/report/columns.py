@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from crashsim.report.verdict import standing
+from crashsim.report.standing import standing
 from crashsim.report.words import count, duration, size
 from crashsim.results import RECORDING, CaseResult, Results
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from crashsim.engine.units import parse_bytes, parse_duration
 from crashsim.errors import NothingExplored, UnitError, UsageError
-from crashsim.report.loading import from_json
+from crashsim.report.readback import from_json
 from crashsim.report.words import quantity, some
 from crashsim.results import METRICS, CaseResult, Results
 
@@ -34,7 +34,7 @@ class Tolerance:
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class Difference:
     """One metric of one case that is not what it was. `judgement`: worse | tolerated | better."""
 
     case: str
@@ -73,7 +73,7 @@ class Comparison:
     matched: int
     missing: list[str]
     new: list[str]
-    changes: list[Change]
+    changes: list[Difference]
     notices: list[str]
     unexplored: list[str]
 
@@ -82,7 +82,7 @@ class Comparison:
         """Whether anything is worse than tolerated, or a case or its exploration is gone."""
         return bool(self.missing or self.unexplored or self.of("worse"))
 
-    def of(self, judgement: str) -> list[Change]:
+    def of(self, judgement: str) -> list[Difference]:
         """The changes of one judgement."""
         return [change for change in self.changes if change.judgement == judgement]
 
@@ -175,14 +175,16 @@ def _less_checked(old: CaseResult, new: CaseResult) -> list[str]:
     return [f"{old.name}: {some(after, 'state')} checked, {before:,} before"]
 
 
-def _changes(old: CaseResult, new: CaseResult, tolerances: Mapping[str, Tolerance]) -> list[Change]:
+def _changes(
+    old: CaseResult, new: CaseResult, tolerances: Mapping[str, Tolerance]
+) -> list[Difference]:
     changes = []
     for name, metric in METRICS.items():
         before, after = metric.of(old), metric.of(new)
         if before != after and not (name == "findings" and _explores_no_more(old, new)):
             worse_by = before - after if metric.more_is_better else after - before
             judgement = _judgement(before, worse_by, tolerances.get(name, Tolerance()))
-            changes.append(Change(old.name, name, before, after, judgement))
+            changes.append(Difference(old.name, name, before, after, judgement))
     return changes
 
 

@@ -11,7 +11,7 @@ from itertools import islice
 from pathlib import Path
 
 from crashsim.errors import OutputError
-from crashsim.report.explored import story, told_findings
+from crashsim.report.causes import story, told_findings
 from crashsim.report.words import UNCOVERED, expectation_line, failed, uncovered
 from crashsim.results import CaseResult, Expectation, Results
 

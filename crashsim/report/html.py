@@ -13,10 +13,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from crashsim.engine.units import exact_instant, format_bytes, format_duration
 from crashsim.printable import printable
-from crashsim.report import answer, explored_page, verdict, words
+from crashsim.report import answer, epochs, standing, words
 from crashsim.report.columns import COLUMNS, notes
+from crashsim.report.moments import moments
 from crashsim.report.plots import Plot
-from crashsim.report.schedule import moments
 from crashsim.report.vector import inlined
 from crashsim.results import CaseResult, Results
 
@@ -55,11 +55,11 @@ def html_report(results: Results, plots: Sequence[Plot], command: str) -> str:
     return environment.get_template("report.html.j2").render(
         results=results,
         command=command,
-        safe=verdict.all_safe(results),
-        headline=verdict.headline(results),
-        verdict=verdict.sentences(results),
-        as_expected=verdict.as_expected(results),
-        expectations=verdict.expectations_summary(results),
+        safe=standing.all_safe(results),
+        headline=standing.headline(results),
+        verdict=standing.sentences(results),
+        as_expected=standing.as_expected(results),
+        expectations=standing.expectations_summary(results),
         groups=_groups(),
         columns=COLUMNS,
         notes=notes(results),
@@ -68,10 +68,10 @@ def html_report(results: Results, plots: Sequence[Plot], command: str) -> str:
         answer=answer.answer(results.cases) if results.cases else None,
         leading=leading,
         failures=answer.failures(results.cases),
-        plots=[pair for pair in rest if not explored_page.is_shown(pair[0].name)],
-        explored=explored_page.sections(results, {plot.name: svg for plot, svg in drawn}),
-        explored_plots=[pair for pair in rest if pair[0].name in explored_page.OVERVIEW],
-        open_epochs=explored_page.OPEN_EPOCHS,
+        plots=[pair for pair in rest if not epochs.is_shown(pair[0].name)],
+        explored=epochs.sections(results, {plot.name: svg for plot, svg in drawn}),
+        explored_plots=[pair for pair in rest if pair[0].name in epochs.OVERVIEW],
+        open_epochs=epochs.OPEN_EPOCHS,
         words=words,
         moments=moments,
     )

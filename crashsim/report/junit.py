@@ -15,8 +15,8 @@ from itertools import islice
 from xml.etree import ElementTree
 
 from crashsim.printable import printable
-from crashsim.report.explored import story, told_findings
-from crashsim.report.verdict import standing
+from crashsim.report.causes import story, told_findings
+from crashsim.report.standing import standing
 from crashsim.report.words import UNCOVERED, expectation_line, quantity, uncovered
 from crashsim.results import CaseResult, Expectation, Results
 

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from crashsim.engine.units import format_duration
-from crashsim.report.alike import Curve, alike, names_of, worst_groups
+from crashsim.report.alike import Shape, alike, names_of, worst_groups
 from crashsim.report.canvas import (
     FAINT,
     LAYER_COLOURS,
@@ -25,7 +25,7 @@ from crashsim.report.canvas import (
     set_axis,
     size_unit,
 )
-from crashsim.report.curves import COLUMNS, Stack, means, stack
+from crashsim.report.envelopes import COLUMNS, Stacked, means, stack
 from crashsim.report.words import layer_name
 from crashsim.results import CaseResult, Means
 
@@ -42,12 +42,12 @@ def panels_of(cases: list[CaseResult]) -> list[list[int]]:
     return worst_groups(groups, cases, MOST_PANELS)
 
 
-def _curve(case: CaseResult) -> Curve:
+def _curve(case: CaseResult) -> Shape:
     end_ns = max(1, case.end_ns)
     nothing = Means([], [])
     names = sorted({*LAYER_COLOURS, *case.layers})
     rows = np.stack([means(case.layers.get(n, nothing), end_ns, _ALIKE_COLUMNS) for n in names])
-    return Curve(end_ns, rows, rows)
+    return Shape(end_ns, rows, rows)
 
 
 def layers_over_time(cases: list[CaseResult]) -> Figure:
@@ -89,11 +89,11 @@ def layers_over_time(cases: list[CaseResult]) -> Figure:
     return figure
 
 
-def _top(shape: Stack) -> float:
+def _top(shape: Stacked) -> float:
     return float(np.sum(shape.rows, axis=0).max())
 
 
-def _told(cases: list[CaseResult], shape: Stack, top: float) -> str:
+def _told(cases: list[CaseResult], shape: Stacked, top: float) -> str:
     """The mean over the run, of all cases of a panel."""
     wholes = [
         sum(float(means(one, max(1, case.end_ns), 1)[0]) for one in case.layers.values())

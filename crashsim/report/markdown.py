@@ -11,10 +11,8 @@ import re
 from collections.abc import Iterable, Sequence
 
 from crashsim.printable import printable
-from crashsim.report import verdict
-from crashsim.report.columns import COLUMNS, notes
-from crashsim.report.compare import Change, Comparison
-from crashsim.report.explored import (
+from crashsim.report import standing
+from crashsim.report.causes import (
     coverage,
     headline,
     replay_command,
@@ -22,7 +20,9 @@ from crashsim.report.explored import (
     title,
     told_findings,
 )
-from crashsim.report.explored import verdict as verdict_of
+from crashsim.report.causes import verdict as verdict_of
+from crashsim.report.columns import COLUMNS, notes
+from crashsim.report.compare import Comparison, Difference
 from crashsim.report.words import expectation_line, failed, some, told, uncovered, worst_first
 from crashsim.results import CaseResult, Results
 
@@ -41,13 +41,13 @@ def escaped(text: str) -> str:
 
 def summary(results: Results) -> str:
     """The whole of `summary.md`."""
-    parts = [f"## {_OF_LOSS[verdict.all_safe(results)]} crashsim: {escaped(results.experiment)}"]
+    parts = [f"## {_OF_LOSS[standing.all_safe(results)]} crashsim: {escaped(results.experiment)}"]
     if results.description:
         parts.append(escaped(results.description))
-    parts.append(f"**{escaped(verdict.headline(results))}**")
-    sign = _OF_EXPECTATIONS[verdict.as_expected(results)]
-    parts.append(f"{sign} {verdict.expectations_summary(results)}")
-    parts.append("\n".join(f"- {escaped(line)}" for line in verdict.sentences(results)))
+    parts.append(f"**{escaped(standing.headline(results))}**")
+    sign = _OF_EXPECTATIONS[standing.as_expected(results)]
+    parts.append(f"{sign} {standing.expectations_summary(results)}")
+    parts.append("\n".join(f"- {escaped(line)}" for line in standing.sentences(results)))
     parts.append(_cases(results))
     parts.append(_expectations(results))
     parts += _explored(results)
@@ -170,6 +170,6 @@ def comparison_summary(comparison: Comparison) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _change_row(change: Change) -> list[str]:
+def _change_row(change: Difference) -> list[str]:
     cells = [change.old_text(), change.new_text(), change.change_text()]
     return [escaped(change.case), f"`{change.metric}`", *cells]

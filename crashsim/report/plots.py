@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from crashsim.printable import printable
-from crashsim.report.schedule import first_schedule
+from crashsim.report.moments import first_schedule
 from crashsim.report.words import not_held, of_what
 from crashsim.results import CaseResult, Results
 
@@ -30,7 +30,7 @@ def draw(results: Results) -> list[Plot]:
     cases = results.cases
     if not cases:
         return []
-    from crashsim.report import explored_plots, layers, prices, schedule_plot, timelines
+    from crashsim.report import bars, gantt, layers, prices, timelines
     from crashsim.report.alike import note
     from crashsim.report.canvas import rendered, style
 
@@ -40,7 +40,7 @@ def draw(results: Results) -> list[Plot]:
             "schedule",
             "A broken promise",
             _broken_promise(cases),
-            schedule_plot.schedule_of_a_broken_promise,
+            gantt.schedule_of_a_broken_promise,
         ),
         (
             "risk",
@@ -81,7 +81,7 @@ def draw(results: Results) -> list[Plot]:
         with style():
             drawn = rendered(figure_of(cases))
         plots.append(Plot(name, *_told(title, caption, cases), *drawn))
-    for picture in explored_plots.pictures(cases):
+    for picture in bars.pictures(cases):
         with style():
             drawn = rendered(picture.figure())
         words = _told(picture.title, picture.caption, picture.cases)

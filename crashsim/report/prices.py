@@ -21,7 +21,7 @@ from matplotlib.lines import Line2D
 from matplotlib.text import Annotation, Text
 from matplotlib.transforms import Bbox
 
-from crashsim.report.alike import Curve, alike, names_of
+from crashsim.report.alike import Shape, alike, names_of
 from crashsim.report.canvas import (
     COLOURS,
     FAINT,
@@ -35,7 +35,7 @@ from crashsim.report.canvas import (
     set_scale,
 )
 from crashsim.report.choices import best, loses_acknowledged
-from crashsim.report.curves import F64, Distribution, distribution, thinned
+from crashsim.report.envelopes import F64, Distribution, distribution, thinned
 from crashsim.report.words import some
 from crashsim.results import CaseResult
 
@@ -59,7 +59,7 @@ def distribution_groups(cases: list[CaseResult]) -> list[list[int]]:
         place = np.searchsorted(scale.positions(whole.values), edges, "right") - 1
         share = whole.share[place]
         # Between two edges it falls from the one's share to the other's.
-        curves.append(Curve(1, np.append(share[1:], share[-1]), share))
+        curves.append(Shape(1, np.append(share[1:], share[-1]), share))
     return alike(curves, 1.0)
 
 

@@ -14,10 +14,10 @@ from rich.text import Text
 from crashsim.engine.units import exact_instant
 from crashsim.printable import printable
 from crashsim.report.columns import COLUMNS, Column, notes
-from crashsim.report.compare import Change, Comparison
-from crashsim.report.schedule import begin_ns, first_schedule, moments
+from crashsim.report.compare import Comparison, Difference
+from crashsim.report.moments import begin_ns, first_schedule, moments
 from crashsim.report.speaker import Speaker, console_for, width_of
-from crashsim.report.verdict import (
+from crashsim.report.standing import (
     all_safe,
     as_expected,
     expectations_summary,
@@ -165,7 +165,7 @@ def print_comparison(comparison: Comparison, stream: TextIO | None = None) -> No
     say(comparison.headline(), "bold red" if comparison.regressed else "green")
 
 
-def _change_row(change: Change, styles: dict[str, str]) -> list[Text]:
+def _change_row(change: Difference, styles: dict[str, str]) -> list[Text]:
     figures = [change.old_text(), change.new_text(), change.change_text()]
     return [
         Text(printable(change.case)),

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from crashsim.engine.units import exact_instant, format_bytes, format_duration
-from crashsim.report.alike import Curve, alike, names_of, worst_groups
+from crashsim.report.alike import Shape, alike, names_of, worst_groups
 from crashsim.report.canvas import (
     COLOURS,
     FAINT,
@@ -30,7 +30,7 @@ from crashsim.report.canvas import (
     say,
     set_scale,
 )
-from crashsim.report.curves import (
+from crashsim.report.envelopes import (
     COLUMNS,
     I64,
     Band,
@@ -120,7 +120,7 @@ def _groups(cases: list[CaseResult], what: _Quantity) -> list[list[int]]:
     curves = []
     for case in cases:
         shape = what.columns(case)
-        curves.append(Curve(_end(case), shape.low.astype(float), shape.high.astype(float)))
+        curves.append(Shape(_end(case), shape.low.astype(float), shape.high.astype(float)))
     return worst_groups(alike(curves), cases, MOST_PANELS)
 
 

@@ -11,7 +11,7 @@ from contextlib import nullcontext
 from crashsim.errors import WorkerDied
 from crashsim.executor import Crew
 from crashsim.experiment.loader import Case
-from crashsim.runs.run import Run
+from crashsim.runs.one import Run
 
 
 def run_case(case: Case, paranoid: bool = False) -> Run:

@@ -37,7 +37,7 @@ from crashsim.explore.state_runner import Target
 from crashsim.explore.survey import Exploration, explore
 from crashsim.explore.trust import remember
 from crashsim.results import CaseResult, Expectation
-from crashsim.runs.run import Run
+from crashsim.runs.one import Run
 from crashsim.states import Choices, Rules
 
 SUFFIX = ".crashsim-finding"

@@ -21,8 +21,8 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 
 from crashsim.printable import printable
 from crashsim.report.canvas import COLOURS, FAINT, PAPER, new_figure
-from crashsim.report.explored import Document, bad_outcomes, percent, pictured, rejected
-from crashsim.report.finding_plot import finding_picture
+from crashsim.report.causes import Document, bad_outcomes, percent, pictured, rejected
+from crashsim.report.fates import finding_picture
 from crashsim.report.words import count, shortened, some, worst_first
 from crashsim.results import CaseResult
 

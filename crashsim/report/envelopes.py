@@ -129,7 +129,7 @@ def _points(steps: Steps, start_ns: int, end_ns: int) -> tuple[I64, I64]:
     )
 
 
-class Stack(NamedTuple):
+class Stacked(NamedTuple):
     """Parts of a whole (float64) from each of `t_ns` to the next; `mean_ns` is 0 where they are
     exact, otherwise the length of the interval of which each value is the mean."""
 
@@ -138,7 +138,7 @@ class Stack(NamedTuple):
     mean_ns: int
 
 
-def stack(layers: list[Means], end_ns: int, columns: int = COLUMNS) -> Stack:
+def stack(layers: list[Means], end_ns: int, columns: int = COLUMNS) -> Stacked:
     """The functions on the union of their instants, or, when these are too many or thinned, the
     mean of each column: of parts that change places only the means still add up to the whole's."""
     parts = [
@@ -152,7 +152,7 @@ def stack(layers: list[Means], end_ns: int, columns: int = COLUMNS) -> Stack:
         t_ns = _edges(0, end_ns, columns)[:-1]
         rows = [means(one, end_ns, columns) for one in layers]
     rows = [np.append(row, row[-1]) for row in rows]
-    return Stack(np.append(t_ns, end_ns), rows, 0 if exact else end_ns // columns)
+    return Stacked(np.append(t_ns, end_ns), rows, 0 if exact else end_ns // columns)
 
 
 def means(steps: Means, end_ns: int, columns: int) -> F64:

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from crashsim.engine.units import exact_instant
 from crashsim.printable import printable
 from crashsim.report.canvas import COLOURS, INK, PAPER, new_figure, set_axis, time_unit
-from crashsim.report.schedule import LANES, begin_ns, first_schedule
+from crashsim.report.moments import LANES, begin_ns, first_schedule
 from crashsim.results import CaseResult, Schedule, ScheduleSpan
 
 _LANE_COLOURS = dict(zip(LANES, COLOURS, strict=False))

@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from crashsim.engine.units import format_bytes, format_duration
+from crashsim.report.causes import all_checked, verdict_lines
 from crashsim.report.choices import least
-from crashsim.report.explored import all_checked, verdict_lines
 from crashsim.report.words import UNCOVERED, among, count, failed, quoted, size, some, uncovered
 from crashsim.results import FAILURES, RECORDING, CaseResult, Results
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from crashsim.printable import printable
-from crashsim.report.explored import (
+from crashsim.report.causes import (
     TELLING,
     Document,
     bad_outcomes,

@@ -25,7 +25,7 @@ from crashsim.engine.history import History
 from crashsim.errors import OutputError, UsageError
 from crashsim.experiment.loader import Case
 from crashsim.experiment.model import Experiment
-from crashsim.runs.run import Run
+from crashsim.runs.one import Run
 
 HISTORY_FILE = "history.npz"
 _LATEST = "latest"
