@@ -6,7 +6,7 @@
 #   make bench  measure
 #   make truth  explore the SQLite recordings, hold docs/sqlite.md and advise against what comes of it
 #   make fuzz   try random inputs for FUZZ_SECONDS (60) of each kind
-#   make docs   write docs/what-you-lose.md anew from the experiments
+#   make docs   write docs/what-you-lose.md anew from the experiments, docs/rules.md from the code and its tests
 #   make clean  remove .venv and what the tools left behind; runs/ stays
 
 BIN = .venv/bin
@@ -44,7 +44,7 @@ fuzz: .venv/installed-dev
 	@$(BIN)/python -m tests.fuzz
 
 docs: .venv/installed
-	@$(BIN)/python -m tools.what_you_lose --write
+	@$(BIN)/python -m tools
 
 clean:
 	rm -rf .venv dist .hypothesis .mypy_cache .pytest_cache .ruff_cache

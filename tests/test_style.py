@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import rule_table, tidy
+from tests import tidy
 
 ROOT = Path(__file__).parents[1]
 PLACES = ("crashsim", "benchmarks", "tests", "tools")
@@ -106,20 +106,6 @@ def test_only_declared_packages_are_imported() -> None:
     }
     others = imported - set(sys.stdlib_module_names) - {"crashsim"}
     assert {DISTRIBUTION.get(name, name) for name in others} <= declared
-
-
-def test_every_rule_stands_in_the_table_with_a_module_and_a_test_that_exist() -> None:
-    architecture = ROOT / "ARCHITECTURE.md"
-    if not architecture.exists():
-        pytest.xfail("ARCHITECTURE.md is not written yet")
-    fail_on(rule_table.faults(read(architecture), ROOT))
-
-
-def test_modules_name_only_rules_that_exist() -> None:
-    known = [f"{letter}{n + 1}" for letter, count in rule_table.RULES.items() for n in range(count)]
-    named = [rule for path in PACKAGE for rule in rule_table.mentioned(read(path))]
-    assert [rule for rule in named if rule not in known] == []
-    assert named
 
 
 # The checks
@@ -253,46 +239,3 @@ def test_an_order_taken_from_a_set_is_found(source: str) -> None:
 )
 def test_a_set_that_gives_no_order_is_no_fault(source: str) -> None:
     assert tidy.order_from_sets("crashsim.engine.clock", source) == []
-
-
-def test_rules_are_found_alone_in_lists_and_in_ranges() -> None:
-    source = "as Rule H6 says. Rules D1, D2 and P1-P3, G10: so be it. See V1."
-    assert rule_table.mentioned(source) == ["H6", "D1", "D2", "P1", "P2", "P3", "G10"]
-
-
-def table(tmp_path: Path, **changed: str) -> list[str]:
-    """The faults of a table that is right but for the rows `changed`."""
-    (tmp_path / "a.py").write_text('"""Rules G1-G10, V1-V9, H1-H16, D1-D5 and P1-P5."""\n')
-    (tmp_path / "test_a.py").write_text("def test_it(): pass\n")
-    every = [f"{letter}{n + 1}" for letter, count in rule_table.RULES.items() for n in range(count)]
-    lines = [changed.get(rule, f"| {rule} | a.py | `test_a.py::test_it` |") for rule in every]
-    lines[-1] = changed.get("P6", "| P6 | not modelled yet | |")
-    return rule_table.faults("\n".join(lines), tmp_path)
-
-
-def test_a_table_that_the_tree_bears_out_has_no_fault(tmp_path: Path) -> None:
-    assert table(tmp_path) == []
-
-
-@pytest.mark.parametrize(
-    ("row", "fault"),
-    [
-        ("", "H6 has 0 rows"),
-        ("| H6 | gone.py | test_a.py::test_it |", "H6: gone.py does not exist"),
-        ("| H6 | test_a.py | test_a.py::test_it |", "H6: test_a.py does not name Rule H6"),
-        ("| H6 | a.py | test_b.py::test_it |", "H6: test_b.py does not exist"),
-        ("| H6 | a.py | test_a.py::test_gone |", "H6: test_a.py has no test test_gone"),
-        ("| H6 | a.py | test_a.py |", "H6: test_a.py has no test (none is named)"),
-        ("| H6 | a.py | |", "H6: needs a module and a test"),
-        ("| H6 | a.py, gone.py | test_a.py::test_it |", "H6: gone.py does not exist"),
-    ],
-)
-def test_a_row_that_the_tree_does_not_bear_out_is_found(
-    tmp_path: Path, row: str, fault: str
-) -> None:
-    assert table(tmp_path, H6=row) == [fault]
-
-
-def test_a_rule_that_does_not_exist_is_found(tmp_path: Path) -> None:
-    extra = "| H6 | a.py | test_a.py::test_it |\n| H99 | a.py | test_a.py::test_it |"
-    assert table(tmp_path, H6=extra) == ["H99 is no rule", "H99: a.py does not name Rule H99"]

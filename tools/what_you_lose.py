@@ -1,26 +1,22 @@
 """`docs/what-you-lose.md`: what each configuration loses to each failure, from fresh results.
 
 Contract: every figure on the page is that of a case of a shipped experiment, run when the page is
-made; only the words are written here. `python -m tools.what_you_lose --write` makes the page
-anew, `--check` says with exit code 1 that it is not what the experiments give now.
+made; only the words are written here.
 """
 
 from __future__ import annotations
 
-import argparse
-import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from crashsim.engine.units import format_bytes, format_duration
-from crashsim.errors import CrashsimError, UsageError
+from crashsim.errors import UsageError
 from crashsim.experiment.loader import load
 from crashsim.results import CaseResult
 from crashsim.runs.cases import run_case
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGE = ROOT / "docs" / "what-you-lose.md"
 EXPERIMENTS = ROOT / "experiments"
 
 
@@ -211,7 +207,7 @@ _HEAD = """\
 # What you lose
 
 Made by `make docs` from the results of the experiments in [experiments/](../experiments/), and
-checked in CI against fresh ones. Rule ids are those of [ARCHITECTURE.md](../ARCHITECTURE.md#rules).
+checked in CI against fresh ones. [The rules](rules.md) have numbers.
 
 Each cell is the worst instant of the run. **Bold** are acknowledged records that this failure takes
 (of how many in all) and the bytes they and everything else come to: the world was told that these
@@ -282,27 +278,3 @@ def _results() -> dict[Row, CaseResult]:
                     raise UsageError(f"{file}: no case {row.case!r}; there are {', '.join(cases)}")
                 found[row] = run_case(cases[row.case]).figures
     return found
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """The command; 0 as it should be, 1 when the page is out of date, 2 wrong usage."""
-    parser = argparse.ArgumentParser(prog="python -m tools.what_you_lose", description=__doc__)
-    either = parser.add_mutually_exclusive_group(required=True)
-    either.add_argument("--write", action="store_true", help="make the page anew")
-    either.add_argument("--check", action="store_true", help="is the page what results say now?")
-    chosen = parser.parse_args(arguments)
-    try:
-        text = fresh_page()
-    except CrashsimError as error:
-        print(f"Error: {error}", file=sys.stderr)
-        return error.exit_code
-    if chosen.write:
-        PAGE.write_text(text, encoding="utf-8")
-    elif not PAGE.is_file() or PAGE.read_text(encoding="utf-8") != text:
-        print(f"{PAGE.name} is not what the experiments give now: make docs", file=sys.stderr)
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
