@@ -23,7 +23,7 @@ demo: .venv/installed
 	@$(BIN)/crashsim run experiments/$(DEMO).yaml
 
 test: .venv/installed-dev
-	@$(BIN)/python -m pytest -n 2
+	@$(BIN)/python -m pytest -n auto --dist worksteal --durations=10
 
 check: .venv/installed-dev
 	@$(BIN)/ruff check .

@@ -8,6 +8,8 @@ import json
 import os
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ import pytest
 from crashsim.cli import commands as cli
 
 ROOT = Path(__file__).parents[1]
+PATIENCE_SECONDS = 600.0  # on the busiest machine only what never comes takes so long
 EXPERIMENTS = ROOT / "experiments"
 
 SMALL = """
@@ -104,6 +107,15 @@ def outside(*arguments: str | Path, **changes: str) -> Answer:
     )
     assert "Traceback" not in done.stderr
     return Answer(done.returncode, done.stdout, done.stderr)
+
+
+def wait_until(happened: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+    """Until something happened that the process does before it ends."""
+    end = time.monotonic() + PATIENCE_SECONDS
+    while not happened():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < end, "nothing happened"
+        time.sleep(0.02)
 
 
 def digest(path: Path) -> str:

@@ -8,8 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -19,7 +17,17 @@ import pytest
 
 from crashsim.checkers.filesystem import SYSTEM_PATH
 from crashsim.explore.survey import UNIT_STATES
-from tests.cli_support import EXPERIMENTS, ROOT, Program, command, environment, outside
+from crashsim.report import write
+from tests.cli_support import (
+    EXPERIMENTS,
+    PATIENCE_SECONDS,
+    ROOT,
+    Program,
+    command,
+    environment,
+    outside,
+    wait_until,
+)
 from tests.log_writer import flush, mark, write_log
 
 LOG = """
@@ -67,10 +75,18 @@ done
 
 
 @pytest.fixture
-def crashsim(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Program:
+def drawing(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Program:
+    """crashsim in this process, plots and all."""
     (tmp_path / "check.py").write_text(CHECK)
     (tmp_path / "check.sh").write_text(COMMAND)
     return Program(tmp_path, capfd)
+
+
+@pytest.fixture
+def crashsim(drawing: Program, monkeypatch: pytest.MonkeyPatch) -> Program:
+    """The same without its plots, which take most of a small run's time."""
+    monkeypatch.setattr(write, "draw", lambda results: ())
+    return drawing
 
 
 def explored(crashsim: Program, name: str = "small") -> dict[str, Any]:
@@ -84,33 +100,33 @@ def saved(crashsim: Program, name: str = "small") -> Path:
     return path
 
 
-def test_nothing_found_is_exit_code_0_and_says_how_much_was_checked(crashsim: Program) -> None:
-    answer = crashsim.run(SYNCED)
+def test_nothing_found_is_exit_code_0_and_says_how_much_was_checked(drawing: Program) -> None:
+    answer = drawing.run(SYNCED)
     assert answer.code == 0, answer.err
-    document = explored(crashsim)
+    document = explored(drawing)
     assert document["checked"] == document["images"] > 50 and document["reached"]
     assert "all were accepted" in answer.out and "every image of every epoch was checked" in (
         answer.out
     )
     assert "As expected: the one expectation holds." in answer.out
-    folder = crashsim.latest()
+    folder = drawing.latest()
     assert not (folder / "findings").exists()
     assert {"states.svg", "outcomes.png"} <= {path.name for path in (folder / "plots").iterdir()}
-    assert not list((crashsim.runs / "small").glob(".exploring*"))
+    assert not list((drawing.runs / "small").glob(".exploring*"))
 
 
-def test_findings_are_exit_code_1_told_kept_and_drawn(crashsim: Program) -> None:
-    answer = crashsim.run(HOLES)
+def test_findings_are_exit_code_1_told_kept_and_drawn(drawing: Program) -> None:
+    answer = drawing.run(HOLES)
     assert answer.code == 1
     assert "Finding 1: hole" in answer.out and "survived" in answer.out
-    path = saved(crashsim)
+    path = saved(drawing)
     assert f"Again: crashsim replay {path.parent.parent.resolve()}/findings/" in answer.out
     lines = answer.out.splitlines()
     assert lines[-1].startswith("Report: ") and lines[-2].startswith("Again: crashsim run ")
-    (finding,) = explored(crashsim)["findings"]
+    (finding,) = explored(drawing)["findings"]
     picture = finding["picture"]
     assert picture["writes"] == 3 and any(row["taken"] for row in picture["rows"])
-    folder = crashsim.latest()
+    folder = drawing.latest()
     assert (folder / "plots" / "finding-1.png").stat().st_size > 1000
     assert "Finding 1: hole" in (folder / "report.html").read_text()
     assert "hole" in (folder / "summary.md").read_text()
@@ -340,9 +356,9 @@ def test_an_interrupted_exploration_goes_on_where_it_was_and_ends_the_same(
         return any(len(j.read_bytes().splitlines()) > 1 for j in journals.glob(".exploring*"))
 
     try:
-        _wait_until(some_kept, process)
+        wait_until(some_kept, process)
         os.killpg(process.pid, signal.SIGINT)
-        _, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=PATIENCE_SECONDS)
     finally:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
@@ -362,14 +378,6 @@ def test_an_interrupted_exploration_goes_on_where_it_was_and_ends_the_same(
     assert resumed.out == whole.out
     assert first <= second - UNIT_STATES  # a unit of work at least was not done again
     assert not list(journals.glob(".exploring*"))
-
-
-def _wait_until(happened: Callable[[], bool], process: subprocess.Popen[str]) -> None:
-    end = time.monotonic() + 60
-    while not happened():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < end, "nothing happened"
-        time.sleep(0.02)
 
 
 @pytest.mark.skipif(

@@ -9,14 +9,21 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.cli_support import ROOT, SMALL, command, environment, finished_runs, outside
+from tests.cli_support import (
+    PATIENCE_SECONDS,
+    ROOT,
+    SMALL,
+    command,
+    environment,
+    finished_runs,
+    outside,
+    wait_until,
+)
 
-PATIENCE_SECONDS = 60.0
 # The second case takes minutes: nobody waits for it to end.
 LONG = (
     SMALL.replace("duration: 2s", "")
@@ -39,14 +46,6 @@ def begin(tmp_path: Path, workers: str, text: str = LONG) -> subprocess.Popen[st
         text=True,
         start_new_session=True,
     )
-
-
-def wait_until(happened: Callable[[], bool], process: subprocess.Popen[str]) -> None:
-    end = time.monotonic() + PATIENCE_SECONDS
-    while not happened():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < end, "nothing happened"
-        time.sleep(0.02)
 
 
 def session_of(process: subprocess.Popen[str]) -> list[int]:
@@ -129,29 +128,6 @@ def test_an_interrupt_before_anything_was_done_keeps_nothing(tmp_path: Path, wor
     assert not (tmp_path / "runs").exists()
 
 
-def test_an_interrupt_while_reports_are_written_lets_them_be_finished(tmp_path: Path) -> None:
-    process = begin(tmp_path, "1", SMALL)
-    wait_until(lambda: any((tmp_path / "runs").rglob("results.json")), process)
-    os.killpg(process.pid, signal.SIGINT)
-    _, err = process.communicate(timeout=PATIENCE_SECONDS)
-    assert process.returncode == 130, err
-    folders = finished_runs(tmp_path / "runs")
-    assert len({folder.resolve() for folder in folders}) == 1
-    assert (folders[0] / "report.html").stat().st_size
-
-
-def test_a_second_interrupt_does_not_wait(tmp_path: Path) -> None:
-    process = begin(tmp_path, "1", SMALL)
-    wait_until(lambda: any((tmp_path / "runs").rglob("results.json")), process)
-    os.killpg(process.pid, signal.SIGINT)
-    time.sleep(0.1)
-    os.killpg(process.pid, signal.SIGINT)
-    _, err = process.communicate(timeout=PATIENCE_SECONDS)
-    assert process.returncode == 130, err
-    assert "Traceback" not in err
-    assert not finished_runs(tmp_path / "runs")
-
-
 # At the very moment: the process interrupts itself
 
 
@@ -220,6 +196,32 @@ def test_an_interrupt_while_reports_import_their_tools_lets_them_be_finished(
     assert finished_runs(tmp_path / "r")
 
 
+WHEN_THE_FIRST_REPORT_IS_WRITTEN = """
+from crashsim.report import write
+def written(path, content, really=write._write):
+    really(path, content)
+    if path.name == "results.json":
+        {}
+write._write = written
+"""
+
+
+def test_an_interrupt_while_reports_are_written_lets_them_be_finished(tmp_path: Path) -> None:
+    done = interrupting_itself(WHEN_THE_FIRST_REPORT_IS_WRITTEN.format("interrupt()"), tmp_path)
+    assert done.returncode == 130, done.stderr
+    folders = finished_runs(tmp_path / "r")
+    assert len({folder.resolve() for folder in folders}) == 1
+    assert (folders[0] / "report.html").stat().st_size
+
+
+def test_a_second_interrupt_does_not_wait(tmp_path: Path) -> None:
+    twice = WHEN_THE_FIRST_REPORT_IS_WRITTEN.format("interrupt(); interrupt()")
+    done = interrupting_itself(twice, tmp_path)
+    assert done.returncode == 130, done.stderr
+    assert "Traceback" not in done.stderr
+    assert not finished_runs(tmp_path / "r")
+
+
 def test_an_interrupt_while_the_interpreter_ends_changes_nothing(tmp_path: Path) -> None:
     done = interrupting_itself("import atexit; atexit.register(interrupt)", tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
@@ -275,30 +277,16 @@ def test_a_kill_leaves_nothing_that_looks_finished_and_no_process(tmp_path: Path
     assert not finished_runs(tmp_path / "runs")
 
 
-def test_a_killed_writer_leaves_only_a_hidden_folder(
-    tmp_path: Path,
-) -> None:
-    """The kill comes while the reports are written: the first of them is there already."""
-    file = tmp_path / "small.yaml"
-    file.write_text(SMALL)
-    runs = tmp_path / "runs"
-    process = subprocess.Popen(
-        command("run", file, "--output", runs),
-        cwd=ROOT,
-        env=environment(),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
-    wait_until(lambda: any(runs.rglob("results.json")), process)
-    process.kill()
-    process.wait()
+def test_a_killed_writer_leaves_only_a_hidden_folder(tmp_path: Path) -> None:
+    kill = WHEN_THE_FIRST_REPORT_IS_WRITTEN.format("os.kill(os.getpid(), signal.SIGKILL)")
+    runs = tmp_path / "r"
+    assert interrupting_itself(kill, tmp_path).returncode == -signal.SIGKILL
     assert not finished_runs(runs)
     assert not (runs / "small" / "latest").exists()
     hidden = [path.name for path in (runs / "small").iterdir()]
     assert len(hidden) == 1 and hidden[0].startswith(".unfinished-")
     (runs / "small" / ".latest-1").symlink_to("what-was-to-be")
-    assert outside("run", file, "--output", runs).code == 0
+    assert outside("run", tmp_path / "small.yaml", "--output", runs).code == 0
     left = [path.name for path in (runs / "small").iterdir() if path.name.startswith(".")]
     assert left == [], "the next run removes it"
 

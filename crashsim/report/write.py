@@ -1,14 +1,13 @@
 """Every report of a run, written into a folder.
 
-Contract: the folder is temporary to its owner, who renames it when this returned: nothing here
-looks finished before it is. Each file reaches the disk before the next is begun. A disk that is
-full or a folder that cannot be written is an `OutputError`.
+Contract: the folder is temporary to its owner, who brings it to the disk and renames it when this
+returned: nothing here looks finished before it is. A disk that is full or a folder that cannot be
+written is an `OutputError`.
 """
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -49,9 +48,6 @@ def _files(results: Results, command: str) -> Iterator[tuple[str, bytes]]:
 def _write(path: Path, content: bytes) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+        path.write_bytes(content)
     except OSError as error:
         raise OutputError(f"{path}: {error.strerror or error}") from None
