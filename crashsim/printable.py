@@ -10,6 +10,8 @@ written.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 LINES = "\n\t"
 
 
@@ -20,6 +22,14 @@ def printable(text: str, keep: str = "") -> str:
     return "".join(
         c if c.isprintable() or c in keep else c.encode("unicode_escape").decode() for c in text
     )
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """`; did you mean ...?` for a word that resembles a known one, else nothing."""
+    import difflib  # for mistakes alone
+
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def echo(text: str, err: bool = False, nl: bool = True) -> None:

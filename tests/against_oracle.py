@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from crashsim.device.virtio_pmem import MONITORS
 from crashsim.engine.history import NEVER, History, Reason
 from crashsim.engine.streams import I64
 from crashsim.experiment.backing import Backing, DiskFaults, Fault, FolioPart, RateLimiter
@@ -31,6 +30,7 @@ from crashsim.experiment.model import (
 )
 from crashsim.guest.program import Call, Op, Program
 from crashsim.simulate.stack import simulate
+from crashsim.vmm.monitors import MONITORS
 from tests.oracle import (
     FlushedWrite,
     GroupSync,
@@ -127,7 +127,7 @@ def experiment(world: OracleWorld) -> Experiment:
         duration=world.duration_ns,
         devices=tuple(_device(number, device) for number, device in enumerate(world.devices)),
         workload=Fill(kind="fill"),
-        vmm=host.monitor,  # type: ignore[arg-type]
+        vmm=host.monitor,
         guest=Guest(
             driver=world.guest.driver,  # type: ignore[arg-type]
             file_system="ext4" if world.guest.ext4 else "none",

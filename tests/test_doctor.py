@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from crashsim.cli.diagnosis import print_diagnosis
 from crashsim.errors import CommandLineError, UsageError
 from crashsim.vmm import probe
-from crashsim.vmm.doctor import doctor, examine, examine_process, examine_words, examine_xml
+from crashsim.vmm.doctor import examine, examine_process, examine_words, examine_xml
 
 GOOD = "-object memory-backend-file,id=mem1,share=on,mem-path=p.img,size=1M"
 DEVICE = "-device virtio-pmem-pci,memdev=mem1,id=nv1"
@@ -64,8 +65,9 @@ def folder(tmp_path: Path) -> Path:
 
 def printed(text: str, folder: Path) -> tuple[int, str]:
     stream = io.StringIO()
-    code = doctor(examine_words([text], folder), stream=stream)
-    return code, stream.getvalue()
+    diagnosis = examine_words([text], folder)
+    print_diagnosis(diagnosis, stream=stream)
+    return diagnosis.exit_code, stream.getvalue()
 
 
 def test_the_text_is_what_it_was(folder: Path) -> None:
@@ -155,7 +157,7 @@ def test_words_and_a_pasted_text_are_the_same(folder: Path) -> None:
 
 def test_json_is_pure_json(folder: Path) -> None:
     stream = io.StringIO()
-    assert doctor(examine_words([BAD], folder), as_json=True, stream=stream) == 1
+    print_diagnosis(examine_words([BAD], folder), as_json=True, stream=stream)
     found = json.loads(stream.getvalue())
     assert [device["name"] for device in found["devices"]] == ["nv1", "mem2"]
     assert [(f["device"], f["rule"], f["mend"][:9]) for f in found["findings"]] == [
@@ -175,7 +177,7 @@ def test_what_a_terminal_would_act_on_is_not_printed(folder: Path) -> None:
 
 def test_a_character_that_the_stream_cannot_carry_is_replaced(folder: Path) -> None:
     stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
-    doctor(examine_words([f"{GOOD},mem-path=p\u00e9.img {DEVICE}"], folder), stream=stream)
+    print_diagnosis(examine_words([f"{GOOD},mem-path=p\u00e9.img {DEVICE}"], folder), stream=stream)
     stream.seek(0)
     assert stream.readline() == "nv1: memory-backend-file p?.img, 1MiB\n"
 
@@ -193,7 +195,7 @@ def test_a_terminal_gets_colour_unless_it_is_declined(
     if no_color:
         monkeypatch.setenv("NO_COLOR", no_color)
     stream = Terminal()
-    doctor(examine_words([BAD], folder), stream=stream)
+    print_diagnosis(examine_words([BAD], folder), stream=stream)
     assert ("\x1b[1;31m" in stream.getvalue()) == coloured
 
 
@@ -241,5 +243,5 @@ def test_a_pipe_that_says_how_wide_it_is_gets_lines_of_that_width(
 ) -> None:
     monkeypatch.setenv("COLUMNS", str(columns))
     stream = io.StringIO()
-    doctor(examine_words([BAD], folder), stream=stream)
+    print_diagnosis(examine_words([BAD], folder), stream=stream)
     assert least < max(map(len, stream.getvalue().splitlines())) <= columns

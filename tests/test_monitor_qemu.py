@@ -9,9 +9,10 @@ import pytest
 from crashsim.errors import CommandLineError
 from crashsim.vmm.hotplug import read_timeline
 from crashsim.vmm.machine import Backend, Machine, PmemDevice
-from crashsim.vmm.monitors import read_command, read_text
+from crashsim.vmm.monitors import before_options, monitor_of, read_command, read_text
 from crashsim.vmm.probe import HostFile
-from crashsim.vmm.shell import monitor_of, options, program, split
+from crashsim.vmm.qemu import options
+from crashsim.vmm.spans import split
 
 GIB = 1 << 30
 OBJECT = "-object memory-backend-file,id=mem1,share=on,mem-path=./p.img,size=4G"
@@ -150,9 +151,20 @@ def test_a_backend_that_something_else_uses_is_no_note_and_not_free(user: str) -
     assert "'mem1' is in use already" in only(f"{OBJECT} {DEVICE} {user}")
 
 
-@pytest.mark.parametrize("option", ["-readconfig x.cfg", "-set device.nv1.memdev=mem9"])
+@pytest.mark.parametrize(
+    "option",
+    ["-readconfig x.cfg", "-set device.nv1.memdev=mem9", "-global virtio-pmem-pci.memdev=mem9"],
+)
 def test_what_is_not_followed_is_a_note(option: str) -> None:
     assert "is not followed" in read_text(f"{OBJECT} {DEVICE} {option}").notes[0]
+
+
+def test_properties_that_decide_nothing_are_passed_over_and_said() -> None:
+    machine = read_text(f"{OBJECT},merge=off {DEVICE}")
+    assert machine.devices == MACHINE and machine.notes == ()
+    machine = read_text(f"{OBJECT} {DEVICE},bus=pci.0,ats=on,romfile=x -global kvm-pit.a=b")
+    assert machine.devices == MACHINE
+    assert machine.notes == ("passed over, of word 4: ats, romfile",)
 
 
 def test_a_machine_without_room_for_memory_devices_is_a_note() -> None:
@@ -203,6 +215,13 @@ def test_V7_nvdimm_on_does_nothing_for_virtio_pmem(option: str) -> None:
         (f"-m 4G,maxmem=6G {OBJECT} {DEVICE}", "2:4:9 maxmem leaves 2GiB above the guest's memory"),
         (f"-m 4G,maxmem=X {OBJECT} {DEVICE}", "2:4:8 maxmem takes a size"),
         ("-object memory-backend-shm,id=mem1,size=4G,share=off -S", "needs share=on"),
+        (f"{OBJECT} {DEVICE},share=on", "4:36:8 virtio-pmem-pci has no property 'share'"),
+        (
+            f"{OBJECT.replace('-object', '-objcet')} {DEVICE}",
+            "1:1:7 no option -objcet takes a pmem",
+        ),
+        (f"{OBJECT} -devcie virtio-pmem-pci,memdev=mem1", "did you mean 'device'?"),
+        (f"{OBJECT} -drvice nvdimm,memdev=mem1", "no option -drvice takes a pmem device or"),
     ],
 )
 def test_a_mistake_is_reported_where_it_stands(text: str, expected: str) -> None:
@@ -280,8 +299,9 @@ def test_a_program_that_is_not_known_cannot_be_read(text: str) -> None:
 )
 def test_the_monitor_is_the_program_that_runs(text: str, monitor: str) -> None:
     words = split(text)
-    before = program(words)
-    assert (monitor_of(words[before - 1]) if before else "qemu") == monitor
+    before = before_options(words)
+    named = monitor_of(words[before - 1]) if before else None
+    assert (named.name if named else "qemu") == monitor
 
 
 def test_json_types_are_not_converted() -> None:
@@ -379,7 +399,7 @@ def test_cloud_hypervisors_mistakes_are_reported(value: str, expected: str) -> N
 
 def test_the_argument_of_an_option_is_the_next_word() -> None:
     words = split("qemu-system-x86_64 -S -append '-x y' -nographic -k de img --object a -foo -s")
-    assert [(o.name, o.argument.text if o.argument else None) for o in options(words)] == [
+    assert [(o.name, o.argument.text if o.argument else None) for o in options(words, 1)] == [
         ("S", None),
         ("append", "-x y"),
         ("nographic", None),

@@ -216,7 +216,7 @@ def auto(device: Changes | None = None, vmm: str = "qemu", **host: Any) -> int:
     experiment = Experiment(
         device=Device(size=4 << 20, backing=Backing(folio="auto"), **(device or {})),
         workload=Fill(),
-        vmm=vmm,  # type: ignore[arg-type]
+        vmm=vmm,
         host=Host(**host),
     )
     found = experiment.resolved_devices()[0][0]

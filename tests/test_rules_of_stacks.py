@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 
 from crashsim.device.rate_limiter import TokenBucket
-from crashsim.device.virtio_pmem import MONITORS
 from crashsim.engine.history import NEVER, History, Reason, Refusal
 from crashsim.experiment.backing import Backing, RateLimiter
 from crashsim.power.at_risk import at_risk
 from crashsim.power.loss import broken_promises, rows_safe
 from crashsim.power.safety import Domain, Safety, Stage, kept_stage
+from crashsim.vmm.monitors import MONITORS
 from tests.oracle import Sync, Write
 from tests.oracle.cases import P
 from tests.oracle.inputs import GroupSync, Item

@@ -28,10 +28,12 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "vmm": ("engine",),
     "experiment": ("engine", "vmm", "results"),
     "guest": ("engine", "experiment"),
-    "device": ("engine", "experiment"),
+    "device": ("engine", "vmm"),
     "pagecache": ("engine", "experiment"),
     "disk": ("engine", "experiment"),
-    "simulate": ("engine", "experiment", "traces", "guest", "device", "pagecache", "disk"),
+    "simulate": (
+        *("engine", "traces", "vmm", "experiment", "guest", "device", "pagecache", "disk"),
+    ),
     "power": ("engine", "experiment", "results"),
     "replay": ("engine", "experiment", "simulate", "power", "results"),
     "states": ("engine", "power", "replay"),
@@ -77,7 +79,6 @@ SPEAKING = (
     "crashsim.cli",
     "crashsim.explore.trust",
     "crashsim.report.terminal",
-    "crashsim.vmm.doctor",
 )
 # What the user gave is checked here, and an assertion is no check: `python -O` drops it.
 CHECKING = ("crashsim.experiment", "crashsim.traces", "crashsim.runs", "crashsim.cli")

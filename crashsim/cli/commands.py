@@ -330,11 +330,12 @@ def doctor(words: tuple[str, ...], pid: int | None, xml: Path | None, as_json: b
 
     crashsim doctor -- qemu-system-x86_64 ...   (QEMU, cloud-hypervisor, crosvm, Firecracker)
     """
-    from crashsim.vmm import doctor as doctors
+    from crashsim.cli.diagnosis import print_diagnosis
+    from crashsim.vmm.doctor import examine
 
-    diagnosis = doctors.examine(words, pid, xml, Path.cwd())
+    diagnosis = examine(words, pid, xml, Path.cwd())
     with printing():
-        doctors.doctor(diagnosis, as_json)
+        print_diagnosis(diagnosis, as_json)
     sys.exit(diagnosis.exit_code)
 
 

@@ -16,8 +16,7 @@ matters only beyond 64 flushes at once.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from crashsim.device.rate_limiter import STOPPED_NS, TokenBucket
@@ -25,27 +24,7 @@ from crashsim.engine.clock import Rank
 from crashsim.engine.history import NEVER
 from crashsim.engine.pageset import Work
 from crashsim.engine.streams import I64
-
-
-@dataclass(frozen=True, slots=True)
-class Monitor:
-    """How a monitor serves flush requests. `datasync`: msync, which leaves the mtime alone (H12);
-    `queue`: requests that fit on the virtqueue; `error`: le32 of a failed one."""
-
-    datasync: bool
-    threads: int
-    queue: int
-    error: int
-    reuses_result: bool = False
-
-
-MONITORS: Mapping[str, Monitor] = {
-    "qemu": Monitor(datasync=False, threads=64, queue=128, error=1),
-    "cloud-hypervisor": Monitor(datasync=False, threads=1, queue=256, error=1),
-    "crosvm": Monitor(datasync=True, threads=1, queue=256, error=1),
-    "firecracker": Monitor(datasync=True, threads=1, queue=256, error=0xFFFFFFFF),
-    "firecracker-reused-result": Monitor(True, 1, 256, 0xFFFFFFFF, reuses_result=True),
-}
+from crashsim.vmm.machine import Monitor
 
 
 class FsyncPort(Protocol):

@@ -1,7 +1,7 @@
 """What people run as a device: the command line of QEMU, cloud-hypervisor or crosvm, libvirt's
 XML, Firecracker's JSON, and monitor commands on the experiment's timeline (Rules V4, V5, V7, V9).
 
-Contract: `device: {qemu: ...}` and its kin (`READERS`) become one device for each virtio-pmem
+Contract: `device: {qemu: ...}` and its kin (`readers`) become one device for each virtio-pmem
 device or nvdimm of the machine, with its type, size and backing; keys beside it hold for each of
 them and win. Where the size is that of a file it has to be given so. `monitor:`
 is a list of `{at, do}` in the monitor's own words and adds what is plugged in later. Only the words
@@ -15,27 +15,39 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import NamedTuple
 
 from crashsim.engine import units
 from crashsim.errors import CommandLineError, UnitError
 from crashsim.experiment.document import Mistake, Node, Place, find, with_value
 from crashsim.vmm.assembly import NVDIMM, REAL
-from crashsim.vmm.firecracker import read_json
 from crashsim.vmm.hotplug import read_timeline
 from crashsim.vmm.libvirt import read_xml
 from crashsim.vmm.machine import FILE, RAM, Backend, Machine, PmemDevice
-from crashsim.vmm.monitors import read_text
+from crashsim.vmm.monitors import MONITORS, read_text
 
-READERS: dict[str, Callable[[str], Machine]] = {
-    "qemu": read_text,
-    "cloud-hypervisor": partial(read_text, monitor="cloud-hypervisor"),
-    "crosvm": partial(read_text, monitor="crosvm"),
-    "firecracker": read_json,
-    "libvirt": read_xml,
-}
 _IN_MEMORY = {"/dev/shm/": "tmpfs", "/dev/hugepages/": "hugetlbfs"}
 _NO_MACHINE = Machine(())
 _Plain = str | bool | dict[str, "_Plain"]
+
+
+class Reader(NamedTuple):
+    """Whose text stands under a key of `device`, and how it is read."""
+
+    read: Callable[[str], Machine]
+    written: str
+
+
+def readers() -> dict[str, Reader]:
+    """What `device` may have in place of a size, by its key."""
+    return {
+        monitor.name: Reader(
+            monitor.configuration or partial(read_text, monitor=monitor.name),
+            f"{monitor.title}'s {monitor.written}",
+        )
+        for monitor in MONITORS.values()
+        if monitor.read is not None
+    } | {"libvirt": Reader(read_xml, "libvirt's XML")}
 
 
 def with_machines(tree: Node) -> tuple[Node, list[Mistake]]:
@@ -65,7 +77,7 @@ def _source(written: Node | None) -> tuple[str, Node] | None:
     """Which reader, and what it is to read."""
     if written is None or not isinstance(written.value, Mapping):
         return None
-    for key in READERS:
+    for key in readers():
         node = written.value.get(key)
         if isinstance(node, Node) and isinstance(node.value, str):
             return key, node
@@ -74,7 +86,7 @@ def _source(written: Node | None) -> tuple[str, Node] | None:
 
 def _machine(reader: str, node: Node, mistakes: list[Mistake]) -> Machine:
     try:
-        return READERS[reader](str(node.value))
+        return readers()[reader].read(str(node.value))
     except CommandLineError as error:
         mistakes += [Mistake(node.place, str(mistake)) for mistake in error.mistakes]
         return _NO_MACHINE

@@ -15,7 +15,7 @@ from re import sub
 
 from crashsim.engine.units import shown
 from crashsim.errors import ExperimentError, NoSuchPath, Problem
-from crashsim.experiment.command_lines import READERS, with_machines
+from crashsim.experiment.command_lines import readers, with_machines
 from crashsim.experiment.document import Mistake, Node, Place, find, read, walk, with_value
 from crashsim.experiment.mistakes import validate
 from crashsim.experiment.model import Experiment
@@ -199,7 +199,7 @@ def _completed(tree: Node, file: str) -> tuple[Node, list[Mistake]]:
 
 def _commands(tree: Node) -> bool:
     """Whether devices are given by command lines or monitor commands."""
-    keys = (("monitor",), *(("device", reader) for reader in READERS))
+    keys = (("monitor",), *(("device", reader) for reader in readers()))
     return any(find(tree, key) is not None for key in keys)
 
 

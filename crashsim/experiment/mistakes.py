@@ -7,7 +7,6 @@ known one.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Mapping
 from functools import cache
 from types import UnionType
@@ -21,7 +20,8 @@ from crashsim.experiment.applications import KINDS
 from crashsim.experiment.block import Block, Contradiction
 from crashsim.experiment.document import Mistake, Node, Path, Place, child, plain
 from crashsim.experiment.model import Experiment, structure
-from crashsim.experiment.quantities import FROM_FILE
+from crashsim.experiment.quantities import FROM_FILE, any_of
+from crashsim.printable import nearest
 
 
 def validate(tree: Node) -> tuple[Experiment | None, list[Mistake]]:
@@ -83,10 +83,10 @@ def _expected(entry: ErrorDetails, context: Mapping[str, Any]) -> str:
         return str(context["message"])
     if kind == "literal_error":
         words = [word.strip().strip("'") for word in _words(str(context["expected"]))]
-        return f"expected {_one_of(words)}, got {got}{_near_value(entry['input'], words)}"
+        return any_of(words, entry["input"])
     if kind == "union_tag_invalid":
         tag = context["tag"]
-        return f"expected {_one_of(list(KINDS))}, got {shown(tag)}{nearest(tag, KINDS)}"
+        return any_of(KINDS, tag)
     wanted = _WANTED.get(kind)
     if wanted is not None:
         return f"expected {wanted.format_map(context)}, got {got}"
@@ -121,20 +121,6 @@ _WANTED = {
 
 def _words(expected: str) -> list[str]:
     return expected.replace(" or ", ", ").split(", ")
-
-
-def _one_of(words: list[str]) -> str:
-    return words[0] if len(words) == 1 else f"one of {', '.join(words)}"
-
-
-def _near_value(value: object, words: list[str]) -> str:
-    return nearest(value, words) if isinstance(value, str) else ""
-
-
-def nearest(word: str, known: Any) -> str:
-    """`; did you mean ...?` for a word that resembles a known one, else nothing."""
-    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
-    return f"; did you mean {shown(close[0])}?" if close else ""
 
 
 def _steps(tree: Node, location: Path) -> Iterator[Node]:

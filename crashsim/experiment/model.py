@@ -43,11 +43,14 @@ from crashsim.experiment.linux import EarlyWriteback, Guest, Host
 from crashsim.experiment.profiles import Disk
 from crashsim.experiment.quantities import (
     Duration,
+    NameIn,
     PositiveDuration,
     Size,
     refused,
 )
 from crashsim.experiment.trial import Check, Explore
+from crashsim.results import FAILURES
+from crashsim.vmm.monitors import MONITORS
 
 __all__ = [
     "AppendLog",
@@ -58,7 +61,6 @@ __all__ = [
     "Condition",
     "Device",
     "Disk",
-    "Domain",
     "DoubleBuffer",
     "EarlyWriteback",
     "EveryRecords",
@@ -84,19 +86,6 @@ __all__ = [
 
 LARGEST_DEVICE_BYTES = 16 << 40
 NAME = r"^[a-z0-9][a-z0-9-]*$"
-
-Domain = Literal[
-    "program-kill",
-    "guest-crash",
-    "vmm-kill",
-    "vmm-quit",
-    "migration",
-    "live-copy",
-    "storage-snapshot",
-    "host-crash",
-    "power-cut",
-]
-Monitor = Literal["qemu", "cloud-hypervisor", "crosvm", "firecracker", "firecracker-reused-result"]
 
 
 _CACHED_NVDIMM = (
@@ -176,7 +165,7 @@ class HostCrash(Block):
 class Power(Block):
     """Which cuts are told byte by byte. The loss at every instant is known without any."""
 
-    domains: tuple[Domain, ...] = Field(
+    domains: tuple[Annotated[str, NameIn(FAILURES)], ...] = Field(
         default=("power-cut",), strict=False, min_length=1, description="What fails."
     )
     at: tuple[Duration, ...] = Field(default=(), strict=False, description="Cut at these instants.")
@@ -251,7 +240,7 @@ class Experiment(Block):
     )
     workload: Workload | None = Field(default=None, description="What the guest's program writes.")
     sync: Sync = Field(default=Sync(), description="When the program asks for durability.")
-    vmm: Monitor = Field(
+    vmm: Annotated[str, NameIn(MONITORS)] = Field(
         default="qemu", description="The virtual machine monitor that serves the flushes."
     )
     guest: Guest = Field(default=Guest(), description="What the guest's kernel does with stores.")
@@ -301,7 +290,7 @@ class Experiment(Block):
             return [(part.size, part.until or device.size) for part in folio]
         if folio == "auto":
             mapped = device.type in ("virtio-pmem", "nvdimm") and device.backing.kind == "file"
-            advised = mapped and self.vmm == "qemu" and self.host.thp != "none"
+            advised = mapped and MONITORS[self.vmm].advises_huge_pages and self.host.thp != "none"
             large = advised and self.host.large_folios
             folio = LARGEST_FOLIO_BYTES if large else SMALLEST_FOLIO_BYTES
         return [(folio, device.size)]
@@ -354,8 +343,9 @@ class Experiment(Block):
                 blamed = (*path, "name") if "name" in device.model_fields_set else path
                 yield Contradiction(blamed, f"another device is called {device.name} already")
             seen.add(device.name)
-            if device.rate_limiter is not None and not self.vmm.startswith("firecracker"):
-                message = f"only firecracker limits flushes, {self.vmm} does not"
+            if device.rate_limiter is not None and not MONITORS[self.vmm].limits_flushes:
+                able = next(name for name, monitor in MONITORS.items() if monitor.limits_flushes)
+                message = f"only {able} limits flushes, {self.vmm} does not"
                 yield Contradiction((*path, "rate_limiter"), message)
             if device.type == "virtio-blk" and self.guest.access == "direct":
                 message = "a virtio-blk is reached through the guest's page cache here: not direct"

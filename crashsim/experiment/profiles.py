@@ -8,7 +8,7 @@ it).
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal
+from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
@@ -16,9 +16,7 @@ from crashsim.engine import units
 from crashsim.errors import UnitError
 from crashsim.experiment.backing import DiskFaults
 from crashsim.experiment.block import Block, Contradiction
-from crashsim.experiment.quantities import ByteRate, Duration, Size
-
-Profile = Literal["plp-nvme", "consumer-nvme", "sata-ssd", "hdd", "ignores-flush"]
+from crashsim.experiment.quantities import ByteRate, Duration, NameIn, Size
 
 _COMMON: dict[str, str | bool] = {
     "flush": "1ms",
@@ -27,7 +25,7 @@ _COMMON: dict[str, str | bool] = {
     "fua": True,
     "ignores_flush": False,
 }
-PROFILES: Mapping[str, Mapping[str, str | bool]] = {
+PROFILES: dict[str, Mapping[str, str | bool]] = {
     "plp-nvme": {**_COMMON, "flush": "30us", "plp": True},
     "consumer-nvme": _COMMON,
     "sata-ssd": {**_COMMON, "flush": "3ms", "fua": False},
@@ -42,7 +40,7 @@ LARGEST_SECTOR_BYTES = 4096
 class Disk(Block):
     """The disk under the backing files."""
 
-    profile: Profile = Field(
+    profile: Annotated[str, NameIn(PROFILES)] = Field(
         default="consumer-nvme", description="A kind of disk: the defaults of the keys below."
     )
     flush: Duration = Field(

@@ -9,15 +9,16 @@ nobody can tell whether `5` was meant as seconds. Each type also knows its exact
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from decimal import Decimal, InvalidOperation
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, PlainSerializer, ValidationInfo, WithJsonSchema
-from pydantic_core import PydanticCustomError
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from crashsim.engine import units
 from crashsim.errors import UnitError
+from crashsim.printable import nearest
 
 _KERNEL = re.compile(r"^[0-9]{1,3}\.[0-9]{1,3}$")
 _NUMBER = re.compile(r"^[0-4](\.[0-9]{1,20})?$")
@@ -28,6 +29,35 @@ FROM_FILE: dict[str, object] = {"units_required": True}
 def refused(message: str) -> PydanticCustomError:
     """A value error whose text is shown as it is."""
     return PydanticCustomError("refused", "{message}", {"message": message})
+
+
+def any_of(known: Iterable[str], got: object) -> str:
+    """What was expected in place of a word, and the nearest of those."""
+    words = list(known)
+    expected = words[0] if len(words) == 1 else f"one of {', '.join(words)}"
+    near = nearest(got, words) if isinstance(got, str) else ""
+    return f"expected {expected}, got {units.shown(got)}{near}"
+
+
+class NameIn:
+    """`Annotated[str, NameIn(TABLE)]`: the name of something in a table. What is put there later
+    counts, too: the table is looked at when a value is checked, or the schema is made."""
+
+    def __init__(self, table: Mapping[str, object]) -> None:
+        self._table = table
+
+    def _check(self, value: object) -> str:
+        if isinstance(value, str) and value in self._table:
+            return str(value)
+        raise refused(any_of(self._table, value))
+
+    def __get_pydantic_core_schema__(self, *_: object) -> CoreSchema:
+        return core_schema.no_info_plain_validator_function(
+            self._check, serialization=core_schema.to_string_ser_schema()
+        )
+
+    def __get_pydantic_json_schema__(self, *_: object) -> dict[str, Any]:
+        return {"enum": list(self._table), "type": "string"}
 
 
 def units_required(info: ValidationInfo) -> bool:

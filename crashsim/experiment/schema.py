@@ -12,24 +12,13 @@ from typing import Any
 
 from crashsim.experiment.applications import KINDS
 from crashsim.experiment.block import Block
-from crashsim.experiment.command_lines import READERS
+from crashsim.experiment.command_lines import readers
 from crashsim.experiment.model import Experiment
 from crashsim.experiment.profiles import PROFILES
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 
-_WRITTEN = {
-    "qemu": "QEMU's command line",
-    "cloud-hypervisor": "cloud-hypervisor's command line",
-    "crosvm": "crosvm's command line",
-    "firecracker": "Firecracker's configuration, JSON",
-    "libvirt": "libvirt's XML",
-}
-_COMMAND_LINES = {
-    key: {"type": "string", "description": f"{_WRITTEN[key]}: the device(s) in it."}
-    for key in READERS
-}
 _COMMAND = {
     "type": "object",
     "properties": {
@@ -57,7 +46,10 @@ def json_schema() -> dict[str, Any]:
         # Their default is the profile's, which a schema cannot say.
         if name in PROFILES["consumer-nvme"] or name == "atom":
             del field["default"]
-    schema["$defs"]["Device"]["properties"] |= _COMMAND_LINES
+    schema["$defs"]["Device"]["properties"] |= {
+        key: {"type": "string", "description": f"{reader.written}: the device(s) in it."}
+        for key, reader in readers().items()
+    }
     schema["properties"]["monitor"] = _TIMELINE
     return {"$schema": DIALECT, **_by_kind(schema), "title": "crashsim experiment"}
 

@@ -16,7 +16,7 @@ from functools import partial
 import numpy as np
 
 from crashsim.device.rate_limiter import TokenBucket
-from crashsim.device.virtio_pmem import MONITORS, FlushLog, VirtioPmem
+from crashsim.device.virtio_pmem import FlushLog, VirtioPmem
 from crashsim.disk import faults
 from crashsim.disk.pipe import Drive, compose
 from crashsim.engine.clock import Clock
@@ -50,6 +50,7 @@ from crashsim.simulate.memory import (
     is_shared_file,
     sync_of,
 )
+from crashsim.vmm.monitors import MONITORS
 
 _COMPOSE_PAGES = 1 << 16
 _COMPOSE_BATCHES = (1 << 12) - 1

@@ -9,19 +9,30 @@ hw/virtio/virtio-pmem.c, and the limits in docs/system/devices/virtio-pmem.rst.
 
 from __future__ import annotations
 
-from crashsim.vmm import schema
-from crashsim.vmm.backend import read_backend, refused, refused_elsewhere
+from collections.abc import Sequence
+
+from crashsim.errors import CommandLineError
+from crashsim.printable import nearest
+from crashsim.vmm.backend import DECIDING, read_backend, refused, refused_elsewhere
 from crashsim.vmm.keyval import Setting, Settings
-from crashsim.vmm.machine import Backend, Machine, PmemDevice
+from crashsim.vmm.machine import Backend, Machine, Monitor, PmemDevice
 from crashsim.vmm.probe import Look
-from crashsim.vmm.spans import Refusal, Refusals, Span, nearest
+from crashsim.vmm.spans import Refusal, Refusals, Span
 from crashsim.vmm.values import parse_id
 
 REAL_NVDIMM = "QEMU: real nvdimm device backend is not supported for virtio-pmem (V7)"
 NAMESPACES = "QEMU: ACPI NVDIMM features like regions and namespaces are not supported (V7)"
 _NAMESPACE_PROPERTIES = ("label-size", "unarmed", "uuid")
 REAL = ("/dev/dax", "/dev/pmem")
-VIRTIO_PMEM, NVDIMM = "virtio-pmem", "nvdimm"
+PMEM, NVDIMM, PMEM_PCI = "virtio-pmem", "nvdimm", "virtio-pmem-pci"
+ENCLAVE = "memory-backend-epc"  # memory that no pmem device can have
+_PLACED = ("driver", "id", "bus", "addr", "memdev")
+# What each driver makes, and its properties that decide or say where it is plugged in
+# (hw/virtio/virtio-pmem.c, hw/mem/nvdimm.c, hw/mem/pc-dimm.c).
+_DEVICES: dict[str, tuple[str, tuple[str, ...]]] = {
+    PMEM_PCI: (PMEM, (*_PLACED, "memaddr", "multifunction")),
+    NVDIMM: (NVDIMM, (*_PLACED, "slot", "node", *_NAMESPACE_PROPERTIES)),
+}
 
 Ids = dict[str, Span | None]
 
@@ -30,10 +41,10 @@ class Assembly:
     def __init__(self, look: Look | None = None) -> None:
         self.mistakes = Refusals()
         self.notes: list[str] = []
+        self.devices: list[PmemDevice] = []
         self.unread = False  # whether devices may be in what was passed over
         self.prealloc = False  # the default of all backends
         self._look = look
-        self._devices: list[PmemDevice] = []
         self._backends: dict[str, Backend | None] = {}  # None: one that was refused
         self._users: dict[str, str] = {}
         self._device_ids: Ids = {}
@@ -48,79 +59,85 @@ class Assembly:
         """`-object`: memory backends are kept, of all others only the id."""
         kind = self._text(settings, "qom-type", whole)
         name = self._new_id(settings, whole, self._object_ids, needed=True)
-        if (
-            kind is None
-            or not kind.startswith("memory-backend")
-            or kind in schema.NO_MEMORY_OF_OURS
-        ):
+        if kind is None or not kind.startswith("memory-backend") or kind == ENCLAVE:
             return
         backend = None
-        if kind in schema.BACKENDS:
+        if kind in DECIDING:
             report = self.mistakes.append
             backend = read_backend(kind, name or "", settings, whole, self.prealloc, report)
         else:
-            message = f"unknown memory backend {kind!r}" + nearest(kind, schema.BACKENDS)
+            message = f"unknown memory backend {kind!r}" + nearest(kind, DECIDING)
             self.report(settings["qom-type"].place, message)
         if backend is not None:
             self.mistakes += refused(backend, self._look)
         if name is not None:
             self._backends[name] = backend
 
-    def add_pair(self, name: str, backend: Backend, monitor: str, kind: str = VIRTIO_PMEM) -> None:
-        """A device and its memory in one, as libvirt and other monitors than QEMU have them."""
-        whole = backend.place_of("")
-        for taken in self._devices:
+    def add_pair(
+        self, backend: Backend, monitor: Monitor, name: str = "", kind: str = PMEM
+    ) -> None:
+        """A device and its memory in one, as libvirt and other monitors than QEMU have them; it is
+        called like its backend unless it has a name of its own."""
+        name, whole = name or backend.name, backend.place_of("")
+        for taken in self.devices:
             if taken.name == name:
                 self.report(backend.place_of("id"), f"the id {name!r} is given twice")
-        refuses = refused if monitor == "qemu" else refused_elsewhere
+        refuses = refused if monitor.creates_file else refused_elsewhere
         self.mistakes += refuses(backend, self._look)
-        self._devices.append(PmemDevice(name, backend, monitor=monitor, kind=kind, place=whole))
+        self.devices.append(PmemDevice(name, backend, monitor=monitor.name, kind=kind, place=whole))
+
+    def check_keys(self, settings: Settings, known: Sequence[str], whose: str) -> None:
+        """Report keys that an option of another monitor than QEMU does not have."""
+        for setting in settings.values():
+            if setting.name not in known:
+                message = f"{whose} has no key {setting.name!r}" + nearest(setting.name, known)
+                self.report(setting.place, message)
 
     # Devices
 
     def add_device(self, settings: Settings, whole: Span, plug_ns: int = 0) -> None:
-        """`-device`: virtio-pmem is kept, of all others the id and the backend that they use."""
+        """`-device`: virtio-pmem and nvdimm are kept, of all others the id and the backend."""
         driver = self._text(settings, "driver", whole)
         name = self._new_id(settings, whole, self._device_ids, needed=False)
-        if driver == schema.DEVICE:
-            self._add_pmem(settings, whole, name, plug_ns)
+        if driver is None:
             return
-        if driver == NVDIMM:
-            self._add_nvdimm(settings, whole, name, plug_ns)
+        if driver not in _DEVICES:
+            if driver.startswith("virtio-pmem"):
+                message = f"{driver!r} is no device that can be plugged in; write {PMEM_PCI}"
+                self.report(settings["driver"].place, message)
+            if "memdev" in settings:
+                self.use(settings["memdev"], driver)
             return
-        if driver is not None and driver.startswith("virtio-pmem"):
-            message = f"{driver!r} is no device that can be plugged in; write {schema.DEVICE}"
-            self.report(settings["driver"].place, message)
-        if driver is not None and "memdev" in settings:
-            self.use(settings["memdev"], driver)
-
-    def _add_pmem(self, settings: Settings, whole: Span, name: str | None, plug_ns: int) -> None:
-        for setting in settings.values():
-            if setting.name in _NAMESPACE_PROPERTIES:
-                self.report(setting.place, f"{setting.name}: {NAMESPACES}")
-            elif setting.name not in schema.DEVICE_PROPERTIES and setting.name[:2] != "x-":
-                known = nearest(setting.name, schema.DEVICE_PROPERTIES)
-                message = f"{schema.DEVICE} has no property {setting.name!r}{known}"
-                self.report(setting.place, message)
-        backend = self._backend_of(settings, whole, schema.DEVICE)
+        kind, properties = _DEVICES[driver]
+        self._check_properties(settings, driver, properties, whole)
+        backend = self._backend_of(settings, whole, driver)
         if backend is None:
             return
-        if backend.mem_path.startswith(REAL):
+        if kind == PMEM and backend.mem_path.startswith(REAL):
             self.report(backend.place_of("mem-path"), f"{backend.mem_path}: {REAL_NVDIMM}")
-        else:
-            device = PmemDevice(name or backend.name, backend, plug_ns, place=whole)
-            self._devices.append(device)
+            return
+        named = name or backend.name
+        self.devices.append(PmemDevice(named, backend, plug_ns, kind=kind, place=whole))
 
-    def _add_nvdimm(self, settings: Settings, whole: Span, name: str | None, plug_ns: int) -> None:
+    def _check_properties(
+        self, settings: Settings, driver: str, properties: Sequence[str], whole: Span
+    ) -> None:
+        """Report what is refused, what is a backend's, and what may be a misspelt one; of the rest,
+        which decides nothing here, a note."""
+        passed_over = []
         for setting in settings.values():
-            if setting.name not in schema.NVDIMM_PROPERTIES and setting.name[:2] != "x-":
-                known = nearest(setting.name, schema.NVDIMM_PROPERTIES)
-                message = f"{NVDIMM} has no property {setting.name!r}{known}"
-                self.report(setting.place, message)
-        backend = self._backend_of(settings, whole, NVDIMM)
-        if backend is not None:
-            device = PmemDevice(name or backend.name, backend, plug_ns, kind=NVDIMM, place=whole)
-            self._devices.append(device)
+            name = setting.name
+            near = nearest(name, properties)
+            if name in properties or name.startswith("x-"):
+                continue
+            if driver == PMEM_PCI and name in _NAMESPACE_PROPERTIES:
+                self.report(setting.place, f"{name}: {NAMESPACES}")
+            elif near or any(name in of_backend for of_backend in DECIDING.values()):
+                self.report(setting.place, f"{driver} has no property {name!r}{near}")
+            else:
+                passed_over.append(name)
+        if passed_over:
+            self.notes.append(f"passed over, of {whole.where}: {', '.join(passed_over)}")
 
     def _backend_of(self, settings: Settings, whole: Span, driver: str) -> Backend | None:
         """The backend that a device is given, from now on in use."""
@@ -186,14 +203,14 @@ class Assembly:
 
     def resume(self, machine: Machine) -> None:
         """Go on from a machine whose devices are there already."""
-        self._devices += machine.devices
+        self.devices += machine.devices
         for backend in [*(device.backend for device in machine.devices), *machine.spare]:
             self._backends[backend.name] = backend
             self._object_ids[backend.name] = None
         self._object_ids |= dict.fromkeys(machine.other_objects)
         self._device_ids |= dict.fromkeys(machine.other_devices)
         self._device_ids |= dict.fromkeys(device.name for device in machine.devices)
-        self._users |= {device.backend.name: schema.DEVICE for device in machine.devices}
+        self._users |= {device.backend.name: PMEM_PCI for device in machine.devices}
 
     def remove_object(self, name: str, place: Span) -> None:
         if name not in self._object_ids:
@@ -205,8 +222,8 @@ class Assembly:
             self._backends.pop(name, None)
 
     def remove_device(self, name: str, place: Span) -> None:
-        kinds = [device.kind for device in self._devices if device.name == name]
-        if VIRTIO_PMEM in kinds:
+        kinds = [device.kind for device in self.devices if device.name == name]
+        if PMEM in kinds:
             self.report(place, "QEMU: virtio based memory devices cannot be unplugged (V7)")
         elif kinds:
             self.report(place, "QEMU: nvdimm device hot unplug is not supported yet")
@@ -215,17 +232,19 @@ class Assembly:
         else:
             del self._device_ids[name]
 
-    def machine(self) -> Machine:
-        """What was put together; the caller raises the mistakes."""
+    def finished(self) -> Machine:
+        """What was put together; CommandLineError with every mistake if there is one."""
+        if self.mistakes:
+            raise CommandLineError(self.mistakes)
         spare = tuple(
             backend
             for name, backend in self._backends.items()
             if backend is not None and name not in self._users
         )
-        pmem = {device.name for device in self._devices}
-        known = {device.backend.name for device in self._devices} | {b.name for b in spare}
+        pmem = {device.name for device in self.devices}
+        known = {device.backend.name for device in self.devices} | {b.name for b in spare}
         return Machine(
-            devices=tuple(self._devices),
+            devices=tuple(self.devices),
             spare=spare,
             other_devices=tuple(name for name in self._device_ids if name not in pmem),
             other_objects=tuple(name for name in self._object_ids if name not in known),

@@ -1,9 +1,12 @@
-"""A memory backend out of its settings, and what a monitor refuses of it.
+"""A memory backend out of QEMU's settings, and what a monitor refuses of it.
 
 Contract: `read_backend` gives the backend with QEMU's defaults, or reports every setting that is
-unknown, missing or of the wrong kind. `refused` lists what QEMU refuses of one that can be read
-(V5): `file_backend_memory_alloc` in backends/hostmem-file.c, `qemu_ram_alloc_from_fd` and
-`file_ram_alloc` in system/physmem.c, hw/mem/memory-device.c. A missing file is created sparse.
+unknown, missing or of the wrong kind; those in `_PASSED_OVER` decide nothing here and are not
+looked at. `refused` lists what QEMU refuses of one that can be read (V5):
+`file_backend_memory_alloc` in backends/hostmem-file.c, `qemu_ram_alloc_from_fd` and
+`file_ram_alloc` in system/physmem.c, hw/mem/memory-device.c; properties are in qapi/qom.json (`rom`
+since 8.2, `offset` since 8.1, shm since 9.1; read whatever the version). A missing file is created
+sparse.
 """
 
 from __future__ import annotations
@@ -11,14 +14,59 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from crashsim.engine.pages import PAGE_BYTES
-from crashsim.vmm import schema
-from crashsim.vmm.keyval import Report, Setting, Settings
-from crashsim.vmm.machine import FILE, MEMFD, SHM, Backend
+from crashsim.printable import nearest
+from crashsim.vmm.keyval import Report, Setting, Settings, places
+from crashsim.vmm.machine import FILE, MEMFD, RAM, SHM, Backend
 from crashsim.vmm.probe import Look
-from crashsim.vmm.spans import Refusal, Span, nearest
+from crashsim.vmm.spans import Refusal, Span
 from crashsim.vmm.values import parse_size, parse_truth
 
-Values = dict[str, bool | int | str]
+
+def _truth(setting: Setting) -> bool:
+    if isinstance(setting.value, bool):
+        return setting.value
+    if setting.typed:
+        raise ValueError("true or false in JSON")
+    return parse_truth(str(setting.value))
+
+
+def _size(setting: Setting) -> int:
+    if setting.typed and (isinstance(setting.value, bool) or not isinstance(setting.value, int)):
+        raise ValueError("a number of bytes in JSON")
+    return parse_size(str(setting.value))
+
+
+def _text(setting: Setting) -> str:
+    if not isinstance(setting.value, str):
+        raise ValueError("a text")
+    return setting.value
+
+
+def _auto(setting: Setting) -> str:
+    if setting.value == "auto":
+        return "auto"
+    try:
+        return "on" if parse_truth(_text(setting)) else "off"
+    except ValueError:
+        raise ValueError("'on', 'off' or 'auto'") from None
+
+
+_Readers = dict[str, Callable[[Setting], bool | int | str]]
+_ANY: _Readers = {"prealloc": _truth, "share": _truth, "size": _size}
+# What decides, of each kind of backend, and how it is read.
+DECIDING: dict[str, _Readers] = {
+    FILE: _ANY
+    | {"mem-path": _text, "align": _size, "offset": _size, "rom": _auto}
+    | dict.fromkeys(("discard-data", "pmem", "readonly"), _truth),
+    MEMFD: _ANY | {"hugetlb": _truth},
+    RAM: _ANY,
+    SHM: _ANY,
+}
+_PASSED_OVER = (
+    *("qom-type", "id", "dump", "host-nodes", "merge", "policy", "prealloc-context"),
+    *("prealloc-threads", "reserve", "x-use-canonical-path-for-ramblock-id"),
+)
+_PASSED_OVER_OF_MEMFD = ("hugetlbsize", "seal")
 
 
 def read_backend(
@@ -44,40 +92,42 @@ def read_backend(
         hugetlb=bool(values.get("hugetlb", False)),
         align_bytes=int(values.get("align", 0)),
         offset_bytes=int(values.get("offset", 0)),
-        places={setting.name: setting.place for setting in settings.values()} | {"": whole},
+        places=places(settings, whole),
     )
 
 
-def _values(kind: str, settings: Settings, whole: Span, report: Report) -> Values | None:
-    values: Values = {}
-    mistakes: list[Refusal] = []
-    known = schema.BACKENDS[kind]
+def _values(
+    kind: str, settings: Settings, whole: Span, report: Report
+) -> dict[str, bool | int | str] | None:
+    values: dict[str, bool | int | str] = {}
+    wrong: list[Refusal] = []
+    deciding = DECIDING[kind]
+    known = (*deciding, *_PASSED_OVER, *(_PASSED_OVER_OF_MEMFD if kind == MEMFD else ()))
     for setting in settings.values():
-        sort = known.get(setting.name)
         try:
-            if sort is None:
+            if setting.name not in known:
                 message = f"{kind} has no property {setting.name!r}" + nearest(setting.name, known)
-                mistakes.append(Refusal(setting.place, message))
-            elif sort in _READERS:
-                values[setting.name] = _READERS[sort](setting)
+                wrong.append(Refusal(setting.place, message))
+            elif setting.name in deciding:
+                values[setting.name] = deciding[setting.name](setting)
         except ValueError as error:
-            mistakes.append(Refusal(setting.place, f"{setting.name} takes {error}"))
+            wrong.append(Refusal(setting.place, f"{setting.name} takes {error}"))
     for needed in ("size", "mem-path") if kind == FILE else ("size",):
         if needed not in settings:
-            mistakes.append(Refusal(whole, f"{kind} needs {needed}="))
-    for mistake in mistakes:
-        report(mistake)
-    return None if mistakes else values
+            wrong.append(Refusal(whole, f"{kind} needs {needed}="))
+    for one in wrong:
+        report(one)
+    return None if wrong else values
 
 
 def refused(backend: Backend, look: Look | None) -> list[Refusal]:
-    """What a monitor refuses; the file's size only if it can be looked at."""
+    """What QEMU refuses; the file's size only if it can be looked at."""
     own = [Refusal(backend.place_of(option), text) for option, text in _wrong(backend)]
     return own or [Refusal(backend.place_of(option), text) for option, text in _seen(backend, look)]
 
 
 def refused_elsewhere(backend: Backend, look: Look | None) -> list[Refusal]:
-    """What the other monitors refuse: they open a file that is there."""
+    """What monitors refuse that create no file."""
     if backend.kind != FILE:
         return []
     path, place = backend.mem_path, backend.place_of("mem-path")
@@ -123,40 +173,3 @@ def _seen(backend: Backend, look: Look | None) -> Iterator[tuple[str, str]]:
             f"{backend.mem_path} has {found.size_bytes} bytes, fewer than {wanted} ({end_bytes}): "
             "refused (V5)",
         )
-
-
-def _truth(setting: Setting) -> bool:
-    if isinstance(setting.value, bool):
-        return setting.value
-    if setting.typed:
-        raise ValueError("true or false in JSON")
-    return parse_truth(str(setting.value))
-
-
-def _size(setting: Setting) -> int:
-    if setting.typed and (isinstance(setting.value, bool) or not isinstance(setting.value, int)):
-        raise ValueError("a number of bytes in JSON")
-    return parse_size(str(setting.value))
-
-
-def _text(setting: Setting) -> str:
-    if not isinstance(setting.value, str):
-        raise ValueError("a text")
-    return setting.value
-
-
-def _auto(setting: Setting) -> str:
-    if setting.value == "auto":
-        return "auto"
-    try:
-        return "on" if parse_truth(_text(setting)) else "off"
-    except ValueError:
-        raise ValueError("'on', 'off' or 'auto'") from None
-
-
-_READERS: dict[str, Callable[[Setting], bool | int | str]] = {
-    schema.TRUTH: _truth,
-    schema.SIZE: _size,
-    schema.TEXT: _text,
-    schema.AUTO: _auto,
-}

@@ -1,13 +1,13 @@
-"""Firecracker's configuration: the `pmem` entries of its JSON.
+"""Firecracker, and its configuration: the `pmem` entries of its JSON.
 
-Contract: `read_words` gives the machine of a command line whose `--config-file` can be read;
-`read_json` that of the JSON itself; or one `CommandLineError` with every mistake. The file is
-mapped shared, with `read_only` for reading alone; the device is as large as the file, filled up to
-2 MiB with memory of no file. What is configured through the API socket, and what a jailer puts into
-its jail, cannot be read from a command line. A rate limiter delays flushes and loses nothing; it is
-not looked at. Sources: `PmemConfig` in src/vmm/src/vmm_config/pmem.rs, `PmemMmap` in
-src/vmm/src/devices/virtio/pmem/device.rs, docs/pmem.md, `VmmConfig` in src/vmm/src/resources.rs (of
-August 2026).
+Contract: `_read` gives the machine of a command line whose `--config-file` can be read; `read_json`
+that of the JSON itself; or one `CommandLineError` with every mistake. The file is mapped shared,
+with `read_only` for reading alone; the device is as large as the file, filled up to 2 MiB with
+memory of no file. What is configured through the API socket, and what a jailer puts into its jail,
+cannot be read from a command line. A rate limiter delays flushes and loses nothing; it is not
+looked at. Sources: `PmemConfig` in src/vmm/src/vmm_config/pmem.rs, `PmemMmap` in
+src/vmm/src/devices/virtio/pmem/device.rs (no advice for huge pages), docs/pmem.md, `VmmConfig` in
+src/vmm/src/resources.rs (of August 2026).
 """
 
 from __future__ import annotations
@@ -18,30 +18,26 @@ from typing import NoReturn
 
 from crashsim.errors import CommandLineError
 from crashsim.vmm.assembly import Assembly
-from crashsim.vmm.keyval import Settings, from_members
-from crashsim.vmm.machine import FILE, Backend, Machine
+from crashsim.vmm.keyval import Settings, from_members, places
+from crashsim.vmm.machine import FILE, Backend, Machine, Monitor
 from crashsim.vmm.probe import Look, Read, size_of
-from crashsim.vmm.shell import place, program
-from crashsim.vmm.spans import Refusal, Span, nearest
+from crashsim.vmm.spans import Refusal, Span, word
 
 _KEYS = {"id": str, "path_on_host": str, "root_device": bool, "read_only": bool}
 _NEEDED = ("id", "path_on_host")
-_ALL_KEYS = (*_KEYS, "rate_limiter")
 _WANTED = {str: "a text", bool: "true or false"}
 
 
-def read_words(words: Sequence[str], look: Look | None = None, read: Read | None = None) -> Machine:
-    """The machine of a command line in words, its configuration read by `read`."""
-    before = program(words)
-    if before and "jailer" in words[before - 1]:
+def _read(words: Sequence[str], begin: int, look: Look | None, read: Read | None) -> Machine:
+    if begin and "jailer" in words[begin - 1]:
         _give_up(
-            place(words, before - 1),
+            word(words, begin - 1),
             "a jailer's configuration lies in its jail; name the running Firecracker with --pid",
         )
     found = _config_file(words)
     if found is None:
         _give_up(
-            place(words, max(0, before - 1)) if words else Span("command line", ""),
+            word(words, max(0, begin - 1)) if words else Span("command line", ""),
             "without --config-file the devices come over the API socket",
         )
     where, path = found
@@ -57,11 +53,11 @@ def _give_up(where: Span, why: str) -> NoReturn:
 
 
 def _config_file(words: Sequence[str]) -> tuple[Span, str] | None:
-    for index, word in enumerate(words):
-        if word == "--config-file" and index + 1 < len(words):
-            return place(words, index + 1), words[index + 1]
-        if word.startswith("--config-file="):
-            return place(words, index), word.partition("=")[2]
+    for index, one in enumerate(words):
+        if one == "--config-file" and index + 1 < len(words):
+            return word(words, index + 1), words[index + 1]
+        if one.startswith("--config-file="):
+            return word(words, index), one.partition("=")[2]
     return None
 
 
@@ -83,18 +79,14 @@ def read_json(text: str, look: Look | None = None, name: str = "configuration") 
         whole = Span(f"{name}, pmem[{number}]", shown, 1, len(shown))
         settings = from_members(list(entry.items()), whole, assembly.mistakes.append)
         _add(settings, whole, assembly, look)
-    if assembly.mistakes:
-        raise CommandLineError(assembly.mistakes)
-    return assembly.machine()
+    return assembly.finished()
 
 
 def _add(settings: Settings, whole: Span, assembly: Assembly, look: Look | None) -> None:
     before = len(assembly.mistakes)
+    assembly.check_keys(settings, (*_KEYS, "rate_limiter"), "pmem")
     for setting in settings.values():
-        if setting.name not in _ALL_KEYS:
-            message = f"pmem has no key {setting.name!r}" + nearest(setting.name, _ALL_KEYS)
-            assembly.report(setting.place, message)
-        elif setting.name in _KEYS and not isinstance(setting.value, _KEYS[setting.name]):
+        if setting.name in _KEYS and not isinstance(setting.value, _KEYS[setting.name]):
             wanted = _WANTED[_KEYS[setting.name]]
             assembly.report(setting.place, f"{setting.name} takes {wanted}")
     for name in _NEEDED:
@@ -104,7 +96,6 @@ def _add(settings: Settings, whole: Span, assembly: Assembly, look: Look | None)
         return
     path = str(settings["path_on_host"].value)
     readonly = "read_only" in settings and settings["read_only"].value is True
-    places = {setting.name: setting.place for setting in settings.values()}
     backend = Backend(
         name=str(settings["id"].value),
         kind=FILE,
@@ -114,8 +105,23 @@ def _add(settings: Settings, whole: Span, assembly: Assembly, look: Look | None)
         readonly=readonly,
         rom=readonly,
         readonly_option='"read_only": true',
-        places=places
-        | {"": whole, "mem-path": places["path_on_host"]}
-        | {"readonly": places.get("read_only", whole)},
+        places=places(settings, whole, mem_path="path_on_host", readonly="read_only"),
     )
-    assembly.add_pair(backend.name, backend, "firecracker")
+    assembly.add_pair(backend, FIRECRACKER)
+
+
+FIRECRACKER = Monitor(
+    name="firecracker",
+    title="Firecracker",
+    datasync=True,
+    threads=1,
+    queue=256,
+    error=0xFFFFFFFF,
+    limits_flushes=True,
+    pads=True,
+    file_option="path_on_host",
+    programs=r"(firecracker|jailer)[\w.-]*",
+    read=_read,
+    configuration=read_json,
+    written="configuration, JSON",
+)

@@ -7,10 +7,6 @@ the devices. A device that its guest cannot write to has nothing to lose, and is
 one that discards writes because its option says so. Advice never opens a file to writers that had
 none. What depends on a file is judged only if `look` sees it; `remarks` says what could not be
 judged. A setting that a monitor refuses is no finding: it is a mistake in the command line.
-
-Sources of H2, of August 2026: QEMU advises huge pages for all of its memory (`ram_block_add` in
-system/physmem.c); cloud-hypervisor (`make_virtio_pmem_device`), crosvm (`create_pmem_device`) and
-Firecracker (`PmemMmap`) do not for a pmem device, whatever they do for the guest's main memory.
 """
 
 from __future__ import annotations
@@ -22,19 +18,13 @@ from dataclasses import dataclass
 from crashsim.engine.units import exact_bytes, format_bytes
 from crashsim.vmm.assembly import NVDIMM, REAL
 from crashsim.vmm.machine import FILE, MEMFD, RAM, SHM, Machine, PmemDevice
+from crashsim.vmm.monitors import MONITORS
 from crashsim.vmm.probe import IN_MEMORY, HostFile, Look
 from crashsim.vmm.spans import Span
 
 LOSES, FAILS, COSTS, NOTE = "loses data", "fails", "costs", "note"
 READ_ONLY, DISCARDS = "read-only", "discards"
 
-_FILE_OPTION = {
-    "qemu": "mem-path=",
-    "cloud-hypervisor": "file=",
-    "crosvm": "path=",
-    "firecracker": "path_on_host",
-}
-_PADDED = ("crosvm", "firecracker")  # the device is as large as its file, rounded up
 _PADDED_TO_BYTES = _HUGE_BYTES = 2 << 20
 
 
@@ -184,18 +174,19 @@ def _on_host(device: PmemDevice, file: HostFile) -> Iterator[Hazard]:
     path, backend = device.backend.mem_path, device.backend
     if file.filesystem in IN_MEMORY:
         why = f"the file is in memory ({file.filesystem}): a flush succeeds and does nothing (H15)"
-        mend = f"{_FILE_OPTION[device.monitor]} on a disk's file system"
+        mend = f"{MONITORS[device.monitor].file_option} on a disk's file system"
         yield _finding(device, "V4", LOSES, "mem-path", path, why, mend)
         return
     if file.kind not in ("file", "missing"):
         return
     size_bytes = backend.size_bytes or file.size_bytes
-    if device.monitor == "qemu" and file.large_folios and size_bytes >= _HUGE_BYTES:
+    monitor = MONITORS[device.monitor]
+    if monitor.advises_huge_pages and file.large_folios and size_bytes >= _HUGE_BYTES:
         option = f"{backend.kind}, shared"
         yield _finding(device, "H2", COSTS, "qom-type", option, _huge(file), _HUGE_MEND)
     yield from _holes(device, file, backend.offset_bytes + size_bytes)
     beyond = -file.size_bytes % _PADDED_TO_BYTES
-    if device.monitor in _PADDED and beyond:
+    if monitor.pads and beyond:
         why = (
             f"the device is {exact_bytes(beyond)} larger than the file, up to 2 MiB: what the "
             "guest stores in that last part is in no file"
@@ -220,7 +211,7 @@ def _huge(file: HostFile) -> str:
 def _holes(device: PmemDevice, file: HostFile, end_bytes: int) -> Iterator[Hazard]:
     path, backend = device.backend.mem_path, device.backend
     mend = f"fallocate -l {end_bytes} {shlex.quote(path)}"
-    if device.monitor != "qemu" and file.size_bytes < end_bytes:
+    if not MONITORS[device.monitor].creates_file and file.size_bytes < end_bytes:
         why = (
             f"the file has {exact_bytes(file.size_bytes)}: the first store behind its end kills "
             "the monitor with SIGBUS, and no flush reports it"

@@ -14,12 +14,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from crashsim.engine.units import format_duration
-from crashsim.errors import CommandLineError
+from crashsim.printable import nearest
 from crashsim.vmm.assembly import Assembly
 from crashsim.vmm.keyval import Settings, from_members, parse_json, read
 from crashsim.vmm.machine import Machine
 from crashsim.vmm.probe import Look
-from crashsim.vmm.spans import Span, nearest
+from crashsim.vmm.spans import Span
 
 NDCTL = "QEMU: the ndctl command is not supported for virtio-pmem (V7)"
 _PROMPT = "(qemu)"
@@ -34,9 +34,7 @@ def read_timeline(
     assembly.resume(present)
     for instant_ns, text in sorted(commands, key=lambda command: command[0]):
         _apply(instant_ns, text, assembly)
-    if assembly.mistakes:
-        raise CommandLineError(assembly.mistakes)
-    return assembly.machine()
+    return assembly.finished()
 
 
 def _apply(instant_ns: int, text: str, assembly: Assembly) -> None:

@@ -37,6 +37,16 @@ Settings = dict[str, Setting]
 Report = Callable[[Refusal], None]
 
 
+def places(settings: Settings, whole: Span, **other_names: str) -> dict[str, Span]:
+    """Where each setting stands, under its name and under QEMU's if `other_names` has that (with
+    `_` for `-`; the whole if it was not given); under "" the whole."""
+    found = {setting.name: setting.place for setting in settings.values()}
+    renamed = {
+        qemus.replace("_", "-"): found.get(name, whole) for qemus, name in other_names.items()
+    }
+    return {"": whole, **found, **renamed}
+
+
 def escape(value: str) -> str:
     """A value as it is written in an option."""
     return value.replace(",", ",,")

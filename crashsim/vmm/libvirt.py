@@ -17,9 +17,10 @@ from xml.parsers import expat
 
 from crashsim.engine.units import LARGEST
 from crashsim.errors import CommandLineError
-from crashsim.vmm.assembly import NVDIMM, VIRTIO_PMEM, Assembly
+from crashsim.vmm.assembly import NVDIMM, PMEM, Assembly
 from crashsim.vmm.machine import FILE, Backend, Machine
 from crashsim.vmm.probe import Look
+from crashsim.vmm.qemu import QEMU
 from crashsim.vmm.spans import Refusal, Span
 
 _POWERS = "KMGTPE"
@@ -58,15 +59,13 @@ def read_xml(text: str, look: Look | None = None) -> Machine:
         if model == "virtio-pmem":
             for wrong, message in _refused(element):
                 assembly.report(wrong.place, message)
-            _add(element, f"virtiopmem{number}", VIRTIO_PMEM, True, assembly)
+            _add(element, f"virtiopmem{number}", PMEM, True, assembly)
             number += 1
         elif model == NVDIMM:
             access = element.attributes.get("access", default_access)
             _add(element, f"nvdimm{number}", NVDIMM, access == "shared", assembly)
             number += 1
-    if assembly.mistakes:
-        raise CommandLineError(assembly.mistakes)
-    return assembly.machine()
+    return assembly.finished()
 
 
 def _add(element: _Element, name: str, kind: str, shared: bool, assembly: Assembly) -> None:
@@ -100,7 +99,7 @@ def _add(element: _Element, name: str, kind: str, shared: bool, assembly: Assemb
             "readonly": readonly.place if readonly else element.place,
         },
     )
-    assembly.add_pair(name, backend, "qemu", kind)
+    assembly.add_pair(backend, QEMU, name, kind)
 
 
 def _refused(element: _Element) -> Iterator[tuple[_Element, str]]:

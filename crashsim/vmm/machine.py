@@ -1,16 +1,19 @@
-"""What a command line comes to: the virtio-pmem devices and the memory behind each.
+"""Monitors, and what a command line of theirs comes to: the virtio-pmem devices and the memory
+behind each.
 
-Contract: values are as QEMU would have them after its defaults: `share` is off unless given (on for
-`memory-backend-memfd` and `memory-backend-shm`), `rom` follows `readonly`. Sizes are bytes. Two
-devices are equal if they behave alike, wherever they were written: places do not count. Sources:
-qapi/qom.json (MemoryBackendProperties and those derived from it), hw/virtio/virtio-pmem.c.
+Contract: all that is known of a monitor is one `Monitor`, in the module that reads its command
+line. Values of a `Backend` are as QEMU would have them after its defaults: `share` is off unless
+given (on for `memory-backend-memfd` and `memory-backend-shm`), `rom` follows `readonly`. Sizes are
+bytes. Two devices are equal if they behave alike, wherever they were written: places do not count.
+Sources: qapi/qom.json (MemoryBackendProperties and those derived from it), hw/virtio/virtio-pmem.c.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from crashsim.vmm.probe import Look, Read
 from crashsim.vmm.spans import Span
 
 FILE = "memory-backend-file"
@@ -87,3 +90,43 @@ class Machine:
     other_objects: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     unread: bool = False
+
+
+# A command line in words, how many of them come before the options (the program's name among
+# them), the host's files, and the texts of configurations that the words name.
+ReadWords = Callable[[Sequence[str], int, Look | None, Read | None], Machine]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Monitor:
+    """A virtual machine monitor; `name` is what an experiment's `vmm` says.
+
+    How it serves flushes (V1, V3, G8): with `datasync` by msync, which leaves the mtime alone
+    (H12), else by fsync; in so many `threads`; `queue` requests fit on the virtqueue; `error` is
+    the le32 of a failed one. `reuses_result`: requests that were posted while a call ran are
+    answered with that call's result. `limits_flushes`: a device can have a rate limiter.
+
+    The memory of its devices: `advises_huge_pages` for it (H2), `creates_file`s that are missing,
+    fills a device up to whole 2 MiB beyond its file (`pads`); `file_option` names the file.
+
+    Its words: `programs` is a pattern of its programs' names, `read` reads their command line;
+    `configuration` reads the text under `device: {NAME: ...}` where that is no command line, and
+    `written` says what that text is. Without `read` it is a variant that no program's name tells.
+    """
+
+    name: str
+    title: str
+    datasync: bool
+    threads: int
+    queue: int
+    error: int
+    reuses_result: bool = False
+    limits_flushes: bool = False
+    advises_huge_pages: bool = False
+    creates_file: bool = False
+    pads: bool = False
+    file_option: str = ""
+    programs: str = ""
+    read: ReadWords | None = None
+    configuration: Callable[[str], Machine] | None = None
+    written: str = "command line"

@@ -12,9 +12,8 @@ from pathlib import Path
 
 from crashsim.errors import UsageError
 from crashsim.printable import printable
-from crashsim.vmm.monitors import KNOWN
+from crashsim.vmm.monitors import known, monitor_of
 from crashsim.vmm.probe import Look, Read, looker, reader
-from crashsim.vmm.shell import monitor_of
 
 
 def read_process(process_id: int, proc: Path = Path("/proc")) -> tuple[list[str], Look, Read]:
@@ -31,6 +30,8 @@ def read_process(process_id: int, proc: Path = Path("/proc")) -> tuple[list[str]
     words = [os.fsdecode(word) for word in raw.removesuffix(b"\0").split(b"\0")]
     if not raw:
         raise UsageError(f"process {process_id} has no command line: a kernel thread or a zombie")
-    if not monitor_of(words[0]):
-        raise UsageError(f"process {process_id} is none of {KNOWN}: it runs {printable(words[0])}")
+    if monitor_of(words[0]) is None:
+        raise UsageError(
+            f"process {process_id} is none of {known()}: it runs {printable(words[0])}"
+        )
     return words, looker(own / "cwd", own / "root"), reader(own / "cwd", own / "root")

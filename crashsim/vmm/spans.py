@@ -2,14 +2,16 @@
 
 Contract: a `Span` is a stretch of a text that the user can find again: a word of a command line, a
 line of XML, a monitor command at an instant. A `Refusal` names one and says what was expected;
-`CommandLineError` carries all mistakes at once. What is shown is one line of printable characters
-whatever the text holds, with a caret below the stretch.
+`CommandLineError` carries all of them at once. What is shown is one line of printable characters
+whatever the text holds, with a caret below the stretch. `split` reads a pasted command as a shell
+does: quotes, backslashes, lines continued by a backslash.
 """
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable
+import re
+import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from crashsim.errors import CommandLineError
@@ -18,12 +20,8 @@ from crashsim.printable import printable
 MOST_MISTAKES = 50
 _WIDEST = 88
 _BEFORE = 30
-
-
-def nearest(word: str, known: Iterable[str]) -> str:
-    """`; did you mean ...?` for a word that resembles a known one, else nothing."""
-    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
-    return f"; did you mean {close[0]!r}?" if close else ""
+_CONTINUED = re.compile(r"\\\r?\n")
+_LONGEST_COMMAND = 128 << 10  # Linux starts no program with a longer word
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +66,27 @@ class Refusals(list[Refusal]):
     """What was found wrong so far. Nobody reads more than `MOST_MISTAKES`: with that many the
     search ends, by the CommandLineError that tells them."""
 
-    def append(self, mistake: Refusal) -> None:
-        super().append(mistake)
+    def append(self, refusal: Refusal) -> None:
+        super().append(refusal)
         if len(self) >= MOST_MISTAKES:
             more = Refusal(None, f"these are the first {len(self)} mistakes; there may be more")
             raise CommandLineError([*self, more])
+
+
+def split(text: str) -> list[str]:
+    """The words of a pasted command."""
+    if len(text) > _LONGEST_COMMAND:
+        message = f"longer than {_LONGEST_COMMAND >> 10} KiB: no command line"
+        raise CommandLineError([Refusal(None, message)])
+    joined = _CONTINUED.sub("", text)
+    try:
+        return shlex.split(joined)
+    except ValueError as error:
+        place = Span("command line", joined.strip(), 1, len(joined.strip()))
+        raise CommandLineError([Refusal(place, str(error)[:1].lower() + str(error)[1:])]) from None
+
+
+def word(words: Sequence[str], index: int, behind: int = 0) -> Span:
+    """A word of a command line, or what stands in it behind its first characters (`--pmem=`)."""
+    text = words[index]
+    return Span(f"word {index + 1}", text, behind + 1, len(text) - behind)
