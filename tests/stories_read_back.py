@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 
@@ -337,7 +337,7 @@ class _Held:
 
     def picture(self) -> None:
         """The picture shows the same fates, the same broken acknowledgement."""
-        told = picture(self.finding, self.reader.target)
+        told = asdict(picture(self.finding, self.reader.target))
         fates: dict[int, set[bool]] = {}
         for write, _, _, kept, _ in self.parts():
             fates.setdefault(write, set()).add(kept)

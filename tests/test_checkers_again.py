@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +16,7 @@ from crashsim.checkers.command import Command
 from crashsim.checkers.function import Function
 from crashsim.checkers.retry import PATIENCE, Confirmed
 from crashsim.explore.budget import Budget
-from crashsim.explore.results import to_json
+from crashsim.explore.results import told
 from crashsim.explore.survey import Exploration, explore
 from crashsim.report import causes
 from tests import report_explored, report_fixtures
@@ -140,7 +140,7 @@ def explored_with(folder: Path, body: str, workers: int = 1) -> tuple[Exploratio
     )
     found = explore(one, Budget(100), seed=1, workers=workers)
     assert found.checked == 8
-    document = to_json(found, one)
+    document = asdict(told(found, one))
     assert document["exit_code"] == found.exit_code
     return found, causes.verdict(document)
 

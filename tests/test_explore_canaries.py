@@ -200,7 +200,7 @@ def test_what_never_reached_the_disk_is_not_laid_to_a_write_that_was_lost() -> N
     assert "still in the guest's memory" in first.story[-1]
     one = target([Write(0, b"1"), Flush(), Mark("one"), *late], judge_two)
     assert first.story[1].startswith("All that had reached the disk by then survived")
-    assert {row["kept"] for row in picture(first, one)["rows"]} == {1}  # and none is drawn as lost
+    assert {row.kept for row in picture(first, one).rows} == {1}  # and none is drawn as lost
     assert [one.lost_write for one in second.lost] == [2] and second.epochs == 1
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import asdict
 from itertools import pairwise
 from typing import Any
 
@@ -34,7 +35,7 @@ def needs(later: int, earlier: int) -> Judge:
 
 
 def pictures(one: Target, states: int = 400) -> list[dict[str, Any]]:
-    return [picture(finding, one) for finding in explore(one, Budget(states), 1).findings]
+    return [asdict(picture(finding, one)) for finding in explore(one, Budget(states), 1).findings]
 
 
 def test_few_writes_have_a_row_each_in_the_order_of_time() -> None:
@@ -117,7 +118,7 @@ def test_what_is_told_as_kept_is_in_the_image_and_what_is_told_as_lost_is_not(se
 
     one = target(writes, judge)
     for finding in explore(one, Budget(300), seed).findings:
-        told = picture(finding, one)
+        told = asdict(picture(finding, one))
         with StateRunner(one) as runner:
             runner.enter(finding.epoch)
             image = bytes(runner.lay(finding.choices))

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -18,7 +18,7 @@ from crashsim.checkers import Acks, Verdict
 from crashsim.errors import CheckerError, NothingExplored, UsageError, WorkerDied
 from crashsim.explore.budget import Budget
 from crashsim.explore.in_process import Visited, explore_in_process
-from crashsim.explore.results import to_json
+from crashsim.explore.results import told
 from crashsim.explore.state_runner import StateRunner, Target
 from crashsim.explore.survey import EpochReport, Exploration, explore
 from crashsim.explore.unit_log import UnitLog
@@ -366,18 +366,18 @@ def test_in_process_every_image_is_visited_once() -> None:
 def test_results_are_plain_data_with_exact_counts() -> None:
     many: list[Item] = [Write(512 * n, bytes([1]) * 512) for n in range(120)]
     one = target([*many, Mark("end")], fine)
-    text = json.dumps(to_json(found_by(one, 300), one))
+    text = json.dumps(asdict(told(found_by(one, 300), one)))
     assert json.loads(text)["images"] == 2**120
     assert json.loads(text)["images_text"] == "1.3e+36 (10^36)"
     assert json.loads(text)["checked"] == 300
     one = target([*many, Mark("end")], fine, Rules(atom_bytes=8))
-    words = to_json(found_by(one, 300), one)
+    words = asdict(told(found_by(one, 300), one))
     assert words["images"] is None and json.dumps(words)
 
 
 def test_results_of_findings_are_plain_data() -> None:
     one = target(items(), judge)
-    document = json.loads(json.dumps(to_json(found_by(one), one)))
+    document = json.loads(json.dumps(asdict(told(found_by(one), one))))
     (finding,) = document["findings"]
     assert finding["states"] == document["failing"]
     assert finding["story"] and finding["lost"][0]["length"] == 512

@@ -38,7 +38,10 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "replay": ("engine", "experiment", "simulate", "power", "results"),
     "states": ("engine", "power", "replay"),
     "checkers": ("engine", "experiment", "guest"),
-    "explore": ("engine", "experiment", "simulate", "replay", "states", "checkers", "executor"),
+    "explore": (
+        *("engine", "experiment", "simulate", "replay", "states", "checkers", "results"),
+        "executor",
+    ),
     "runs": (
         *("engine", "experiment", "simulate", "power", "replay", "states", "checkers", "explore"),
         *("results", "executor"),

@@ -27,7 +27,8 @@ from crashsim.explore.roles import Fates, Mask, Pattern, Roles
 from crashsim.explore.selection import Step, Versions, as_choices, as_versions, newest
 from crashsim.explore.shrink import Core, find_cause
 from crashsim.explore.state_runner import StateRunner, Target
-from crashsim.explore.story import Involved, Narrator, Remedy, Scene, kept_atom, lost_atom
+from crashsim.explore.story import Involved, Narrator, Scene, kept_atom, lost_atom
+from crashsim.results import Original, Remedy
 from crashsim.states import Choices, Epoch
 
 CHECKS_EACH = 400  # to shrink one state
@@ -44,17 +45,6 @@ class Bad(NamedTuple):
     place: int
     kind: str
     outcome: str
-
-
-@dataclass(frozen=True, slots=True)
-class Original:
-    """The state that was found first: where it stands in the plan, and how much it keeps."""
-
-    epoch: int
-    place: int
-    kind: str
-    kept_atoms: int
-    atoms: int
 
 
 @dataclass(frozen=True, slots=True)

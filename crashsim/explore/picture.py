@@ -13,52 +13,58 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import groupby
-from typing import Any
 
 import numpy as np
 
 from crashsim.explore.account import Told, WritePart
 from crashsim.explore.grouping import Cause
 from crashsim.explore.state_runner import Target
+from crashsim.results import BrokenAck, LeftOut, WriteFates, WriteRow
 
 MOST_ROWS = 28
 MOST_RUNS = 32
 _BESIDE = (0, -1, 1, -2, 2)  # neighbours that are told, the nearest first
 
 
-def picture(finding: Cause, target: Target) -> dict[str, Any]:
-    """The writes of a finding's epoch as plain data (docs/exploring.md)."""
+def picture(finding: Cause, target: Target) -> WriteFates:
+    """The writes of a finding's epoch."""
     writes = finding.account
     taken = {one.kept_write for one in finding.kept}
     taken |= {one.write for one in writes if any(not part.held_back for part in one.lost)}
     shown = _shown([one.write in taken for one in writes])
-    history, first_byte = target.history, target.history.devices[target.device].first_byte
-    rows: list[dict[str, Any]] = []
+    rows: list[WriteRow | LeftOut] = []
     ends_ns: list[int] = []
     for alone, group in groupby(enumerate(writes), key=lambda entry: entry[0] in shown):
         mine = [write for _, write in group]
-        for some in [[write] for write in mine] if alone else [mine]:
-            rows.append(_row(some))
-            ends_ns.append(int(history.store_t_ns[some[-1].row]))
         if alone:
-            for write, row in zip(mine, rows[-len(mine) :], strict=True):
-                stored = np.flatnonzero(history.store_write == write.write)
-                row["t_ns"] = int(history.store_t_ns[stored[0]])
-                row["offset"] = int(history.store_offset[stored[0]]) - first_byte
-                row["length"] = int(history.store_length[stored].sum())
-                row["taken"] = write.write in taken
-                row["runs"] = [[part[0], part[1], part[2]] for part in _runs(write.parts)]
-    return {
-        "writes": len(writes),
-        "rows": rows,
-        "acknowledgement": _acknowledgement(finding, target, ends_ns),
-    }
+            rows += [_row(write, target, write.write in taken) for write in mine]
+        else:
+            rows.append(LeftOut(mine[0].write, mine[-1].write, *_fates(mine)))
+        for last in mine if alone else mine[-1:]:
+            ends_ns.append(int(target.history.store_t_ns[last.row]))
+    return WriteFates(len(writes), rows, _acknowledgement(finding, target, ends_ns))
 
 
-def _row(writes: Sequence[Told]) -> dict[str, Any]:
+def _row(write: Told, target: Target, taken: bool) -> WriteRow:
+    history = target.history
+    stored = np.flatnonzero(history.store_write == write.write)
+    first = int(stored[0])
+    return WriteRow(
+        write.write,
+        write.write,
+        *_fates([write]),
+        int(history.store_t_ns[first]),
+        int(history.store_offset[first]) - history.devices[target.device].first_byte,
+        int(history.store_length[stored].sum()),
+        taken,
+        [list(run) for run in _runs(write.parts)],
+    )
+
+
+def _fates(writes: Sequence[Told]) -> tuple[int, int, int]:
+    """How many were kept, lost and torn."""
     fates = Counter(write.fate for write in writes)
-    ends = {"first": writes[0].write, "last": writes[-1].write}
-    return ends | {fate: fates[fate] for fate in ("kept", "lost", "torn")}
+    return fates["kept"], fates["lost"], fates["torn"]
 
 
 def _shown(taken: Sequence[bool]) -> set[int]:
@@ -104,19 +110,12 @@ def _runs(parts: Sequence[WritePart]) -> Iterator[tuple[int, int, int]]:
         yield run[0].start, length, length if every else kept
 
 
-def _acknowledgement(
-    finding: Cause, target: Target, ends_ns: Sequence[int]
-) -> dict[str, Any] | None:
-    """The one that the state breaks; `behind`: how many rows were written when it was given."""
+def _acknowledgement(finding: Cause, target: Target, ends_ns: Sequence[int]) -> BrokenAck | None:
+    """The one that the state breaks."""
     if finding.ack < 0:
         return None
     history = target.history
     ack = int(np.flatnonzero(history.ack_device == target.device)[finding.ack])
-    t_ns = int(history.ack_t_ns[ack])
-    return {
-        "t_ns": t_ns,
-        "label": str(history.ack_label[ack]),
-        "first": int(history.ack_low[ack]),
-        "last": int(history.ack_high[ack]) - 1,
-        "behind": bisect_right(ends_ns, t_ns),
-    }
+    t_ns, label = int(history.ack_t_ns[ack]), str(history.ack_label[ack])
+    first, last = int(history.ack_low[ack]), int(history.ack_high[ack]) - 1
+    return BrokenAck(t_ns, label, first, last, bisect_right(ends_ns, t_ns))

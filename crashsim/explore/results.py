@@ -1,105 +1,95 @@
-"""An exploration as plain data for programs: the content of `exploration.json` (documented in
-`docs/exploring.md`).
+"""An exploration as it is told (`crashsim.results`, `docs/exploring.md`).
 
-Contract: everything is an object, array, string, boolean or number of JSON. Counts of states are
-exact integers, however long; `..._text` says the same for people. The same exploration gives the
-same bytes.
+Contract: the same exploration gives the same result. Counts of states are exact, and given as text
+alone where few readers of JSON take a number so long.
 """
 
 from __future__ import annotations
-
-from dataclasses import asdict
-from typing import Any
 
 from crashsim.explore.grouping import Cause
 from crashsim.explore.picture import picture
 from crashsim.explore.state_runner import Target
 from crashsim.explore.story import Involved
 from crashsim.explore.survey import EpochReport, Exploration
+from crashsim.results import AtomResult, EpochResult, ExplorationResult, FindingResult
 from crashsim.states import power_of_ten
 
 SCHEMA = 2
-LARGEST_DIGITS = 300  # longer numbers are given as text alone: few readers of JSON take them
+_LARGEST = 10**300
 
 
-def to_json(found: Exploration, target: Target) -> dict[str, Any]:
-    """The document; `target` is what was explored."""
-    return {
-        "schema": SCHEMA,
-        "device": found.device,
-        "host": found.host,
-        "atom_bytes": found.atom_bytes,
-        "seed": found.seed,
-        "budget_states": found.states,
-        **_large("choices", found.choices),
-        **_large("images", found.images),
-        "planned": found.planned,
-        "checked": found.checked,
-        "failing": found.failing,
-        "timed_out": found.timed_out,
-        "unstable": found.unstable,
-        "ungrouped": found.ungrouped,
-        "outcomes": found.outcomes,
-        "reached": found.reached,
-        "all_epochs": found.all_epochs,
-        "interrupted": found.interrupted,
-        "exit_code": found.exit_code,
-        "findings": [_finding(one) | {"picture": picture(one, target)} for one in found.findings],
-        "epochs": [_epoch(one) for one in found.epochs],
-    }
+def told(found: Exploration, target: Target) -> ExplorationResult:
+    """What is told of what was found in this target."""
+    return ExplorationResult(
+        SCHEMA,
+        found.device,
+        found.host,
+        found.atom_bytes,
+        found.seed,
+        found.states,
+        *_large(found.choices),
+        *_large(found.images),
+        found.planned,
+        found.checked,
+        found.failing,
+        found.timed_out,
+        found.unstable,
+        found.ungrouped,
+        found.outcomes,
+        found.reached,
+        found.all_epochs,
+        found.interrupted,
+        found.exit_code,
+        [_finding(one, target) for one in found.findings],
+        [_epoch(one) for one in found.epochs],
+    )
 
 
-def _large(name: str, number: int) -> dict[str, Any]:
-    short = number < 10**LARGEST_DIGITS
-    return {name: number if short else None, f"{name}_text": power_of_ten(number)}
+def _large(number: int) -> tuple[int | None, str]:
+    return number if number < _LARGEST else None, power_of_ten(number)
 
 
-def _epoch(one: EpochReport) -> dict[str, Any]:
-    return {
-        "number": one.number,
-        "first_ns": one.first_ns,
-        "cut_ns": one.cut_ns,
-        "acks": one.acks,
-        "atoms": one.atoms,
-        **_large("choices", one.choices),
-        **_large("images", one.images),
-        "planned": one.planned,
-        "checked": one.checked,
-        "kinds": one.kinds,
-        "verdicts": one.verdicts,
-        "outcomes": one.outcomes,
-        "unseen_share": one.unseen_share,
-    }
+def _epoch(one: EpochReport) -> EpochResult:
+    return EpochResult(
+        one.number,
+        one.first_ns,
+        one.cut_ns,
+        one.acks,
+        one.atoms,
+        *_large(one.choices),
+        *_large(one.images),
+        one.planned,
+        one.checked,
+        one.kinds,
+        one.verdicts,
+        one.outcomes,
+        one.unseen_share,
+    )
 
 
-def _finding(one: Cause) -> dict[str, Any]:
-    return {
-        "kind": one.kind,
-        "outcome": one.outcome,
-        "message": one.message,
-        "states": one.states,
-        "epochs": one.epochs,
-        "story": list(one.story),
-        "epoch": one.epoch,
-        "first_ns": one.first_ns,
-        "cut_ns": one.cut_ns,
-        "acks": one.acks,
-        "acknowledgement": one.ack,
-        "changes": [list(pair) for pair in one.changes],
-        "minimal": one.minimal,
-        "kept": [_involved(part) for part in one.kept],
-        "lost": [_involved(part) for part in one.lost],
-        "remedy": asdict(one.remedy),
-        "digest": f"{one.digest:x}",
-        "original": asdict(one.original),
-    }
+def _finding(one: Cause, target: Target) -> FindingResult:
+    return FindingResult(
+        one.kind,
+        one.outcome,
+        one.message,
+        one.states,
+        one.epochs,
+        list(one.story),
+        one.epoch,
+        one.first_ns,
+        one.cut_ns,
+        one.acks,
+        one.ack,
+        [list(pair) for pair in one.changes],
+        one.minimal,
+        [_atom(part) for part in one.kept],
+        [_atom(part) for part in one.lost],
+        one.remedy,
+        f"{one.digest:x}",
+        one.original,
+        picture(one, target),
+    )
 
 
-def _involved(part: Involved) -> dict[str, Any]:
-    return {
-        "offset": part.offset,
-        "start": part.start,
-        "length": len(part.content),
-        "kept_write": part.kept_write,
-        "lost_write": part.lost_write,
-    }
+def _atom(part: Involved) -> AtomResult:
+    return AtomResult(part.offset, part.start, len(part.content), part.kept_write, part.lost_write)

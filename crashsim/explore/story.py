@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
@@ -24,21 +23,11 @@ from crashsim.engine.streams import I64
 from crashsim.engine.units import exact_instant, format_bytes
 from crashsim.explore.account import Told, first_choice, last_choice
 from crashsim.explore.outcomes import said
+from crashsim.results import Remedy
 from crashsim.states import Atom, Epoch, HostKind
 
 _MOST_WRITES = 12  # told one by one: more are not shrunk to the end
 _LONGEST_SAID = 200
-
-Why = Literal[
-    "promise",  # the host did not keep what an acknowledged flush covered
-    "flush-before-write",
-    "flush-before-acknowledgement",
-    "early-acknowledgement",  # given before what it rests on was made
-    "torn",  # a write larger than what the disk writes as one: it is fine without it
-    "any-disk",  # it fails with all kept that was made before it, too: no flush helps
-    "unknown",
-    "nothing-lost",
-]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,19 +42,6 @@ class Involved:
     kept_row: int
     lost_write: int
     lost_row: int
-
-
-@dataclass(frozen=True, slots=True)
-class Remedy:
-    """What would have forbidden a state. Of a flush: it has to be submitted when write `after` is
-    complete, from `first_ns` on, and to complete until `last_ns`, when write `before` or the
-    acknowledgement (-1) follows. Else `after`: the write that it is about; -1: none."""
-
-    why: Why
-    after: int = -1
-    before: int = -1
-    first_ns: int = -1
-    last_ns: int = -1
 
 
 def kept_atom(atom: Atom, version: int, store_write: I64) -> Involved:

@@ -48,7 +48,7 @@ class EpochReport:
     images: int
     planned: int
     checked: int = 0
-    kinds: dict[StepKind, int] = field(default_factory=dict)
+    kinds: dict[str, int] = field(default_factory=dict)
     verdicts: dict[str, int] = field(default_factory=dict)
     outcomes: dict[str, int] = field(default_factory=dict)
     rejected: dict[str, int] = field(default_factory=dict)  # outcomes of what was judged not ok

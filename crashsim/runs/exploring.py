@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,7 +22,7 @@ from crashsim.experiment.expect import Known, judge
 from crashsim.experiment.model import Expect, Experiment
 from crashsim.experiment.trial import Explore
 from crashsim.explore.budget import Budget
-from crashsim.explore.results import to_json
+from crashsim.explore.results import told
 from crashsim.explore.saved import Replayed, Saved, locate, read_saved, replay, write_image
 from crashsim.explore.session import (
     CheckerSpec,
@@ -36,7 +36,7 @@ from crashsim.explore.session import (
 from crashsim.explore.state_runner import Target
 from crashsim.explore.survey import Exploration, explore
 from crashsim.explore.trust import remember
-from crashsim.results import CaseResult, Expectation
+from crashsim.results import CaseResult, Expectation, ExplorationResult, KnownResult
 from crashsim.runs.one import Run
 from crashsim.states import Choices, Rules
 
@@ -167,20 +167,9 @@ def _journal(output: Path, identity: str) -> Path:
 def with_exploration(result: CaseResult, explored: Explored, expect: Expect) -> CaseResult:
     """The case's result with what was explored, and judged by it: no finding is expected, unless
     the experiment says otherwise."""
-    document = to_json(explored.found, explored.opened.target)
     known = those_known(expect, explored.found, explored.known)
-    document["known"] = [
-        {
-            "name": one.known.name,
-            "why": one.known.why,
-            "findings": list(one.findings),
-            "happens": one.happens,
-        }
-        for one in known
-    ]
-    for number, finding in enumerate(document["findings"]):
-        finding["known"] = why_known(number, known)
-    found = sum(not finding["known"] for finding in document["findings"])
+    explanation = _told(explored, known)
+    found = sum(not finding.known for finding in explanation.findings)
     if expect.findings is not None:
         only = Expect(findings=expect.findings)
         judged = judge(only, {"findings": found})
@@ -188,10 +177,26 @@ def with_exploration(result: CaseResult, explored: Explored, expect: Expect) -> 
         judged = [Expectation("findings", "== 0", found, "", found == 0)]
     if not explored.found.interrupted:
         judged += [
-            Expectation(KNOWN, f">= 1 of '{one['name']}'", int(one["happens"]), "", one["happens"])
-            for one in document["known"]
+            Expectation(KNOWN, f">= 1 of '{one.name}'", int(one.happens), "", one.happens)
+            for one in explanation.known
         ]
-    return replace(result, expectations=[*result.expectations, *judged], exploration=document)
+    return replace(
+        result, expectations=[*result.expectations, *judged], exploration=asdict(explanation)
+    )
+
+
+def _told(explored: Explored, known: Sequence[Happens]) -> ExplorationResult:
+    """The exploration, with what the experiment knows of its findings."""
+    one = told(explored.found, explored.opened.target)
+    findings = [
+        replace(finding, known=why_known(number, known))
+        for number, finding in enumerate(one.findings)
+    ]
+    names = [
+        KnownResult(each.known.name, each.known.why, list(each.findings), each.happens)
+        for each in known
+    ]
+    return replace(one, findings=findings, known=names)
 
 
 @dataclass(frozen=True, slots=True)
