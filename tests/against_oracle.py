@@ -28,7 +28,8 @@ from crashsim.experiment.model import (
     Guest,
     Host,
 )
-from crashsim.guest.program import Call, Op, Program
+from crashsim.experiment.sync_calls import CALLS
+from crashsim.guest.program import Op, Program
 from crashsim.simulate.stack import simulate
 from crashsim.vmm.monitors import MONITORS
 from tests.oracle import (
@@ -46,16 +47,6 @@ from tests.oracle import (
 from tests.oracle.inputs import PAGE_BYTES, Item, first_pages, resolved
 from tests.oracle.inputs import Program as Items
 from tests.oracle.outcome import FlushRequest
-
-CALLS = {
-    "msync-async": Call.MSYNC_ASYNC,
-    "msync": Call.MSYNC,
-    "fdatasync": Call.FDATASYNC,
-    "fsync": Call.FSYNC,
-    "sync": Call.SYNC,
-    "sync_file_range": Call.SYNC_FILE_RANGE,
-}
-
 
 # --- worlds ---------------------------------------------------------------------------------------
 

@@ -11,8 +11,9 @@ from crashsim.checkers import Acks, Verdict
 from crashsim.engine.history import History
 from crashsim.engine.streams import I64
 from crashsim.experiment.model import Device, Experiment, Fill, Guest
+from crashsim.experiment.sync_calls import CALLS
 from crashsim.explore.state_runner import Target
-from crashsim.guest.program import Call, Op, Program
+from crashsim.guest.program import Op, Program
 from crashsim.simulate.stack import simulate
 from crashsim.states import Rules, Space
 
@@ -93,7 +94,7 @@ def program(items: Sequence[Item]) -> Program:
         op_kind=np.array(kind, dtype=np.int64),
         op_delay_ns=np.zeros(len(at), dtype=np.int64),
         op_argument=np.array(argument, dtype=np.int64),
-        call=Call.FDATASYNC,
+        call=CALLS["fdatasync"],
         labels=labels or ("",),
     )
 

@@ -12,7 +12,6 @@ from crashsim.engine.history import NEVER, Reason
 from crashsim.engine.streams import I64
 from crashsim.engine.timers import Stamps, Ticks
 from crashsim.experiment.model import Host
-from crashsim.guest.program import Call
 from crashsim.guest.syscalls import GuestKernel
 from crashsim.guest.vcpu import VCpu
 from crashsim.pagecache.fsync import JOURNALS
@@ -182,7 +181,7 @@ def no_fsync_resets_an_age(patch: pytest.MonkeyPatch) -> None:
 
 
 def a_growing_file_is_like_any(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(GuestKernel, "_may_commit", lambda self, call: call == Call.FSYNC)
+    patch.setattr(GuestKernel, "_may_commit", lambda self, call: call.commits == "always")
 
 
 def a_range_is_the_whole(patch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ from crashsim.engine.streams import Stream
 from crashsim.engine.timers import Stamps, Ticks
 from crashsim.experiment.backing import Backing, FolioPart
 from crashsim.experiment.model import Device, EarlyWriteback, Experiment, Fill, Guest, Host
-from crashsim.guest.program import Call
+from crashsim.experiment.sync_calls import CALLS
 from crashsim.pagecache.cache import PageCache
 from tests.oracle import GroupSync, Sync, Write
 from tests.oracle.cases import P
@@ -308,19 +308,19 @@ def test_G2_a_raw_device_is_reached_through_the_guests_page_cache_unless_told_ot
     assert Guest(file_system="none").access == "cached"
 
 
-def ranged(call: Call, **program: Any) -> History:
+def ranged(call: str, **program: Any) -> History:
     """vCPU 0 writes page 0 and syncs its range; vCPU 1 has written page 1 before."""
     return play(
         [Write(0, 8, 500, ends_record=True), Sync()],
         [Write(P, 8)],
         guest={"access": "cached"},
-        program={"call": call, "ranged": True, **program},
+        program={"call": CALLS[call], "ranged": True, **program},
         until=SECOND,
     )
 
 
 def test_H12_an_msync_of_a_part_copies_that_part_and_flushes_the_device() -> None:
-    history = ranged(Call.MSYNC)
+    history = ranged("msync")
     assert history.copy_page.tolist() == [0]
     assert history.flush_vcpu.size == 1
     assert play(
@@ -329,11 +329,11 @@ def test_H12_an_msync_of_a_part_copies_that_part_and_flushes_the_device() -> Non
 
 
 def test_H11_sync_file_range_writes_and_does_not_flush() -> None:
-    history = ranged(Call.SYNC_FILE_RANGE)
+    history = ranged("sync_file_range")
     assert history.copy_page.tolist() == [0]
     assert history.flush_vcpu.size == 0
     assert history.ack_t_ns.size == 1
-    with_dax = play(STORE_AND_SYNC, program={"call": Call.SYNC_FILE_RANGE, "ranged": True})
+    with_dax = play(STORE_AND_SYNC, program={"call": CALLS["sync_file_range"], "ranged": True})
     assert (with_dax.flush_vcpu.size, with_dax.ack_t_ns.tolist()) == (0, [11])
 
 
@@ -345,7 +345,7 @@ def test_G4_a_growing_file_commits_with_every_call_whatever_the_tick() -> None:
 
 
 def test_G4_sync_flushes_once_on_ext4_and_not_at_all_on_a_raw_device() -> None:
-    changed: Changes = {"call": Call.SYNC}
+    changed: Changes = {"call": CALLS["sync"]}
     assert play(STORE_AND_SYNC, guest=EXT4, program=changed).flush_vcpu.size == 1
     assert play(STORE_AND_SYNC, program=changed).flush_vcpu.size == 0
 

@@ -18,7 +18,6 @@ from typing import Any
 from pydantic import ValidationError
 
 from crashsim.errors import ExperimentError
-from crashsim.experiment.applications import NO_FLUSH
 from crashsim.experiment.document import find, plain, read
 from crashsim.experiment.loader import Case, load
 from crashsim.experiment.model import Device, Experiment, Recording, Sync
@@ -91,19 +90,19 @@ def programs(experiment: Experiment) -> list[Changes]:
     if not places:
         return []
     early = tuple(change for change, _, _ in places if change is not None)
-    lacking = [(key, sync) for change, key, sync in places if change or sync.call in NO_FLUSH]
+    lacking = [(key, sync) for change, key, sync in places if change or not sync.flushes]
     policies = dict(lacking or [(key, sync) for _, key, sync in places])
     found = [early + _policy(policies, f"every: {every}") for every in _EVERY]
     if any(workload.vcpus > 1 for _, workload, _ in _synthetic(experiment)):
         found.append(early + _policy(policies, "group: true"))
-    if early and all(sync.call not in NO_FLUSH for sync in policies.values()):
+    if early and all(sync.flushes for sync in policies.values()):
         found.append(early)
     return found
 
 
 def at_fault(experiment: Experiment) -> bool:
     """Whether a program acknowledges what no sync stands behind."""
-    return any(change or sync.call in NO_FLUSH for change, _, sync in _places(experiment))
+    return any(change or not sync.flushes for change, _, sync in _places(experiment))
 
 
 def _synthetic(experiment: Experiment) -> Iterator[tuple[int, Any, Sync]]:
@@ -135,7 +134,7 @@ def _policy(policies: dict[str, Sync], how: str) -> Changes:
 
 
 def _call(sync: Sync) -> str:
-    return "fdatasync" if sync.call in NO_FLUSH else sync.call
+    return sync.call if sync.flushes else "fdatasync"
 
 
 def _words(sync: Sync) -> str:

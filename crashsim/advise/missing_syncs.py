@@ -231,7 +231,7 @@ def _as_good(before: Figures, after: Figures) -> bool:
 
 def _certain(program: Program) -> I64:
     """Operations behind which everything that the vCPU stored is durable."""
-    if not program.flushes:
+    if program.call.flushes != "always":
         return np.flatnonzero(program.op_kind == Op.FLUSH)
     return np.flatnonzero(np.isin(program.op_kind, (Op.SYNC, Op.GROUP_SYNC, Op.FLUSH)))
 

@@ -30,15 +30,14 @@ from crashsim.experiment.block import Block, Contradiction
 from crashsim.experiment.quantities import (
     Count,
     Duration,
+    NameIn,
     PositiveDuration,
     Rate,
     Size,
     Theta,
     refused,
 )
-
-Call = Literal["none", "msync-async", "msync", "fdatasync", "fsync", "sync", "sync_file_range"]
-NO_FLUSH = ("none", "msync-async", "sync_file_range")  # calls that never flush the device
+from crashsim.experiment.sync_calls import CALLS, SyncCall
 
 KIB = 1024
 PAGE_BYTES = 4096
@@ -104,7 +103,7 @@ Every = Annotated[
 class Sync(Block):
     """When the program asks for durability, and with which call."""
 
-    call: Call = Field(
+    call: Annotated[str, NameIn(CALLS)] = Field(
         default="none", description="The call that asks for durability; none for never."
     )
     every: Every | None = Field(
@@ -123,16 +122,26 @@ class Sync(Block):
     )
 
     @property
+    def what(self) -> SyncCall:
+        """What its call does."""
+        return CALLS[self.call]
+
+    @property
     def ranged(self) -> bool:
-        """Whether its calls have a range; those of sync_file_range always have."""
-        return self.range == "written" or self.call == "sync_file_range"
+        """Whether its calls have a range."""
+        return self.range == "written" or self.what.ranged
+
+    @property
+    def flushes(self) -> bool:
+        """Whether its call ever flushes the device."""
+        return self.what.flushes != "never"
 
     @property
     def every_records(self) -> int | None:
         """Records between syncs; None without syncs or when they are timed."""
         if isinstance(self.every, EveryRecords):
             return self.every.records
-        return 1 if self.every is None and self.call != "none" else None
+        return 1 if self.every is None and self.what.made else None
 
     @property
     def every_ns(self) -> int | None:

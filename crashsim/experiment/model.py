@@ -18,7 +18,6 @@ from crashsim.engine import units
 from crashsim.experiment.applications import (
     PAGE_BYTES,
     AppendLog,
-    Call,
     DoubleBuffer,
     EveryRecords,
     EveryTime,
@@ -55,7 +54,6 @@ from crashsim.vmm.monitors import MONITORS
 __all__ = [
     "AppendLog",
     "Backing",
-    "Call",
     "CaseBlock",
     "Check",
     "Condition",
@@ -366,7 +364,7 @@ class Experiment(Block):
 
     def _rewrite_contradictions(self) -> Iterator[Contradiction]:
         for _, workload, sync in self.resolved_devices():
-            at_once = sync.call in ("none", "msync-async")
+            at_once = not sync.what.writes
             if isinstance(workload, Recording) or at_once or workload.acknowledge == "before-sync":
                 yield Contradiction(
                     ("guest", "on_sync_error"),

@@ -12,18 +12,8 @@ import numpy as np
 
 from crashsim.engine.streams import I64, Stream
 from crashsim.experiment.model import AppendLog, Experiment, Recording, Sync, Synthetic
-from crashsim.guest.program import Call, Op, Program
+from crashsim.guest.program import Op, Program
 from crashsim.guest.synthetic import SECOND_NS, Writes, build
-
-_CALLS = {
-    "none": Call.MSYNC_ASYNC,
-    "msync-async": Call.MSYNC_ASYNC,
-    "msync": Call.MSYNC,
-    "fdatasync": Call.FDATASYNC,
-    "fsync": Call.FSYNC,
-    "sync": Call.SYNC,
-    "sync_file_range": Call.SYNC_FILE_RANGE,
-}
 
 
 def synthetic_programs(experiment: Experiment) -> list[Program]:
@@ -61,7 +51,7 @@ def make_program(
         else:
             think = np.zeros(count, dtype=np.int64)
             think[writes.record_low] = pause
-    at_once = sync.call == "none" or workload.acknowledge == "before-sync"
+    at_once = not sync.what.made or workload.acknowledge == "before-sync"
     return Program(
         device=device,
         first_write=first_write,
@@ -74,7 +64,7 @@ def make_program(
         op_kind=kind,
         op_delay_ns=np.broadcast_to(np.int64(0), at.shape),
         op_argument=argument,
-        call=_CALLS[sync.call],
+        call=sync.what,
         group_delay_ns=sync.delay,
         acknowledge_at_once=at_once,
         grows=isinstance(workload, AppendLog) and workload.grows,
@@ -85,7 +75,7 @@ def make_program(
 def operations(writes: Writes, sync: Sync) -> tuple[I64, I64, I64]:
     """(position, kind, argument) of the policy's operations, ascending by position."""
     empty = np.empty(0, dtype=np.int64)
-    if sync.call == "none":
+    if not sync.what.made:
         return empty, empty, empty
     ends = writes.record_high
     kind, argument = Op.SYNC, 0
@@ -96,7 +86,7 @@ def operations(writes: Writes, sync: Sync) -> tuple[I64, I64, I64]:
     else:
         assert sync.every_records is not None
         ends = ends[sync.every_records - 1 :: sync.every_records]
-    barrier = writes.barrier_at if sync.call != "msync-async" else empty
+    barrier = writes.barrier_at if sync.what.writes else empty
     at = np.concatenate([ends, barrier])
     order = np.argsort(at, kind="stable")
     kinds = np.concatenate([np.full(ends.size, kind), np.full(barrier.size, Op.SYNC)])

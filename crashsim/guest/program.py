@@ -14,6 +14,7 @@ from enum import IntEnum
 import numpy as np
 
 from crashsim.engine.streams import I64
+from crashsim.experiment.sync_calls import SyncCall
 
 
 class Op(IntEnum):
@@ -28,17 +29,6 @@ class Op(IntEnum):
 
 
 FLUSHES = (Op.FLUSH, Op.PREFLUSH)
-
-
-class Call(IntEnum):
-    """Sync calls of Rule G4."""
-
-    MSYNC_ASYNC = 0
-    MSYNC = 1
-    FDATASYNC = 2
-    FSYNC = 3
-    SYNC = 4
-    SYNC_FILE_RANGE = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,17 +47,12 @@ class Program:
     op_kind: I64  # [m]
     op_delay_ns: I64  # [m] pause before the operation
     op_argument: I64  # [m]
-    call: Call  # what SYNC, SYNC_IF_DUE and GROUP_SYNC call
+    call: SyncCall  # what SYNC, SYNC_IF_DUE and GROUP_SYNC call
     group_delay_ns: int = 0
     acknowledge_at_once: bool = False  # records are acknowledged when written, not when synced
     labels: tuple[str, ...] = ()
     grows: bool = False  # each record makes the program's file longer (Rule G4)
     ranged: bool = False  # a call is for what was written since the last one that succeeded
-
-    @property
-    def flushes(self) -> bool:
-        """Whether its sync call flushes the device, whatever the guest's file system."""
-        return self.call in (Call.MSYNC, Call.FDATASYNC, Call.FSYNC)
 
     def _check(self) -> None:
         n = self.offset.size

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from crashsim.engine.streams import I64
-from crashsim.guest.program import Call, Op, Program
+from crashsim.experiment.sync_calls import CALLS
+from crashsim.guest.program import Op, Program
 
 FLUSH, FUA, DISCARD, MARK = 1, 2, 4, 8
 
@@ -74,7 +75,7 @@ def recorded_program(
         op_kind=operations(kind, np.full(rows.size, Op.FLUSH)),
         op_delay_ns=operations(gap, np.zeros(rows.size, dtype=np.int64)),
         op_argument=operations(argument, behind),
-        call=Call.FDATASYNC,
+        call=CALLS["fdatasync"],
         labels=entries.labels or ("",),
     )
     return program, entries.payload_at[writes]

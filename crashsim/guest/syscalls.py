@@ -17,8 +17,10 @@ from crashsim.engine.clock import Clock, Rank
 from crashsim.engine.pageset import Work
 from crashsim.engine.streams import I64
 from crashsim.engine.timers import Anticipated, Stamps, Ticks
+from crashsim.experiment.sync_calls import SyncCall
 from crashsim.guest.l1 import GuestPageCache
-from crashsim.guest.program import Call, Program
+from crashsim.guest.ports import Done
+from crashsim.guest.program import Program
 
 KERNEL = -1  # stands for a vCPU's number where the guest's kernel acts
 
@@ -157,41 +159,38 @@ class GuestKernel:
 
     # sync calls (Rules G4, G9)
 
-    def _flushes(self, call: Call) -> int:
+    def _flushes(self, call: SyncCall) -> int:
         """How many device flushes a call makes that commits nothing (Rule G4)."""
-        if not self._path.flushes or call in (Call.MSYNC_ASYNC, Call.SYNC_FILE_RANGE):
+        if not self._path.flushes or (call.flushes == "journal" and self._journal is None):
             return 0
-        return 0 if call == Call.SYNC and self._journal is None else 1
+        return int(call.flushes != "never")
 
-    def _may_commit(self, call: Call) -> bool:
-        if self._journal is None:
-            return False
-        return call == Call.FSYNC or (self._path.grows and call in (Call.MSYNC, Call.FDATASYNC))
+    def _may_commit(self, call: SyncCall) -> bool:
+        commits = call.commits == "always" or (call.commits == "growing" and self._path.grows)
+        return commits and self._journal is not None
 
-    def _refuses(self, call: Call) -> bool:
+    def _refuses(self, call: SyncCall) -> bool:
         """Whether the call fails at once (Rules G2, G9)."""
         if not self._path.fsync:
-            return call in (Call.MSYNC, Call.FDATASYNC, Call.FSYNC)
+            return call.flushes == "always"
         return self._over() and self._flushes(call) > 0
 
     def _over(self) -> bool:
         """The journal has aborted before now: no flush is asked for any more (Rule G9)."""
         return self.aborted_ns is not None and self._clock.now > self.aborted_ns
 
-    def does_nothing(self, call: Call) -> bool:
+    def does_nothing(self, call: SyncCall) -> bool:
         """Neither flushes nor copies: it succeeds at once."""
-        if call == Call.MSYNC_ASYNC:
-            return True
-        copies = self._page_cache is not None
-        return self._flushes(call) == 0 and not copies and self._path.flushes
+        copies = self._page_cache is not None and call.writes
+        return self._flushes(call) == 0 and not copies and (self._path.flushes or not call.writes)
 
-    def cleans(self, call: Call) -> bool:
+    def cleans(self, call: SyncCall) -> bool:
         """Whether after a call of a vCPU's that succeeds its pages are clean for certain."""
-        if self._refuses(call) or call == Call.MSYNC_ASYNC:
+        if self._refuses(call):
             return False
-        return self._page_cache is not None or self._flushes(call) > 0
+        return (self._page_cache is not None and call.writes) or self._flushes(call) > 0
 
-    def sync(self, vcpu: int, call: Call, pages: I64 | None, done: Callable[[bool], None]) -> None:
+    def sync(self, vcpu: int, call: SyncCall, pages: I64 | None, done: Done) -> None:
         """A sync call; `pages`: those that it is for, if not for all."""
         if self._refuses(call):
             done(False)
@@ -213,7 +212,7 @@ class GuestKernel:
 
         self._page_cache.sync(vcpu, pages, copied)
 
-    def sync_uncontended(self, vcpu: int, call: Call, work: Work) -> I64:
+    def sync_uncontended(self, vcpu: int, call: SyncCall, work: Work) -> I64:
         """The next sync calls of the device's only vCPU: when each returns, with success, of those
         that nothing else comes between (none, if anything else may come)."""
         one_flush = self._flushes(call) == 1 and not self._refuses(call)
@@ -224,9 +223,7 @@ class GuestKernel:
             return work.pages[:0]
         return self._driver.flush_uncontended(vcpu, work)
 
-    def _flush_in_turn(
-        self, vcpu: int, flushes: int, done: Callable[[bool], None], commits: bool
-    ) -> None:
+    def _flush_in_turn(self, vcpu: int, flushes: int, done: Done, commits: bool) -> None:
         """`commits`: they are those of a commit of the journal, which a failed one aborts."""
         if flushes == 0:
             done(True)
@@ -255,7 +252,7 @@ class GuestKernel:
             for vcpu in self.vcpus:
                 vcpu.journal_aborted()
 
-    def flush(self, vcpu: int, count: int, done: Callable[[bool], None]) -> None:
+    def flush(self, vcpu: int, count: int, done: Done) -> None:
         """A block request's flushes: asked for together, or one after the other by a driver that
         has one at a time (Rule G7)."""
         if self._driver.one_at_a_time or not self._path.flushes:
@@ -274,7 +271,7 @@ class GuestKernel:
 
     # group commit
 
-    def group_sync(self, vcpu: int, program: Program, done: Callable[[bool], None]) -> None:
+    def group_sync(self, vcpu: int, program: Program, done: Done) -> None:
         """Join the next group: one sync serves all that joined before it began."""
         self._group_waiting.append((vcpu, program, done))
         if not self._group_busy:

@@ -14,7 +14,6 @@ from crashsim.engine.pages import PAGE_BYTES
 from crashsim.engine.streams import I64
 from crashsim.engine.units import exact_instant
 from crashsim.errors import NothingExplored
-from crashsim.experiment.applications import NO_FLUSH
 from crashsim.experiment.expect import judge
 from crashsim.experiment.loader import Case
 from crashsim.experiment.model import Experiment
@@ -185,7 +184,7 @@ def _syncs(experiment: Experiment, history: History) -> bool:
     """Whether the guest's program asks for durability: of a recording its flushes tell."""
     if history.info.recorded:
         return bool(history.flush_device.size)
-    asks = (sync.call not in NO_FLUSH for _, _, sync in experiment.resolved_devices())
+    asks = (sync.flushes for _, _, sync in experiment.resolved_devices())
     return any(asks)
 
 
