@@ -38,10 +38,10 @@ def main() -> int:
 
 
 def _command() -> int:
-    from crashsim.cli import commands as cli
+    from crashsim.cli import dispatch
 
     try:
-        return cli.main()
+        return dispatch.main()
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else 0
     finally:

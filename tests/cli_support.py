@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from crashsim.cli import commands as cli
+from crashsim.cli import dispatch
 
 ROOT = Path(__file__).parents[1]
 PATIENCE_SECONDS = 600.0  # on the busiest machine only what never comes takes so long
@@ -54,7 +54,7 @@ class Program:
     def __call__(self, *arguments: str | Path) -> Answer:
         self._capture.readouterr()
         try:
-            code: object = cli.main([str(argument) for argument in arguments])
+            code: object = dispatch.main([str(argument) for argument in arguments])
         except SystemExit as stop:
             code = stop.code
         said = self._capture.readouterr()

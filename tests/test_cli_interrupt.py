@@ -168,7 +168,7 @@ sys.meta_path.insert(0, Finder())
 @pytest.mark.parametrize(
     "module",
     [
-        "crashsim.cli.commands",
+        "crashsim.cli.dispatch",
         "click",
         "crashsim.experiment.loader",
         "pydantic",

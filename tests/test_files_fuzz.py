@@ -183,7 +183,7 @@ def finding(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "explore: {states: 30, check: {rule: acknowledged}}\n"
     )
     (folder / "x.yaml").write_text(text)
-    from crashsim.cli.commands import main
+    from crashsim.cli.dispatch import main
 
     with contextlib.suppress(SystemExit):
         main(["run", str(folder / "x.yaml"), "--workers", "1", "--output", str(folder / "runs")])

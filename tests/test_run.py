@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import crashsim
-from crashsim.errors import ExperimentError, UsageError
+from crashsim.errors import ExperimentError, OutputError, UsageError
 from crashsim.simulate import stack
 
 LOG = {
@@ -83,6 +83,20 @@ def test_an_image_is_what_the_loss_says(log: crashsim.Run) -> None:
         assert not path.exists()
 
 
+def test_an_image_that_is_kept_takes_no_other_files_place(
+    log: crashsim.Run, tmp_path: Path
+) -> None:
+    path = tmp_path / "kept.img"
+    assert log.write_image(path, at="7.5ms") > 0
+    with log.image(at="7.5ms") as image:
+        assert path.read_bytes() == image.data
+    with pytest.raises(OutputError, match=r"kept\.img: exists already"):
+        log.write_image(path, at=0)
+    with pytest.raises(OutputError, match=r"/none/kept\.img: "):
+        log.write_image(tmp_path / "none" / "kept.img", at=0)
+    assert [*tmp_path.iterdir()] == [path]
+
+
 def test_a_run_travels_with_its_history(log: crashsim.Run) -> None:
     assert log.figures
     again = pickle.loads(pickle.dumps(log))
@@ -123,6 +137,8 @@ def test_a_run_is_explored_and_its_findings_are_told_and_kept(
     assert "was lost" in one.story and "fdatasync" not in one.outcome
     saved = one.save(tmp_path / "one.crashsim-finding")
     assert saved.exists()
+    with pytest.raises(OutputError, match="exists already"):
+        one.save(saved)
     two = log.explore(check, states=200, workers=2)
     assert two.exploration == found.exploration
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from crashsim.cli.running import NOT_COVERED
+from crashsim.cli.conduct import NOT_COVERED
 from crashsim.experiment.loader import load
 from tests.cli_support import EXPERIMENTS, Program
 

@@ -125,7 +125,7 @@ def test_only_declared_packages_are_imported() -> None:
         ("crashsim.report.html", "from crashsim.experiment.model import Experiment"),
         ("crashsim.traces.csv", "from crashsim.guest.program import Program"),
         ("crashsim.results", "from crashsim.simulate.stack import simulate"),
-        ("crashsim.__init__", "from crashsim.cli.commands import main"),
+        ("crashsim.__init__", "from crashsim.cli.dispatch import main"),
         ("crashsim.helpers", ""),
     ],
 )

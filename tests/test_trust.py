@@ -137,7 +137,7 @@ def test_a_rule_and_crashsims_own_functions_need_no_agreement(tmp_path: Path) ->
         CheckerSpec(files_function="crashsim.checkers.sqlite:check_files", folder=str(tmp_path)),
     ):
         assert trust.named(spec) is None
-    for words in ("crashsim.checkers.sqlite:subprocess", "crashsim.cli.commands:main"):
+    for words in ("crashsim.checkers.sqlite:subprocess", "crashsim.cli.dispatch:main"):
         assert trust.named(CheckerSpec(function=words)) is not None
 
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any, NoReturn
 
 import click
 
@@ -36,6 +37,19 @@ def say_on_output(text: str) -> None:
         echo(text)
 
 
+def say_as_json(document: Any) -> None:
+    """A result as JSON."""
+    import json
+
+    say_on_output(json.dumps(document, indent=2))
+
+
+def leave(codes: Iterable[int]) -> NoReturn:
+    """End the command: what was found counts more than what was not seen."""
+    every = [*codes]
+    sys.exit(1 if 1 in every else max(every))
+
+
 def open_closed() -> None:
     """/dev/null in place of each standard stream that whoever started us has closed: a checker
     would print into the file that came to have its number."""
@@ -57,8 +71,6 @@ class Printing(click.Command):
 
 class Commands(Printing, click.Group):
     """A group of such."""
-
-    command_class = Printing
 
 
 def _discard_output() -> None:

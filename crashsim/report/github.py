@@ -13,7 +13,7 @@ from pathlib import Path
 from crashsim.errors import OutputError
 from crashsim.report.causes import story, told_findings
 from crashsim.report.words import UNCOVERED, expectation_line, failed, uncovered
-from crashsim.results import CaseResult, Expectation, Results
+from crashsim.results import METRICS, CaseResult, Expectation, Results
 
 # GitHub shows at most ten errors of a step; the last place is kept for saying so.
 _MOST = 10
@@ -35,6 +35,16 @@ def error_annotations(results: Results, file: str, lines: Mapping[str, int]) -> 
         rest = len(found) - _MOST + 1
         message = f"{rest} more failures: see the summary"
         found[_MOST - 1 :] = [_error(file, 1, results.experiment, message)]
+    return found
+
+
+def lines_of(file: str) -> dict[str, int]:
+    """Line of the first mention of each metric, and of what is explored."""
+    found: dict[str, int] = {}
+    for number, line in enumerate(Path(file).read_text(encoding="utf-8").splitlines(), start=1):
+        key = line.strip().partition(":")[0]
+        if key in (*METRICS, "explore"):
+            found.setdefault(key, number)
     return found
 
 

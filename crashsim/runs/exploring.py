@@ -7,7 +7,6 @@ that file is removed. Findings are written to `findings/` in the run's folder.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -37,6 +36,7 @@ from crashsim.explore.state_runner import Target
 from crashsim.explore.survey import Exploration, explore
 from crashsim.explore.trust import remember
 from crashsim.results import CaseResult, Expectation, ExplorationResult, KnownResult
+from crashsim.runs.new_file import new_file
 from crashsim.runs.one import Run
 from crashsim.states import Choices, Rules
 
@@ -262,20 +262,10 @@ def saved_files(folder: Path) -> list[Path]:
 
 def image_of(path: Path, output: Path) -> int:
     """The image of a saved finding as a new file; its size in bytes. No checker is loaded."""
-    if output.exists():
-        raise OutputError(f"{output}: exists already; nothing was written")
     file = read_finding(path)
     target = replace(open_finding(file).target, make_checker=_Nobody)
-    working = output.with_name(f".{output.name}.unfinished-{os.getpid()}")
-    try:
+    with new_file(output) as working:
         write_image(file.saved, target, working)
-        os.link(working, output)  # unlike a rename, never over a file that is there
-    except FileExistsError:
-        raise OutputError(f"{output}: exists already; nothing was written") from None
-    except OSError as error:
-        raise OutputError(f"{output}: cannot be written: {error.strerror or error}") from None
-    finally:
-        working.unlink(missing_ok=True)
     return target.space.size_bytes
 
 

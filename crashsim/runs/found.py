@@ -11,6 +11,7 @@ from pathlib import Path
 from crashsim.explore.grouping import Cause
 from crashsim.explore.session import Session, keep_finding
 from crashsim.explore.survey import Exploration
+from crashsim.runs.new_file import new_file
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +37,10 @@ class FoundState:
         return "\n".join(self.finding.story)
 
     def save(self, path: str | Path) -> Path:
-        """As a file for `crashsim replay`. OutputError when it cannot be written."""
-        keep_finding(self.finding, self.opened, Path(path))
+        """As a new file for `crashsim replay`. OutputError when something is there already, or it
+        cannot be written."""
+        with new_file(Path(path)) as working:
+            keep_finding(self.finding, self.opened, working)
         return Path(path)
 
 

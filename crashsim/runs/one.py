@@ -34,6 +34,7 @@ from crashsim.results import CaseResult
 from crashsim.runs.check import Check, specified
 from crashsim.runs.curve import Curve, Instant, instant, of_ramps, of_steps
 from crashsim.runs.measure import measure
+from crashsim.runs.new_file import new_file
 from crashsim.simulate.inputs import Inputs, make_inputs
 from crashsim.simulate.stack import simulate
 
@@ -146,13 +147,14 @@ class Run:
 
     def write_image(
         self,
-        path: Path,
+        path: str | Path,
         at: Instant,
         survivors: Survivors = "none",
         domain: str = "power-cut",
         device: str | None = None,
     ) -> int:
-        """The same, as a new file of yours. Returns the bytes of the run that survive on it."""
+        """The same, as a new file of yours. Returns the bytes of the run that survive on it.
+        OutputError when something is there already, or it cannot be written."""
         t_ns, number, stage = self._inside(at), self.device_number(device), self._stage(domain)
         span = self.history.devices[number]
         lost = damaged(self.history, stage, t_ns)
@@ -162,7 +164,8 @@ class Run:
             raise UsageError(f"the disk is dead since {dead} (D4): there is no image to write")
         extents = surviving(self.history, stage, t_ns, str(survivors))
         before = self.inputs.before[number]
-        return write_image(path, span, extents, self.inputs.content, before, damaged=lost)
+        with new_file(Path(path)) as working:
+            return write_image(working, span, extents, self.inputs.content, before, damaged=lost)
 
     def explore(
         self,

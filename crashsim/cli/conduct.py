@@ -19,7 +19,7 @@ from crashsim.printable import echo
 
 if TYPE_CHECKING:
     from crashsim.experiment.loader import Plan
-    from crashsim.results import CaseResult, Results
+    from crashsim.results import Results
     from crashsim.runs.exploring import Explored
     from crashsim.runs.one import Run
 
@@ -29,7 +29,7 @@ _GO_ON = "run it again to go on where it was"
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
+class Conditions:
     """How to run; `command` is what the user typed."""
 
     workers: int
@@ -49,27 +49,26 @@ class Ran:
     ended_early: bool
 
 
-def run_experiment(plan: Plan, options: Options) -> Ran:
+def run_experiment(plan: Plan, under: Conditions) -> Ran:
     """Simulate, explore, keep. KeyboardInterrupt, or WorkerDied, when there is nothing to keep."""
     from crashsim.checkers.scratch import sweep
     from crashsim.runs.archive import check_latest
 
     sweep()  # what explorations left that were killed
-    check_latest(options.output, plan.experiment.name)
-    finished, ended = _simulated(plan, options)
-    cases = [one.figures for one in finished]
-    explored: list[Explored | None] = [None] * len(cases)
+    check_latest(under.output, plan.experiment.name)
+    finished, ended = _simulated(plan, under)
+    explored: list[Explored | None] = [None] * len(finished)
     if not ended:
-        cases, explored, ended = _explored(plan, finished, options)
-    results = _results(plan, cases, bool(ended))
+        explored, ended = _explored(plan, finished, under)
+    results = _results(plan, finished, explored, bool(ended))
     with interrupts.unhurried() as pressed:
-        results, final = _keep(results, finished, explored, options)
+        results, final = _keep(results, finished, explored, under)
     if pressed:
         ended = INTERRUPTED
     return Ran(plan.file, results, final, ended or _verdict(results), bool(ended))
 
 
-def _simulated(plan: Plan, options: Options) -> tuple[list[Run], int]:
+def _simulated(plan: Plan, under: Conditions) -> tuple[list[Run], int]:
     """What was simulated, and the exit code of what ended it early, 0 if nothing did."""
     from crashsim.report.progress import progress
     from crashsim.runs.cases import run_cases
@@ -77,7 +76,7 @@ def _simulated(plan: Plan, options: Options) -> tuple[list[Run], int]:
     finished: list[Run] = []
     try:
         with progress(len(plan.cases)) as advance:
-            for one in run_cases(plan.cases, options.workers, options.paranoid, advance):
+            for one in run_cases(plan.cases, under.workers, under.paranoid, advance):
                 finished.append(one)
     except (KeyboardInterrupt, WorkerDied) as error:
         if not finished:
@@ -96,84 +95,78 @@ def _told(error: BaseException, then: str) -> int:
 
 
 def _explored(
-    plan: Plan, finished: list[Run], options: Options
-) -> tuple[list[CaseResult], list[Explored | None], int]:
-    """The same of what was explored."""
+    plan: Plan, finished: list[Run], under: Conditions
+) -> tuple[list[Explored | None], int]:
+    """The same of what was explored; None: nothing of that case."""
     from crashsim.report.progress import progress
-    from crashsim.runs.exploring import explore_case, with_exploration
+    from crashsim.runs.exploring import explore_case
 
-    cases: list[CaseResult] = []
     explored: list[Explored | None] = []
     ended = 0
-    runs = options.output / plan.experiment.name
+    runs = under.output / plan.experiment.name
     for one in finished:
-        wanted = one.experiment.explore
-        found: Explored | None = None
+        wanted, found = one.experiment.explore, None
         if wanted is not None and not ended:
             try:
                 with progress(wanted.states) as advance:
-                    found = explore_case(
-                        one, plan.file, runs, options.workers, _teller(advance, one.name)
-                    )
+                    tell = _teller(advance, one.name)
+                    found = explore_case(one, plan.file, runs, under.workers, tell)
+                if found.found.interrupted:
+                    raise KeyboardInterrupt
             except (KeyboardInterrupt, WorkerDied) as error:
                 ended = _told(error, _GO_ON)
         explored.append(found)
-        if found is None:
-            cases.append(one.figures)
-            continue
-        cases.append(with_exploration(one.figures, found, one.experiment.expect))
-        if found.found.interrupted:
-            ended = _told(KeyboardInterrupt(), _GO_ON)
-    return cases, explored, ended
+    return explored, ended
 
 
 def _teller(advance: Callable[[int, str], None], name: str) -> Callable[[int, int], None]:
     return lambda done, _planned: advance(done, name)
 
 
-def _results(plan: Plan, cases: list[CaseResult], interrupted: bool) -> Results:
+def _results(
+    plan: Plan, finished: list[Run], explored: list[Explored | None], interrupted: bool
+) -> Results:
     from crashsim.results import Results
+    from crashsim.runs.exploring import with_exploration
 
     return Results(
         experiment=plan.experiment.name,
         description=plan.experiment.description,
         version=__version__,
         seed=plan.experiment.seed,
-        cases=cases,
+        cases=[
+            one.figures
+            if found is None
+            else with_exploration(one.figures, found, one.experiment.expect)
+            for one, found in zip(finished, explored, strict=True)
+        ],
         interrupted=interrupted,
     )
 
 
 def _keep(
-    results: Results,
-    finished: list[Run],
-    explored: list[Explored | None],
-    options: Options,
+    results: Results, finished: list[Run], explored: list[Explored | None], under: Conditions
 ) -> tuple[Results, Path]:
+    """Write reports, Histories and findings; the results with the findings' files."""
     from crashsim.report.write import write_reports
     from crashsim.runs.archive import new_folder, write_history
+    from crashsim.runs.exploring import keep_findings
 
     suffix = "-interrupted" if results.interrupted else ""
-    with new_folder(options.output, results.experiment, results.seed, suffix) as (folder, final):
+    with new_folder(under.output, results.experiment, results.seed, suffix) as (folder, final):
         write_history(folder, finished)
         cases = [
-            _with_findings(case, found, folder)
+            case
+            if found is None
+            else replace(case, findings=keep_findings(found, case.name, folder))
             for case, found in zip(results.cases, explored, strict=True)
         ]
         results = replace(results, cases=cases)
-        write_reports(results, folder, options.command)
+        write_reports(results, folder, under.command)
     for one in explored:
         if one is not None and not one.found.interrupted:
             one.journal.unlink(missing_ok=True)
     return results, final
-
-
-def _with_findings(case: CaseResult, explored: Explored | None, folder: Path) -> CaseResult:
-    if explored is None:
-        return case
-    from crashsim.runs.exploring import keep_findings
-
-    return replace(case, findings=keep_findings(explored, case.name, folder))
 
 
 def _verdict(results: Results) -> int:
