@@ -26,11 +26,11 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "engine": (),
     "traces": ("engine",),
     "vmm": ("engine",),
-    "experiment": ("engine", "vmm", "results"),
+    "disk": ("engine",),
+    "experiment": ("engine", "vmm", "disk", "results"),
     "guest": ("engine", "experiment"),
     "device": ("engine", "vmm"),
     "pagecache": ("engine", "experiment"),
-    "disk": ("engine", "experiment"),
     "simulate": (
         *("engine", "traces", "vmm", "experiment", "guest", "device", "pagecache", "disk"),
     ),

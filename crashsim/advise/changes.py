@@ -62,9 +62,8 @@ def settings(experiment: Experiment) -> Iterator[Change]:
             yield Change("guest.on_sync_error", old, reaction, "H14")
     if experiment.disk.ignores_flush:
         yield Change("disk.ignores_flush", "true", "false", "D4", "a disk that honours FLUSH")
-    for name in ("ignored_flush", "shorn", "corrupted", "dead"):
-        if getattr(experiment.disk.faults, name).configured:
-            yield Change(f"disk.faults.{name}", "configured", "{}", "D4", "another disk")
+    for name in experiment.disk.faults.configured():
+        yield Change(f"disk.faults.{name}", "configured", "{}", "D4", "another disk")
     if not experiment.disk.plp:
         yield Change("disk.plp", "false", "true", "D4", "a disk with power-loss protection")
 

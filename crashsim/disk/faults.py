@@ -1,90 +1,75 @@
-"""What a disk gets wrong (Rule D4), by chance or at given instants.
+"""What a disk gets wrong (Rule D4).
 
-Contract: which writes and FLUSHes a fault hits is a function of the seed, the streams and the
-run's columns alone. Each function also says which of the instants hit nothing; a fault that comes
-by chance alone and never came is reported at the run's end.
+`DISK_FAULTS` is the one table of it: the keys of `disk.faults` and their descriptions, which faults
+were to come and never did, and which states can be explored follow from its entries.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import numpy as np
 
 from crashsim.engine.history import NEVER
-from crashsim.engine.streams import I64, Stream
-from crashsim.experiment.backing import Fault
+from crashsim.engine.injector import Effects, Injector
+from crashsim.engine.streams import Stream
 
 
-@dataclass(frozen=True, slots=True)
-class Death:
-    """When the disk dies: at an instant (NEVER: not by itself), or at the end of a batch that is
-    drawn."""
+class IgnoredFlush(Injector):
+    description = "A FLUSH that does nothing."
 
-    at_ns: int = NEVER
-    drawn: Callable[[int], bool] | None = None
+    def mark(self, effects: Effects) -> None:
+        effects.flush_ignored |= self.hit_flushes(effects)
 
 
-NO_DEATH = Death()
+class Shorn(Injector):
+    description = "A write whose last page never reaches the media."
+
+    def mark(self, effects: Effects) -> None:
+        effects.io_shorn |= self.hit_ios(effects)
 
 
-def death(fault: Fault, stream: Stream) -> Death:
-    """When this fault kills the disk."""
+class Corrupted(Injector):
+    description = "A write whose last page arrives damaged: what was there before is lost, too."
+    of_this_host = False
 
-    def drawn(batch: int) -> bool:
-        return bool(_by_chance(fault, stream, np.array([batch], dtype=np.int64))[0])
-
-    return Death(min(fault.at, default=NEVER), drawn if fault.share[0] else None)
-
-
-def hit_ios(
-    fault: Fault, stream: Stream, batch: I64, first_page: I64, batch_end_ns: I64, end_ns: int
-) -> tuple[I64, list[int]]:
-    """Which I/Os are hit, 1 or 0: by chance, or the last of the first batch that ends at or after
-    an instant. `batch`, `first_page`: int64[i], ascending."""
-    found = _by_chance(fault, stream, (batch << 32) + first_page)
-    last = np.append(np.flatnonzero(np.diff(batch)), batch.size - 1)
-    idle = []
-    for t in fault.at:
-        hit = int(np.searchsorted(batch_end_ns, t, "left"))  # one pipe: ends ascend
-        if hit < batch_end_ns.size:
-            found[last[np.searchsorted(batch[last], hit)]] = 1
-        else:
-            idle.append(t)
-    return found, idle + _never_came(fault, found, end_ns)
+    def mark(self, effects: Effects) -> None:
+        effects.io_corrupted |= self.hit_ios(effects)
 
 
-def hit_flushes(fault: Fault, stream: Stream, issue_ns: I64, end_ns: int) -> tuple[I64, list[int]]:
-    """Which FLUSHes are hit, 1 or 0: by chance, or the first issued at or after an instant."""
-    found = _by_chance(fault, stream, np.arange(issue_ns.size, dtype=np.int64))
-    idle = []
-    for t in fault.at:
-        hit = int(np.searchsorted(issue_ns, t, "left"))
-        if hit < issue_ns.size:
-            found[hit] = 1
-        else:
-            idle.append(t)
-    return found, idle + _never_came(fault, found, end_ns)
+class Dead(Injector):
+    """At an instant, or at the end of a batch that is drawn."""
+
+    description = "The disk dies, at an instant or with a write: all that it held is lost."
+    of_this_host = False
+    final = True
+
+    def __init__(self, at: Sequence[int], share: tuple[int, int], stream: Stream) -> None:
+        super().__init__(at, share, stream)
+        self.dead_ns = min(at, default=NEVER)
+
+    def quiet_until_ns(self) -> int:
+        return 0 if self.share[0] else self.dead_ns
+
+    def fails(self, batch: int, end_ns: int) -> bool:
+        if end_ns < self.dead_ns and self.by_chance(np.array([batch], dtype=np.int64))[0]:
+            self.dead_ns = end_ns
+        return end_ns >= self.dead_ns
+
+    def fails_sync(self, now_ns: int) -> bool:
+        return now_ns >= self.dead_ns
+
+    def mark(self, effects: Effects) -> None:
+        effects.dead_ns = min(effects.dead_ns, self.dead_ns)
+        effects.flush_ignored |= effects.flush_end_ns >= self.dead_ns
+
+    def not_fired(self, end_ns: int) -> list[int]:
+        return [min(self.at, default=end_ns)] if self.dead_ns > end_ns else []
 
 
-def not_died(fault: Fault, dead_ns: int, end_ns: int) -> list[int]:
-    """Instants at which the disk was to die, and did not before the run's end."""
-    return [min(fault.at, default=end_ns)] if fault.configured and dead_ns > end_ns else []
-
-
-def alive(dead_ns: int, t_ns: I64) -> I64:
-    """Instants at which the disk was alive; NEVER for the others."""
-    return np.where(t_ns < dead_ns, t_ns, NEVER)
-
-
-def _never_came(fault: Fault, found: I64, end_ns: int) -> list[int]:
-    return [end_ns] if fault.share[0] and not fault.at and not found.any() else []
-
-
-def _by_chance(fault: Fault, stream: Stream, counter: I64) -> I64:
-    numerator, denominator = fault.share
-    if not numerator:
-        return np.zeros(counter.size, dtype=np.int64)
-    bar = min((numerator << 64) // denominator, (1 << 64) - 1)
-    return (stream.draws(counter) < np.uint64(bar)).astype(np.int64)
+DISK_FAULTS: dict[str, type[Injector]] = {
+    "ignored_flush": IgnoredFlush,
+    "shorn": Shorn,
+    "corrupted": Corrupted,
+    "dead": Dead,
+}

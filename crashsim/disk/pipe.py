@@ -18,7 +18,6 @@ from typing import Protocol
 
 import numpy as np
 
-from crashsim.disk.faults import NO_DEATH, Death
 from crashsim.engine.clock import Clock, Rank
 from crashsim.engine.pages import PAGE_BYTES
 from crashsim.engine.streams import I64, U64, Stream
@@ -50,17 +49,15 @@ class Drive:
     __slots__ = (
         "_call",
         "_clock",
-        "_drawn",
         "_free_ns",
         "_waiting",
         "bandwidth",
-        "dead_ns",
         "flush_ns",
         "flushes",
         "fua",
     )
 
-    def __init__(self, clock: Clock, settings: DiskSettings, death: Death = NO_DEATH) -> None:
+    def __init__(self, clock: Clock, settings: DiskSettings) -> None:
         self._clock = clock
         self.bandwidth = settings.bandwidth
         self.flush_ns = settings.flush
@@ -69,19 +66,6 @@ class Drive:
         self._call: list[Callable[[], None]] | None = None  # whom the FLUSH in flight will tell
         self._waiting: list[Callable[[], None]] = []
         self.flushes: list[tuple[int, int]] = []  # issued, ends
-        self.dead_ns = death.at_ns  # nothing that ends from then on is done
-        self._drawn = death.drawn
-
-    @property
-    def may_die_of_writes(self) -> bool:
-        """Whether a batch may be its last."""
-        return self._drawn is not None
-
-    def fails(self, batch: int, end_ns: int) -> bool:
-        """Whether it is dead when that batch ends."""
-        if self._drawn is not None and end_ns < self.dead_ns and self._drawn(batch):
-            self.dead_ns = end_ns
-        return end_ns >= self.dead_ns
 
     def write(self, size_bytes: int) -> tuple[int, int]:
         """Submit a write now; return when its transfer starts and ends."""

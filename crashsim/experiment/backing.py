@@ -7,7 +7,7 @@ on a disk without faults. Rules V4, V5, H2, H13, H15 (backings), D4 (faults).
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import (
     BeforeValidator,
@@ -17,8 +17,10 @@ from pydantic import (
     WithJsonSchema,
     field_serializer,
 )
+from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 
+from crashsim.disk.faults import DISK_FAULTS
 from crashsim.engine import units
 from crashsim.experiment.block import Block, Contradiction
 from crashsim.experiment.quantities import (
@@ -194,21 +196,36 @@ class Fault(Block):
 
 
 class DiskFaults(Block):
-    """What a disk was seen to get wrong (Zheng et al., FAST'13)."""
+    """What a disk was seen to get wrong (Zheng et al., FAST'13): a `Fault` for each entry of
+    `DISK_FAULTS`."""
 
-    ignored_flush: Fault = Field(default=Fault(), description="A FLUSH that does nothing.")
-    shorn: Fault = Field(
-        default=Fault(), description="A write whose last page never reaches the media."
-    )
-    corrupted: Fault = Field(
-        default=Fault(),
-        description="A write whose last page arrives damaged: what was there before is lost, too.",
-    )
-    dead: Fault = Field(
-        default=Fault(),
-        description="The disk dies, at an instant or with a write: all that it held is lost.",
-    )
+    if TYPE_CHECKING:
+
+        def __init__(self, **faults: Fault) -> None: ...
+
+    def configured(self) -> dict[str, Fault]:
+        """Those that are to come, by name."""
+        faults = {name: getattr(self, name, Fault()) for name in DISK_FAULTS}
+        return {name: fault for name, fault in faults.items() if fault.configured}
+
+    @property
+    def final(self) -> bool:
+        """Whether nothing may succeed any more after one of them."""
+        return any(DISK_FAULTS[name].final for name in self.configured())
 
     def contradictions(self) -> Iterator[Contradiction]:
-        if len(self.dead.at) > 1:
-            yield Contradiction(("dead", "at"), "expected one instant: a disk dies once")
+        for name, fault in self.configured().items():
+            if DISK_FAULTS[name].final and len(fault.at) > 1:
+                yield Contradiction((name, "at"), "expected one instant: a disk dies once")
+
+
+def take_over_disk_faults() -> None:
+    """Give `DiskFaults` the keys of the table."""
+    fields = DiskFaults.model_fields
+    fields.clear()
+    for name, kind in DISK_FAULTS.items():
+        fields[name] = FieldInfo(annotation=Fault, default=Fault(), description=kind.description)
+    DiskFaults.model_rebuild(force=True)
+
+
+take_over_disk_faults()

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, cast
 
 from pydantic import Field, field_validator
 
+from crashsim.disk.faults import DISK_FAULTS
 from crashsim.engine import units
 from crashsim.experiment.applications import (
     PAGE_BYTES,
@@ -35,6 +36,7 @@ from crashsim.experiment.backing import (
     SMALLEST_FOLIO_BYTES,
     Backing,
     RateLimiter,
+    take_over_disk_faults,
 )
 from crashsim.experiment.block import Block, Contradiction
 from crashsim.experiment.expect import Condition, Expect
@@ -309,10 +311,9 @@ class Experiment(Block):
             yield Contradiction(("expect", "findings"), "nothing is explored: there is no explore")
         if self.expect.known and self.explore is None:
             yield Contradiction(("expect", "known"), "nothing is explored: there is no explore")
-        faults = self.disk.faults
         if self.explore is not None and self.explore.host == "this-host":
-            for name, fault in (("corrupted", faults.corrupted), ("dead", faults.dead)):
-                if fault.configured:
+            for name in self.disk.faults.configured():
+                if not DISK_FAULTS[name].of_this_host:
                     message = f"states of this-host do not know disks that are {name}: use any-host"
                     yield Contradiction(("disk", "faults", name), message)
         for index, at in enumerate(self.power.at):
@@ -387,7 +388,7 @@ class Experiment(Block):
                     path = ("device",) if self.device is not None else ("devices", index)
                     message = f"{self.guest.on_sync_error} never ends where every flush fails"
                     yield Contradiction((*path, "backing", "kind"), message)
-            if self.disk.faults.dead.configured and self.duration is None:
+            if self.disk.faults.final and self.duration is None:
                 message = f"{self.guest.on_sync_error} never ends on a dead disk: give a duration"
                 yield Contradiction(("guest", "on_sync_error"), message)
         if self.guest.on_sync_error == "rewrite":
@@ -423,3 +424,10 @@ def structure(top: Mapping[str, Any]) -> Iterator[Contradiction]:
 
 def _key(block: Any, key: str) -> Any:
     return block.get(key) if isinstance(block, Mapping) else getattr(block, key, None)
+
+
+def disk_faults_changed() -> None:
+    """Behind a change of `DISK_FAULTS`: an experiment has the keys that are in it now."""
+    take_over_disk_faults()
+    for block in (Disk, Experiment):
+        block.model_rebuild(force=True)

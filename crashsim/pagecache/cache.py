@@ -21,6 +21,7 @@ import numpy as np
 from crashsim.engine.clock import Clock, Rank
 from crashsim.engine.folios import Folios
 from crashsim.engine.history import Reason
+from crashsim.engine.injector import Injector
 from crashsim.engine.pages import PAGE_BYTES
 from crashsim.engine.pageset import Work
 from crashsim.engine.streams import I64, Stream
@@ -85,18 +86,16 @@ class PageCache:
         "_cursor",
         "_disk",
         "_early",
-        "_errors",
+        "_faults",
         "_fsyncs",
         "_settings",
         "_syncs",
         "_system",
         "_ticks",
         "_wake_ups",
-        "_write_errors",
         "background_pages",
         "batches",
         "commits",
-        "errors_fired",
         "files",
         "freerun_pages",
         "limit_pages",
@@ -109,8 +108,7 @@ class PageCache:
         disk: DiskPort,
         settings: HostSettings,
         early: tuple[int, int, int, Stream] | None,
-        errors_at_ns: Sequence[int],
-        write_errors_at_ns: Sequence[int],
+        faults: Sequence[Injector],
         first_wake_ns: int | None,
         complete: Callable[[Batch], None],
     ) -> None:
@@ -119,8 +117,7 @@ class PageCache:
         self._disk = disk
         self._settings = settings
         self._early = early  # every (ns), share (numerator, denominator), stream
-        self._errors = sorted(errors_at_ns)
-        self._write_errors = sorted(write_errors_at_ns)
+        self._faults = faults
         self._complete = complete
         self._background_running = False
         self._cursor = 0
@@ -129,7 +126,6 @@ class PageCache:
         self.files: list[BackingFile] = []
         self.batches: list[Batch] = []
         self.commits: list[Commit] = []
-        self.errors_fired: list[int] = []
         self.planned_pages = 0  # new pages of windows under way, not in any set yet
         self.background_pages = (
             settings.memory * settings.dirty_background_ratio // 100 // PAGE_BYTES
@@ -173,11 +169,8 @@ class PageCache:
 
     def _fails(self, batch: int, end_ns: int) -> bool:
         """Whether a batch that ends then fails (Rules H14, D4)."""
-        errors = self._write_errors
-        fails = bool(errors) and errors[0] <= end_ns
-        while errors and errors[0] <= end_ns:
-            errors.pop(0)
-        return self._disk.fails(batch, end_ns) or fails
+        failed = [fault.fails(batch, end_ns) for fault in self._faults]
+        return any(failed)
 
     def now_ns(self) -> int:
         """The clock's instant."""
@@ -198,12 +191,8 @@ class PageCache:
         file = self.files[device]
 
         def returned(ok: bool) -> None:
-            if file.error_to_report() or self._clock.now >= self._disk.dead_ns:
-                ok = False
-            while self._errors and self._errors[0] <= self._clock.now:
-                self.errors_fired.append(self._errors.pop(0))
-                ok = False
-            done(ok)
+            failed = [fault.fails_sync(self._clock.now) for fault in self._faults]
+            done(ok and not file.error_to_report() and not any(failed))
 
         self._fsyncs += 1
         rank = _HOST_RANK + self._fsyncs
@@ -257,11 +246,11 @@ class PageCache:
         stamped = file.mtime.since_ns is not None
         settled = file.age_start_ns is not None and stamped == datasync
         settled &= not self._system.sync_resets_age
-        errors = self._write_errors or disk.may_die_of_writes
-        simple = file.plain() and not errors and len(file.guests) == 1
+        simple = file.plain() and len(file.guests) == 1
         if not (simple and len(file.sources) == 1 and settled and file.idle() and disk.idle()):
             return NONE, NONE
-        quiet_ns = min([self._clock.quiet_until_ns(), disk.dead_ns, *self._errors[:1]])
+        faults_ns = [fault.quiet_until_ns() for fault in self._faults]
+        quiet_ns = min([self._clock.quiet_until_ns(), *faults_ns])
         data_ns = disk.transfer_ns(work.pages)
         whole_ns = data_ns + disk.flush_ns
         commits = np.zeros(work.pages.size, dtype=bool)
@@ -323,16 +312,6 @@ class PageCache:
     def metadata_bytes(self) -> int:
         """Journal and commit blocks that were submitted, the guests' journals included."""
         return sum(file.metadata_bytes for file in self.files)
-
-    @property
-    def errors_left(self) -> list[int]:
-        """Configured fsync errors that have not fired."""
-        return self._errors
-
-    @property
-    def write_errors_left(self) -> list[int]:
-        """Configured write errors that have not fired."""
-        return self._write_errors
 
     # Rule H6
 

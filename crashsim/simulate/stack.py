@@ -9,7 +9,7 @@ Nothing here knows a rule; each room knows its own and the port of the room belo
 from __future__ import annotations
 
 import gc
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -17,12 +17,13 @@ import numpy as np
 
 from crashsim.device.rate_limiter import TokenBucket
 from crashsim.device.virtio_pmem import FlushLog, VirtioPmem
-from crashsim.disk import faults
+from crashsim.disk.faults import DISK_FAULTS
 from crashsim.disk.pipe import Drive, compose
 from crashsim.engine.clock import Clock
 from crashsim.engine.columns import column, join
 from crashsim.engine.folios import Folios, single_pages
-from crashsim.engine.history import DeviceSpan, History, RunInfo
+from crashsim.engine.history import NEVER, DeviceSpan, History, RunInfo
+from crashsim.engine.injector import Effects, Injector
 from crashsim.engine.pages import PAGE_SHIFT
 from crashsim.engine.pageset import PageSet
 from crashsim.engine.streams import I64, Stream
@@ -38,6 +39,7 @@ from crashsim.guest.syscalls import GuestKernel, Journal, Path
 from crashsim.guest.vcpu import VCpu
 from crashsim.pagecache.batches import folios_of
 from crashsim.pagecache.cache import PageCache
+from crashsim.pagecache.eio import HOST_ERRORS
 from crashsim.pagecache.writeback import BackingFile, Batch
 from crashsim.simulate import full_host as hostfull
 from crashsim.simulate.memory import (
@@ -63,11 +65,8 @@ class Stack:
         self.experiment = experiment
         self.programs = programs
         self.clock = Clock()
-        self.disk = Drive(
-            self.clock,
-            experiment.disk,
-            faults.death(experiment.disk.faults.dead, Stream(experiment.seed, "dead")),
-        )
+        self.disk = Drive(self.clock, experiment.disk)
+        self.faults = dict(_faults(experiment))
         self.order = Stream(experiment.seed, "disk-order")
         host = experiment.host
         early = None
@@ -80,8 +79,7 @@ class Stack:
             self.disk,
             host,
             early,
-            host.fsync_errors,
-            host.write_errors,
+            list(self.faults.values()),
             self._first_wake_ns(host.tick, 0),
             self._complete,
         )
@@ -95,7 +93,6 @@ class Stack:
         if not programs and experiment.duration is None:
             self.clock.end_now()
         self.panicked_ns: int | None = None
-        self.faults_not_fired: list[tuple[str, int]] = []
         devices = [device for device, _, _ in experiment.resolved_devices()]
         for number, (span, device) in enumerate(zip(self.spans, devices, strict=True)):
             self._add_device(number, span, device)
@@ -249,14 +246,23 @@ class Stack:
 
     def _history(self) -> History:
         io = self._compose_all()
-        dead_ns = self.disk.dead_ns
         flush_issue_ns = column([issue for issue, _ in self.disk.flushes])
         flush_end_ns = column([end for _, end in self.disk.flushes])
-        shorn, corrupted, ignored = self._disk_faults(io, flush_issue_ns)
-        idle = [("host.write_errors", t) for t in self.cache.write_errors_left]
-        idle += [("host.fsync_errors", t) for t in self.cache.errors_left]
-        self.faults_not_fired += idle
         batches, log = self.cache.batches, self.flush_log
+        effects = Effects(
+            end_ns=self.clock.now,
+            batch_end_ns=column([b.end_ns for b in batches]),
+            io_batch=io[0],
+            io_first_page=io[1],
+            flush_issue_ns=flush_issue_ns,
+            flush_end_ns=flush_end_ns,
+            io_shorn=np.zeros_like(io[0]),
+            io_corrupted=np.zeros_like(io[0]),
+            flush_ignored=np.zeros_like(flush_issue_ns),
+        )
+        for fault in self.faults.values():
+            fault.mark(effects)
+        dead_ns = effects.dead_ns
         files = self.cache.files
         commits = [c for c in self.cache.commits if files[c.device].has_new_extents]
         stores = self._stores()
@@ -264,7 +270,7 @@ class Stack:
         acks = self._acknowledgements(stores)
         return History(
             devices=self.spans,
-            info=self._info(),
+            info=self._info(dead_ns),
             store_t_ns=stores[0],
             store_offset=stores[1],
             store_length=stores[2],
@@ -278,11 +284,11 @@ class Stack:
             batch_failed=column([int(b.failed) for b in batches]),
             commit_device=column([c.device for c in commits]),
             commit_t_ns=column([c.t_ns for c in commits]),
-            commit_complete_ns=faults.alive(dead_ns, column([c.complete_ns for c in commits])),
-            commit_fua_ns=faults.alive(dead_ns, column([c.fua_ns for c in commits])),
-            io_shorn=shorn,
-            io_corrupted=corrupted,
-            flush_disk_ignored=ignored | (flush_end_ns >= dead_ns),
+            commit_complete_ns=_before(dead_ns, [c.complete_ns for c in commits]),
+            commit_fua_ns=_before(dead_ns, [c.fua_ns for c in commits]),
+            io_shorn=effects.io_shorn,
+            io_corrupted=effects.io_corrupted,
+            flush_disk_ignored=effects.flush_ignored,
             io_batch=io[0],
             io_first_page=io[1],
             io_pages=io[2],
@@ -303,18 +309,12 @@ class Stack:
             ack_label=acks[4],
         )
 
-    def _faults_configured(self) -> int:
-        host, of_disk = self.experiment.host, self.experiment.disk.faults
-        found = len(host.fsync_errors) + len(host.write_errors)
-        for fault in (of_disk.ignored_flush, of_disk.shorn, of_disk.corrupted, of_disk.dead):
-            found += len(fault.at) + (fault.share[0] > 0)
-        return found
-
-    def _info(self) -> RunInfo:
-        disk = self.experiment.disk
+    def _info(self, dead_ns: int) -> RunInfo:
+        disk, now = self.experiment.disk, self.clock.now
         devices = [device for device, _, _ in self.experiment.resolved_devices()]
+        idle = tuple((key, t) for key, fault in self.faults.items() for t in fault.not_fired(now))
         return RunInfo(
-            end_ns=self.clock.now,
+            end_ns=now,
             seed=self.experiment.seed,
             dax=tuple(self.with_dax),
             media=tuple(
@@ -327,7 +327,7 @@ class Stack:
             panicked_ns=self.panicked_ns,
             sigbus=None,
             plp=disk.plp,
-            dead_ns=self.disk.dead_ns,
+            dead_ns=dead_ns,
             ignores_flush=disk.ignores_flush,
             sector_bytes=disk.sector,
             atom_bytes=disk.atom,
@@ -341,26 +341,10 @@ class Stack:
             unfinished_writes=tuple(
                 vcpu.unfinished_write for vcpu in self.vcpus if vcpu.unfinished_write is not None
             ),
-            faults_configured=self._faults_configured(),
-            faults_not_fired=tuple(self.faults_not_fired),
-            fsync_errors_not_fired=tuple(self.cache.errors_left),
+            faults_configured=sum(fault.configured for fault in self.faults.values()),
+            faults_not_fired=idle,
+            fsync_errors_not_fired=tuple(t for key, t in idle if key == "host.fsync_errors"),
         )
-
-    def _disk_faults(self, io: tuple[I64, ...], flush_issue_ns: I64) -> tuple[I64, I64, I64]:
-        """Which I/Os are shorn and damaged, which FLUSHes do nothing; notes what never fired."""
-        settings, now = self.experiment.disk.faults, self.clock.now
-        seed, ends = self.experiment.seed, column([b.end_ns for b in self.cache.batches])
-        torn = [
-            faults.hit_ios(fault, Stream(seed, name), io[0], io[1], ends, now)
-            for name, fault in (("shorn", settings.shorn), ("corrupted", settings.corrupted))
-        ]
-        stream = Stream(seed, "ignored-flush")
-        ignored = faults.hit_flushes(settings.ignored_flush, stream, flush_issue_ns, now)
-        not_died = faults.not_died(settings.dead, self.disk.dead_ns, now)
-        idle = {"shorn": torn[0][1], "corrupted": torn[1][1], "ignored_flush": ignored[1]}
-        for name, instants in (idle | {"dead": not_died}).items():
-            self.faults_not_fired += [(f"disk.faults.{name}", t) for t in instants]
-        return torn[0][0], torn[1][0], ignored[0]
 
     def _compose_all(self) -> tuple[I64, I64, I64, I64]:
         """The I/Os of all batches, many batches at a time."""
@@ -446,6 +430,21 @@ class Stack:
 
 def _nothing() -> None:
     """A journal on memory that the host never writes back."""
+
+
+def _before(dead_ns: int, t_ns: list[int]) -> I64:
+    """Instants at which the disk was alive; NEVER for the others."""
+    return column([t if t < dead_ns else NEVER for t in t_ns])
+
+
+def _faults(experiment: Experiment) -> Iterator[tuple[str, Injector]]:
+    """The faults that are configured, by their keys."""
+    for name, fault in experiment.disk.faults.configured().items():
+        stream = Stream(experiment.seed, name.replace("_", "-"))
+        yield f"disk.faults.{name}", DISK_FAULTS[name](fault.at, fault.share, stream)
+    for name, kind in HOST_ERRORS.items():
+        if at := getattr(experiment.host, name):
+            yield f"host.{name}", kind(at, (0, 1), Stream(experiment.seed, name))
 
 
 def spans(experiment: Experiment) -> tuple[DeviceSpan, ...]:
