@@ -9,13 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from crashsim.experiment.expect import METRICS, Condition, Expect, judge
+from crashsim.experiment.expect import Condition, Expect, judge
 from crashsim.experiment.quantities import FROM_FILE
-from crashsim.results import Expectation
+from crashsim.results import FIGURES, Expectation
 
 
 def read(**conditions: Any) -> Expect:
-    return Expect.model_validate(conditions, context=FROM_FILE)
+    read: Expect = Expect.model_validate(conditions, context=FROM_FILE)
+    return read
 
 
 def test_a_bare_number_means_equality() -> None:
@@ -57,7 +58,7 @@ def test_anything_else_is_refused(metric: str, value: Any, message: str) -> None
 
 
 def test_nothing_expected_is_nothing_judged() -> None:
-    assert judge(Expect(), dict.fromkeys(METRICS, 0)) == []
+    assert judge(Expect(), dict.fromkeys(FIGURES, 0)) == []
     assert judge(read(holes=None), {}) == []
 
 

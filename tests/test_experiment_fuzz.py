@@ -16,13 +16,13 @@ from ruamel.yaml import YAML
 from crashsim.errors import ExperimentError
 from crashsim.experiment.applications import KINDS
 from crashsim.experiment.document import plain, read
-from crashsim.experiment.expect import METRICS
 from crashsim.experiment.loader import Plan, load, plan
 from crashsim.experiment.mistakes import known_keys
 from crashsim.experiment.model import Experiment
 from crashsim.experiment.schema import json_schema
 from crashsim.experiment.shipped import starter
 from crashsim.experiment.show import show
+from crashsim.results import FIGURES
 
 RELAXED = settings(deadline=None, suppress_health_check=list(HealthCheck))
 VALIDATOR = jsonschema.Draft202012Validator(json_schema())
@@ -48,7 +48,8 @@ WORDS = st.one_of(
         [
             *known_keys(()),
             *KINDS,
-            *METRICS,
+            "known",
+            *FIGURES,
             *(key for part in Experiment.model_fields for key in known_keys((part,))),
             *("5s", "64MiB", "1/8", "2000/s", "1.2GB/s", "10 records", "<= 1MiB", "fsync", "none"),
             *("sync.call", "disk.profile", "devices.0.size", "hdd", "power-cut", "*", "min", "max"),

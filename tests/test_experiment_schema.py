@@ -14,11 +14,11 @@ import pytest
 from crashsim.experiment import model
 from crashsim.experiment.applications import KINDS
 from crashsim.experiment.document import plain, read
-from crashsim.experiment.expect import METRICS
 from crashsim.experiment.loader import load, plan
 from crashsim.experiment.schema import json_schema
 from crashsim.experiment.shipped import starter
 from crashsim.experiment.show import show
+from crashsim.results import FIGURES
 
 ROOT = Path(__file__).parent.parent
 SHIPPED = sorted((ROOT / "experiments").glob("*.yaml"))
@@ -122,7 +122,7 @@ def test_the_starter_loads_and_is_valid() -> None:
 def test_the_starter_explains_every_key() -> None:
     explained = set(re.findall(r"^[ #-]*(\w+):.*#\s*\S", starter(), re.MULTILINE))
     assert starter().count("also _p50 and _p99 over time") == 2
-    explained |= {name for name in METRICS if name.endswith(("_p50", "_p99"))}
+    explained |= {name for name in FIGURES if name.endswith(("_p50", "_p99"))}
     parts = [getattr(model, name) for name in model.__all__]
     keys = {
         key

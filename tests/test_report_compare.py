@@ -10,7 +10,7 @@ import pytest
 
 from crashsim.errors import NothingExplored, UsageError
 from crashsim.report.compare import Comparison, Tolerance, compare, parse_tolerances
-from crashsim.results import METRICS, CaseResult, Spread, to_json
+from crashsim.results import FIGURES, CaseResult, Spread, to_json
 from tests import report_explored as explorations
 from tests import report_fixtures as fixtures
 
@@ -52,10 +52,10 @@ WORSE: dict[str, Any] = {**OTHERS, **SPREAD_METRICS}
 
 
 def test_every_metric_has_its_test() -> None:
-    assert sorted(WORSE) == sorted(METRICS)
+    assert sorted(WORSE) == sorted(FIGURES)
 
 
-@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("metric", FIGURES)
 def test_the_least_change_for_the_worse_is_a_regression_and_its_reverse_is_not(metric: str) -> None:
     fine = fixtures.case(exploration=explorations.bad(findings=0).exploration)
     worse = replace(fine, **WORSE[metric])

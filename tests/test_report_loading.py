@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from crashsim import results as contract
 from crashsim.errors import UsageError
 from crashsim.report.readback import from_json, read_document, read_results
-from crashsim.results import METRICS, Means, to_json
+from crashsim.results import FIGURES, Means, to_json
 from tests import report_fixtures as fixtures
 
 DOCS = Path(__file__).parents[1] / "docs" / "results.md"
@@ -170,8 +170,8 @@ def test_every_field_of_the_schema_is_documented_and_no_other(
     assert section(title) == extra + [field.name for field in dataclasses.fields(kind)]
 
 
-def test_the_documented_version_and_metrics_are_the_codes() -> None:
+def test_the_documented_version_and_figures_are_the_codes() -> None:
     text = DOCS.read_text(encoding="utf-8")
     assert f"`schema` is {contract.SCHEMA_VERSION}." in text
-    listed = text.rpartition("Metrics: ")[2]
-    assert re.findall(r"`(\w+)`", listed) == list(METRICS)
+    table = [f"| `{name}` | {one.unit or 'count'} | {one.says} |" for name, one in FIGURES.items()]
+    assert [line for line in text.rpartition("# Figures")[2].splitlines() if "| `" in line] == table

@@ -23,7 +23,7 @@ from crashsim.power.safety import Domain
 from crashsim.power.tell import loss_at
 from crashsim.replay.cuts import host_crash
 from crashsim.report.standing import headline, sentences, standing
-from crashsim.results import FAILURES, CaseResult, Example, Results
+from crashsim.results import CaseResult, Example, Results
 from crashsim.runs.cases import run_case
 from tests.log_writer import FLUSH, FUA, Entry, flush, mark, write, write_log
 from tests.random_experiments import experiments
@@ -70,7 +70,7 @@ class Told:
     def check_headline(self) -> None:
         end = self.history.end_ns
         lost = {
-            FAILURES[domain]: truth.most_uncovered
+            domain.failure: truth.most_uncovered
             for domain, truth in self.slowly.items()
             if not self.recorded or domain is Domain.POWER_CUT
         }
@@ -86,7 +86,7 @@ class Told:
                     clause,
                 ):
                     assert number(found[1]) == given
-                    said[found[3] or FAILURES["power-cut"]] = number(found[2])
+                    said[found[3] or Domain.POWER_CUT.failure] = number(found[2])
                 else:
                     flushes = re.match(r"([\d,]+) flush(es)? reported success before", clause)
                     assert flushes, clause
@@ -101,7 +101,7 @@ class Told:
             assert given
             assert not self.recorded
             named = text.removeprefix("Safe: nothing acknowledged is lost to ")
-            assert named == f"{' or '.join(FAILURES.values())} at any instant."
+            assert named == f"{' or '.join(domain.failure for domain in Domain)} at any instant."
         else:
             assert text == f"Not shown to be safe: {standing(self.case).why[0]}."
             assert self.recorded or not given

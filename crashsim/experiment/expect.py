@@ -2,7 +2,7 @@
 
 Contract: a condition is a comparison (`==` when only a value is written) with a quantity of the
 metric's own kind: bytes, a duration or a count. `judge` is pure: conditions and figures in,
-verdicts out, in the order of `METRICS`.
+verdicts out, in the order of `FIGURES`.
 """
 
 from __future__ import annotations
@@ -14,13 +14,20 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, PlainSerializer, ValidationInfo, WithJsonSchema
+from pydantic import (
+    BeforeValidator,
+    Field,
+    PlainSerializer,
+    ValidationInfo,
+    WithJsonSchema,
+    create_model,
+)
 
 from crashsim.engine import units
 from crashsim.errors import UnitError
 from crashsim.experiment.block import Block, Contradiction
 from crashsim.experiment.quantities import refused, units_required
-from crashsim.results import Expectation
+from crashsim.results import FIGURES, Expectation
 
 Kind = Literal["bytes", "duration", "count"]
 
@@ -151,62 +158,17 @@ class Known(Block):
         return self.outcome is not None and fnmatchcase(outcome, self.outcome)
 
 
-class Expect(Block):
+_CONDITIONS = {"bytes": BytesCondition, "ns": DurationCondition, "": CountCondition}
+_fields: dict[str, Any] = {
+    name: (_CONDITIONS[figure.unit] | None, Field(default=None, description=figure.says))
+    for name, figure in FIGURES.items()
+}
+_Conditions: Any = create_model("_Conditions", __base__=Block, **_fields)
+
+
+class Expect(_Conditions):  # type: ignore[misc]  # its fields are the table of figures
     """Conditions on a case's figures; losses are those of a host power cut."""
 
-    broken_promises: CountCondition | None = Field(
-        default=None, description="Stores lost although a flush that covers them had succeeded."
-    )
-    holes: CountCondition | None = Field(
-        default=None, description="Writes that can be lost while a later one survives."
-    )
-    torn: CountCondition | None = Field(
-        default=None, description="Writes of which a part can survive without the rest."
-    )
-    flushes: CountCondition | None = Field(default=None, description="Flushes the guest asked for.")
-    bytes_written: BytesCondition | None = Field(
-        default=None, description="Bytes the host wrote to the disk."
-    )
-    acknowledged: CountCondition | None = Field(
-        default=None, description="Records the program said were done."
-    )
-    acknowledged_per_second: CountCondition | None = Field(
-        default=None, description="Records acknowledged for each second of the run."
-    )
-    guest_wait: DurationCondition | None = Field(
-        default=None, description="Time the vCPUs spent waiting for flushes."
-    )
-    at_risk_max: BytesCondition | None = Field(
-        default=None, description="Bytes at risk at the worst instant."
-    )
-    at_risk_p50: BytesCondition | None = Field(
-        default=None, description="Bytes at risk: at most this for half of the time."
-    )
-    at_risk_p99: BytesCondition | None = Field(
-        default=None, description="Bytes at risk: at most this for 99 % of the time."
-    )
-    recovery_point_max: DurationCondition | None = Field(
-        default=None, description="Age of the oldest unsaved write at the worst instant."
-    )
-    recovery_point_p50: DurationCondition | None = Field(
-        default=None,
-        description="Age of the oldest unsaved write: at most this for half of the time.",
-    )
-    recovery_point_p99: DurationCondition | None = Field(
-        default=None,
-        description="Age of the oldest unsaved write: at most this for 99 % of the time.",
-    )
-    uncovered_acknowledgements: CountCondition | None = Field(
-        default=None, description="Acknowledged records not wholly saved, at the worst instant."
-    )
-    failed_syncs: CountCondition | None = Field(
-        default=None, description="Sync calls that returned an error."
-    )
-
-    findings: CountCondition | None = Field(
-        default=None,
-        description="Causes of states that the checker of explore rejects, without the known ones.",
-    )
     known: tuple[Known, ...] = Field(
         default=(), strict=False, description="Findings that are known, and why; each must happen."
     )
@@ -214,9 +176,6 @@ class Expect(Block):
     def conditions(self) -> dict[str, Condition]:
         """The metrics that something is expected of."""
         return {name: value for name, value in self if isinstance(value, Condition)}
-
-
-METRICS: tuple[str, ...] = tuple(Expect.model_fields)
 
 
 def judge(expectations: Expect, metrics: Mapping[str, int]) -> list[Expectation]:

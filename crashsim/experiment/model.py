@@ -50,7 +50,7 @@ from crashsim.experiment.quantities import (
     refused,
 )
 from crashsim.experiment.trial import Check, Explore
-from crashsim.results import FAILURES
+from crashsim.results import Domain
 from crashsim.vmm.monitors import MONITORS
 
 __all__ = [
@@ -165,7 +165,7 @@ class HostCrash(Block):
 class Power(Block):
     """Which cuts are told byte by byte. The loss at every instant is known without any."""
 
-    domains: tuple[Annotated[str, NameIn(FAILURES)], ...] = Field(
+    domains: tuple[Annotated[str, NameIn([*map(str, Domain)])], ...] = Field(
         default=("power-cut",), strict=False, min_length=1, description="What fails."
     )
     at: tuple[Duration, ...] = Field(default=(), strict=False, description="Cut at these instants.")

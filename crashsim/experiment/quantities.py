@@ -9,7 +9,7 @@ nobody can tell whether `5` was meant as seconds. Each type also knows its exact
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable
 from decimal import Decimal, InvalidOperation
 from typing import Annotated, Any
 
@@ -43,7 +43,7 @@ class NameIn:
     """`Annotated[str, NameIn(TABLE)]`: the name of something in a table. What is put there later
     counts, too: the table is looked at when a value is checked, or the schema is made."""
 
-    def __init__(self, table: Mapping[str, object]) -> None:
+    def __init__(self, table: Collection[str]) -> None:
         self._table = table
 
     def _check(self, value: object) -> str:

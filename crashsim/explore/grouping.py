@@ -28,7 +28,7 @@ from crashsim.explore.selection import Step, Versions, as_choices, as_versions, 
 from crashsim.explore.shrink import Core, find_cause
 from crashsim.explore.state_runner import StateRunner, Target
 from crashsim.explore.story import Involved, Narrator, Scene, kept_atom, lost_atom
-from crashsim.results import Original, Remedy
+from crashsim.results.discovery import Original, Remedy
 from crashsim.states import Choices, Epoch
 
 CHECKS_EACH = 400  # to shrink one state

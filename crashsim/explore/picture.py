@@ -19,7 +19,7 @@ import numpy as np
 from crashsim.explore.account import Told, WritePart
 from crashsim.explore.grouping import Cause
 from crashsim.explore.state_runner import Target
-from crashsim.results import BrokenAck, LeftOut, WriteFates, WriteRow
+from crashsim.results.discovery import BrokenAck, LeftOut, WriteFates, WriteRow
 
 MOST_ROWS = 28
 MOST_RUNS = 32

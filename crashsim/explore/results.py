@@ -11,7 +11,7 @@ from crashsim.explore.picture import picture
 from crashsim.explore.state_runner import Target
 from crashsim.explore.story import Involved
 from crashsim.explore.survey import EpochReport, Exploration
-from crashsim.results import AtomResult, EpochResult, ExplorationResult, FindingResult
+from crashsim.results.discovery import AtomResult, EpochResult, ExplorationResult, FindingResult
 from crashsim.states import power_of_ten
 
 SCHEMA = 2

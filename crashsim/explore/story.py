@@ -23,7 +23,7 @@ from crashsim.engine.streams import I64
 from crashsim.engine.units import exact_instant, format_bytes
 from crashsim.explore.account import Told, first_choice, last_choice
 from crashsim.explore.outcomes import said
-from crashsim.results import Remedy
+from crashsim.results.discovery import Remedy
 from crashsim.states import Atom, Epoch, HostKind
 
 _MOST_WRITES = 12  # told one by one: more are not shrunk to the end

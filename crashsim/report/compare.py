@@ -1,6 +1,6 @@
 """Two runs side by side: what became worse, what better.
 
-Contract: cases are matched by name. Of a metric less is better unless `METRICS` says more is. A
+Contract: cases are matched by name. Of a metric less is better unless `FIGURES` says more is. A
 metric is worse when it grew by more than its tolerance (none unless given), a case that is gone or
 is not explored any more is a regression, a new one is not. Of a metric that was 0 a share is 0: any
 growth is worse. Nothing in common is `NothingExplored`, never green. Losses are those of a host
@@ -18,7 +18,7 @@ from crashsim.engine.units import parse_bytes, parse_duration
 from crashsim.errors import NothingExplored, UnitError, UsageError
 from crashsim.report.readback import from_json
 from crashsim.report.words import quantity, some
-from crashsim.results import METRICS, CaseResult, Results
+from crashsim.results import FIGURES, CaseResult, Results
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class Difference:
     @property
     def unit(self) -> str:
         """bytes, ns or empty."""
-        return METRICS[self.metric].unit
+        return FIGURES[self.metric].unit
 
     def old_text(self) -> str:
         """The old value, readable."""
@@ -107,12 +107,12 @@ def parse_tolerances(texts: Sequence[str]) -> dict[str, Tolerance]:
     for text in texts:
         name, equals, value = text.partition("=")
         name, value = name.strip(), value.strip()
-        if not equals or name not in METRICS:
+        if not equals or name not in FIGURES:
             expected = "a tolerance such as at_risk_p99=5%"
-            raise UsageError(f"expected {expected}, got {text!r}; metrics: {', '.join(METRICS)}")
+            raise UsageError(f"expected {expected}, got {text!r}; metrics: {', '.join(FIGURES)}")
         if name in tolerances:
             raise UsageError(f"two tolerances for {name}")
-        tolerances[name] = _tolerance(value, METRICS[name].unit, text)
+        tolerances[name] = _tolerance(value, FIGURES[name].unit, text)
     return tolerances
 
 
@@ -179,7 +179,7 @@ def _changes(
     old: CaseResult, new: CaseResult, tolerances: Mapping[str, Tolerance]
 ) -> list[Difference]:
     changes = []
-    for name, metric in METRICS.items():
+    for name, metric in FIGURES.items():
         before, after = metric.of(old), metric.of(new)
         if before != after and not (name == "findings" and _explores_no_more(old, new)):
             worse_by = before - after if metric.more_is_better else after - before

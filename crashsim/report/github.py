@@ -13,7 +13,7 @@ from pathlib import Path
 from crashsim.errors import OutputError
 from crashsim.report.causes import story, told_findings
 from crashsim.report.words import UNCOVERED, expectation_line, failed, uncovered
-from crashsim.results import METRICS, CaseResult, Expectation, Results
+from crashsim.results import FIGURES, CaseResult, Expectation, Results
 
 # GitHub shows at most ten errors of a step; the last place is kept for saying so.
 _MOST = 10
@@ -43,7 +43,7 @@ def lines_of(file: str) -> dict[str, int]:
     found: dict[str, int] = {}
     for number, line in enumerate(Path(file).read_text(encoding="utf-8").splitlines(), start=1):
         key = line.strip().partition(":")[0]
-        if key in (*METRICS, "explore"):
+        if key in (*FIGURES, "known", "explore"):
             found.setdefault(key, number)
     return found
 

@@ -8,14 +8,15 @@ results and command give the same bytes.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import groupby
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from crashsim.engine.units import exact_instant, format_bytes, format_duration
 from crashsim.printable import printable
 from crashsim.report import answer, epochs, standing, words
-from crashsim.report.columns import COLUMNS, notes
 from crashsim.report.moments import moments
+from crashsim.report.overview import COLUMNS, notes
 from crashsim.report.plots import Plot
 from crashsim.report.vector import inlined
 from crashsim.results import CaseResult, Results
@@ -80,11 +81,9 @@ def html_report(results: Results, plots: Sequence[Plot], command: str) -> str:
 def _groups() -> list[tuple[str, int]]:
     """The heading above the headings: (title, columns that it spans)."""
     groups: list[tuple[str, int]] = []
-    for column in COLUMNS:
-        if groups and column.group and groups[-1][0] == column.group:
-            groups[-1] = (column.group, groups[-1][1] + 1)
-        else:
-            groups.append((column.group, 1))
+    for group, columns in groupby(COLUMNS, lambda one: one.column.group):
+        spans = [1] if group else [1 for _ in columns]
+        groups += [(group, span) for span in spans]
     return groups
 
 

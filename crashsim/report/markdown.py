@@ -21,8 +21,8 @@ from crashsim.report.causes import (
     told_findings,
 )
 from crashsim.report.causes import verdict as verdict_of
-from crashsim.report.columns import COLUMNS, notes
 from crashsim.report.compare import Comparison, Difference
+from crashsim.report.overview import COLUMNS, notes
 from crashsim.report.words import expectation_line, failed, some, told, uncovered, worst_first
 from crashsim.results import CaseResult, Results
 

@@ -16,7 +16,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from crashsim.errors import UsageError
-from crashsim.results import METRICS, SCHEMA_VERSION, Means, Results, Steps
+from crashsim.results import ADDED, FIGURES, SCHEMA_VERSION, Means, Results, Steps
 
 _LARGEST = (1 << 63) - 1  # what the columns of a step function hold
 _SHOWN_MISTAKES = 5
@@ -124,7 +124,10 @@ def _check(results: Results, name: str) -> None:
                 raise UsageError(f"{name}: case {case.name!r}: {field}: {fault}")
         if case.end_ns < 0 or case.end_ns > _LARGEST:
             raise UsageError(f"{name}: case {case.name!r}: end_ns is out of range")
-        for metric, figure in METRICS.items():
+        if case.added.keys() != ADDED.keys():
+            wanted = ", ".join(ADDED) or "none"
+            raise UsageError(f"{name}: case {case.name!r}: added figures: expected {wanted}")
+        for metric, figure in FIGURES.items():
             if not 0 <= figure.of(case) <= _LARGEST:
                 raise UsageError(f"{name}: case {case.name!r}: {metric} is out of range")
 

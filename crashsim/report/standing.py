@@ -17,7 +17,7 @@ from crashsim.engine.units import format_bytes, format_duration
 from crashsim.report.causes import all_checked, verdict_lines
 from crashsim.report.choices import least
 from crashsim.report.words import UNCOVERED, among, count, failed, quoted, size, some, uncovered
-from crashsim.results import FAILURES, RECORDING, CaseResult, Results
+from crashsim.results import RECORDING, CaseResult, Domain, Results
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,16 +38,19 @@ def standing(case: CaseResult) -> Standing:
         return Standing(None, (unknown,), case.recorded and unknown.startswith("none of the"))
     if case.recorded or not case.acknowledged:
         return Standing(True, ("the checker accepts every image that a cut may leave",), True)
-    asked = [FAILURES[domain] for domain in case.uncovered_by_domain if domain in FAILURES]
-    failures = " or ".join(asked or [FAILURES["power-cut"]])
+    failures = " or ".join(map(_failure, case.uncovered_by_domain or [Domain.POWER_CUT]))
     return Standing(True, (f"nothing acknowledged is lost to {failures} at any instant",))
+
+
+def _failure(domain: str) -> str:
+    return Domain(domain).failure if domain in list(Domain) else domain
 
 
 def _losses(case: CaseResult) -> Iterator[str]:
     if lost := case.uncovered_acknowledgements.max:
-        yield _uncovered(case, "power-cut", lost)
+        yield _uncovered(case, Domain.POWER_CUT, lost)
     for domain, spread in case.uncovered_by_domain.items():
-        if spread.max and domain != "power-cut" and not case.recorded:
+        if spread.max and domain != Domain.POWER_CUT and not case.recorded:
             yield _uncovered(case, domain, spread.max)
     if case.broken_promises:
         flushes = some(case.broken_promises, "flush", "flushes")
@@ -61,7 +64,7 @@ def _uncovered(case: CaseResult, domain: str, lost: int) -> str:
     of = some(case.acknowledged, "acknowledgement")
     if case.recorded:
         return f"of {of} up to {count(lost)} had no flush behind them"
-    return f"of {of} up to {count(lost)} would be lost to {FAILURES.get(domain, domain)}"
+    return f"of {of} up to {count(lost)} would be lost to {_failure(domain)}"
 
 
 def _unknown(case: CaseResult) -> str:

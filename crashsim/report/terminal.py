@@ -13,9 +13,9 @@ from rich.text import Text
 
 from crashsim.engine.units import exact_instant
 from crashsim.printable import printable
-from crashsim.report.columns import COLUMNS, Column, notes
 from crashsim.report.compare import Comparison, Difference
 from crashsim.report.moments import begin_ns, first_schedule, moments
+from crashsim.report.overview import COLUMNS, CaseColumn, notes
 from crashsim.report.speaker import Speaker, console_for, width_of
 from crashsim.report.standing import (
     all_safe,
@@ -82,18 +82,18 @@ def _table_of(
 
 
 def _fitting(
-    columns: list[Column], cases: Sequence[CaseResult], room: int, boxed: bool
-) -> list[Column]:
+    columns: list[CaseColumn], cases: Sequence[CaseResult], room: int, boxed: bool
+) -> list[CaseColumn]:
     """As many columns as fit, the least important given up first."""
     widths = {
         column: 2 + max(len(word) for word in _words(column, cases, boxed)) for column in columns
     }
     while len(columns) > 1 and sum(widths[column] for column in columns) > room:
-        columns.remove(min(columns, key=lambda column: column.weight))
+        columns.remove(min(columns, key=lambda one: one.column.weight))
     return columns
 
 
-def _words(column: Column, cases: Sequence[CaseResult], boxed: bool) -> list[str]:
+def _words(column: CaseColumn, cases: Sequence[CaseResult], boxed: bool) -> list[str]:
     heading = column.heading.split() if boxed else [column.heading]
     return [*heading, *(column.cell(case) for case in cases)]
 
@@ -104,7 +104,7 @@ def _sign(case: CaseResult) -> Text:
     return Text("✓" if case.expectations else "", "green")
 
 
-def _cell(column: Column, case: CaseResult) -> Text:
+def _cell(column: CaseColumn, case: CaseResult) -> Text:
     return Text(column.cell(case), "bold red" if column.bad(case) else "")
 
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from crashsim.engine.units import format_bytes, format_duration
 from crashsim.printable import printable
-from crashsim.results import CaseResult, Example, Expectation, Results
+from crashsim.results import FIGURES, CaseResult, Example, Expectation, Results
 
 _LONGEST_NAME = 60
 LAYER_NAMES = {
@@ -24,14 +24,19 @@ LAYER_NAMES = {
 }
 
 
+def amount(value: int, unit: str) -> str:
+    """`1.5 MiB`, `1.5 ms`, `1,500`, or 0: `unit` is bytes, ns or empty."""
+    return quantity(value, unit) if value else "0"
+
+
 def size(size_bytes: int) -> str:
     """`1.5 MiB`, or 0."""
-    return format_bytes(size_bytes) if size_bytes else "0"
+    return amount(size_bytes, "bytes")
 
 
 def duration(duration_ns: int) -> str:
     """`1.5 ms`, or 0."""
-    return format_duration(duration_ns) if duration_ns else "0"
+    return amount(duration_ns, "ns")
 
 
 def count(number: int) -> str:
@@ -121,20 +126,13 @@ def failed(case: CaseResult) -> list[Expectation]:
     return [expectation for expectation in case.expectations if not expectation.holds]
 
 
-# Metrics that speak of what may be lost: of a recording, of what reached its device.
-_LOST = ("at_risk", "recovery_point", "holes", "torn")
-
-
 def expectation_line(case: CaseResult, expectation: Expectation) -> str:
     """`at_risk_max <= 1MiB, but it was 15 MiB`."""
     line = f"{expectation.metric} {printable(expectation.condition)}"
     link = "and it was" if expectation.holds else "but it was"
     text = f"{line}, {link} {quantity(expectation.actual, expectation.unit)}"
-    if case.recorded and expectation.metric.startswith(_LOST):
-        return f"{text} (of what reached the device)"
-    if case.recorded and expectation.metric.startswith("uncovered"):
-        return f"{text} (without a flush behind them)"
-    return text
+    figure = FIGURES.get(expectation.metric)  # None: of something else than a figure
+    return f"{text} ({figure.recorded})" if case.recorded and figure and figure.recorded else text
 
 
 def told(results: Results, most: int) -> list[tuple[CaseResult, Example]]:

@@ -35,7 +35,8 @@ from crashsim.explore.session import (
 from crashsim.explore.state_runner import Target
 from crashsim.explore.survey import Exploration, explore
 from crashsim.explore.trust import remember
-from crashsim.results import CaseResult, Expectation, ExplorationResult, KnownResult
+from crashsim.results import CaseResult, Expectation
+from crashsim.results.discovery import ExplorationResult, KnownResult
 from crashsim.runs.new_file import new_file
 from crashsim.runs.one import Run
 from crashsim.states import Choices, Rules

@@ -5,7 +5,9 @@ Losses are those of a host power cut unless they are listed under another failur
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from typing import Any
 
 import numpy as np
 
@@ -20,16 +22,19 @@ from crashsim.experiment.model import Experiment
 from crashsim.power import thinning
 from crashsim.power.broken_promises import schedule_of
 from crashsim.power.losses import Losses
-from crashsim.power.safety import Domain, HostCrash, Stage, kept_stage
-from crashsim.power.steps import StepFunction, ramp_spread, spread
+from crashsim.power.safety import Domain, Stage, kept_stage
+from crashsim.power.steps import Ramps, StepFunction, ramp_spread, spread
 from crashsim.power.tell import Teller
 from crashsim.replay import cuts
 from crashsim.results import (
-    METRICS,
+    ADDED,
+    FIGURES,
+    MADE,
     CaseResult,
     DeviceResult,
     Example,
     Expectation,
+    Make,
     Marks,
     Schedule,
     Spread,
@@ -39,6 +44,28 @@ from crashsim.simulate.inputs import Inputs
 EXAMPLES_EACH = 2
 
 
+class _Found:
+    """What figures are made of."""
+
+    def __init__(self, history: History) -> None:
+        self.history = history
+        self.losses = Losses(history, Stage.DURABLE)
+
+    @property
+    def bytes_written(self) -> int:
+        """By the host, to the disk."""
+        return int(self.history.io_pages.sum()) * PAGE_BYTES + self.history.info.metadata_bytes
+
+    def figures(self, makers: Mapping[str, Make]) -> dict[str, Any]:
+        """Every one as it is kept."""
+        return {name: self._kept(make(self)) for name, make in makers.items()}
+
+    def _kept(self, made: Any) -> int | Spread:
+        if isinstance(made, Ramps):
+            return ramp_spread(made, self.history.end_ns)
+        return spread(made, self.history.end_ns) if isinstance(made, StepFunction) else int(made)
+
+
 def measure(case: Case, history: History, inputs: Inputs, paranoid: bool) -> CaseResult:
     """The figures of a case; `paranoid`: compare files at every durability event."""
     if not history.store_t_ns.size or not history.end_ns:
@@ -46,9 +73,10 @@ def measure(case: Case, history: History, inputs: Inputs, paranoid: bool) -> Cas
     end = history.end_ns
     power = case.experiment.power
     options = cuts.host_crash(power)
-    found = Losses(history, Stage.DURABLE)
-    stages = _stages(history, found.at_risk)
-    chosen = cuts.instants(history, power, found.at_risk, paranoid)
+    found = _Found(history)
+    losses = found.losses
+    stages = _stages(history, losses.at_risk)
+    chosen = cuts.instants(history, power, losses.at_risk, paranoid)
     domains = [
         cuts.figures(history, Domain(name), options, stages[kept_stage(Domain(name), options)])
         for name in power.domains
@@ -59,33 +87,21 @@ def measure(case: Case, history: History, inputs: Inputs, paranoid: bool) -> Cas
         parameters=case.parameters,
         seed=case.experiment.seed,
         end_ns=end,
-        writes=int(found.writes.write.size),
-        bytes_stored=int(history.store_length.sum()),
-        at_risk_bytes=spread(found.at_risk, end),
-        unsaved_writes=spread(found.unsaved, end),
-        recovery_point_ns=ramp_spread(found.recovery, end),
-        acknowledged=int(np.count_nonzero(history.ack_t_ns <= end)),
-        uncovered_acknowledgements=spread(found.uncovered, end),
-        broken_promises=int(found.broken[0].size),
-        holes=int(found.holes.size),
-        torn=int(found.torn.size),
-        failed_syncs=history.info.failed_syncs,
-        flushes=int(history.flush_device.size),
-        bytes_written=int(history.io_pages.sum()) * PAGE_BYTES + history.info.metadata_bytes,
-        guest_wait_ns=history.info.guest_wait_ns,
+        **found.figures(MADE),
         recorded=history.info.recorded,
         syncs=_syncs(case.experiment, history),
-        loss=thinning.largest(found.at_risk, end, thinning.EXACT_STEPS),
-        recovery_point=thinning.saw_teeth(found.recovery, end, thinning.PICTURE_STEPS),
+        loss=thinning.largest(losses.at_risk, end, thinning.EXACT_STEPS),
+        recovery_point=thinning.saw_teeth(losses.recovery, end, thinning.PICTURE_STEPS),
         layers=thinning.layers(stages, end, thinning.PICTURE_STEPS),
-        domains=_domains(stages, options, end),
+        domains={str(d): spread(stages[kept_stage(d, options)], end) for d in Domain},
         uncovered_by_domain={str(d.domain): spread(d.uncovered, end) for d in domains},
         devices=_devices(history),
         cuts=compared,
-        examples=_examples(found),
-        schedules=_schedules(found),
+        examples=_examples(losses),
+        schedules=_schedules(losses),
         marks=_marks(history),
         notices=inputs.notices + _hints(case.experiment) + _notices(history),
+        added=found.figures(ADDED),
     )
     return _judged(case, result, history)
 
@@ -109,28 +125,14 @@ def _stages(history: History, durable: StepFunction) -> dict[Stage, StepFunction
     return found
 
 
-def _domains(stages: dict[Stage, StepFunction], options: HostCrash, end: int) -> dict[str, Spread]:
-    return {str(d): spread(stages[kept_stage(d, options)], end) for d in Domain}
-
-
 def _devices(history: History) -> list[DeviceResult]:
     if len(history.devices) == 1:
         return []
-    results = []
-    for device, span in enumerate(history.devices):
-        part = only(history, device)
-        found = Losses(part, Stage.DURABLE)
-        results.append(
-            DeviceResult(
-                name=span.name,
-                at_risk_bytes=spread(found.at_risk, history.end_ns),
-                recovery_point_ns=ramp_spread(found.recovery, history.end_ns),
-                uncovered_acknowledgements=spread(found.uncovered, history.end_ns),
-                broken_promises=int(found.broken[0].size),
-                flushes=int(part.flush_device.size),
-            )
-        )
-    return results
+    wanted = {one.name: MADE[one.name] for one in fields(DeviceResult) if one.name in MADE}
+    return [
+        DeviceResult(name=span.name, **_Found(only(history, device)).figures(wanted))
+        for device, span in enumerate(history.devices)
+    ]
 
 
 def only(history: History, device: int) -> History:
@@ -262,7 +264,7 @@ def _examples(found: Losses) -> list[Example]:
 
 def _judged(case: Case, result: CaseResult, history: History) -> CaseResult:
     expected = case.experiment.expect.model_copy(update={"findings": None})  # judged when explored
-    expectations = judge(expected, {name: metric.of(result) for name, metric in METRICS.items()})
+    expectations = judge(expected, {name: figure.of(result) for name, figure in FIGURES.items()})
     idle = len(history.info.faults_not_fired)
     if history.info.faults_configured:  # a fault that never fires proves nothing
         expectations.append(Expectation("faults_not_fired", "== 0", idle, "", idle == 0))
