@@ -286,3 +286,34 @@ def test_an_unknown_placeholder_is_told_with_the_known_ones(command: str, name: 
 )
 def test_what_is_a_placeholder_or_none_passes(command: str) -> None:
     accepted(f'{VALID}explore: {{check: {{command: "{command}"}}}}\n')
+
+
+def test_a_name_is_a_shipped_experiment_unless_a_file_has_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shipped = load("sqlite-wal-normal")
+    assert Path(shipped.file).is_file() and Path(shipped.file).parent.name == "experiments"
+    (workload,) = (workload for _, workload, _ in shipped.cases[0].experiment.resolved_devices())
+    assert Path(getattr(workload, "log", "")).is_file()
+    (tmp_path / "append-log").mkdir()  # a folder of that name is no file
+    assert load("append-log").cases[0].experiment.name == "append-log"
+    Path("demo").write_text("device: {size: 1MiB}\nworkload: {kind: fill}\nname: mine\n")
+    assert load("demo").file == "demo" and load("demo").cases[0].name == "mine"
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("append-lgo", "no shipped experiment of this name; did you mean append-log"),
+        ("qqq", "no shipped experiment of this name; those are in /"),
+        ("./append-log", r"\./append-log: cannot be read: No such file"),
+        ("append-log.yaml", r"append-log\.yaml: cannot be read: No such file"),
+    ],
+)
+def test_a_name_that_is_neither_is_told_with_near_ones(
+    name: str, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ExperimentError, match=expected):
+        load(name)

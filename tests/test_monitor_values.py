@@ -7,21 +7,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crashsim.vmm.keyval import escape, read
-from crashsim.vmm.spans import Refusal, Span
+from crashsim.vmm.spans import Objection, Span
 from crashsim.vmm.values import parse_id, parse_size, parse_truth
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 
 
 def settings(text: str, first: str = "qom-type", flags: bool = True) -> dict[str, object]:
-    mistakes: list[Refusal] = []
+    mistakes: list[Objection] = []
     found = read(Span("word 1", text, 1, len(text)), first, mistakes.append, flags)
     assert not mistakes and found is not None
     return {name: setting.value for name, setting in found.items()}
 
 
-def wrong(text: str, flags: bool = True) -> list[Refusal]:
-    mistakes: list[Refusal] = []
+def wrong(text: str, flags: bool = True) -> list[Objection]:
+    mistakes: list[Objection] = []
     read(Span("word 1", text, 1, len(text)), "qom-type", mistakes.append, flags)
     assert mistakes
     return mistakes
@@ -167,5 +167,5 @@ def test_a_caret_stands_below_the_stretch_however_long_the_line() -> None:
 
 
 def test_what_a_terminal_would_act_on_is_not_shown() -> None:
-    mistake = Refusal(Span("word 1", "a\x1b[2J\nb", 1, 1), "got \x1b[31m")
+    mistake = Objection(Span("word 1", "a\x1b[2J\nb", 1, 1), "got \x1b[31m")
     assert "\x1b" not in str(mistake) and len(str(mistake).splitlines()) == 3

@@ -8,27 +8,32 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crashsim.guest.program import Op, Program
-from crashsim.guest.recording import DISCARD, FLUSH, FUA, MARK, Entries, recorded_program
+from crashsim.guest.recording import recorded_program
+from crashsim.traces.trace import DISCARD, FLUSH, FUA, MARK, Trace
 
 Row = tuple[int, int, int]  # pause, flags, sectors
 FIRST_BYTE, FIRST_WRITE = 8192, 7
 
 
-def entries(rows: list[Row]) -> Entries:
+def entries(rows: list[Row]) -> Trace:
     number = np.arange(len(rows), dtype=np.int64)
     pause, flags, sectors = (np.array([row[i] for row in rows], dtype=np.int64) for i in range(3))
-    return Entries(
+    return Trace(
+        file="",
+        header_bytes=512,
         t_ns=np.cumsum(pause),
-        offset=number * 4096,
-        length=sectors * 512,
+        offset_bytes=number * 4096,
+        length_bytes=sectors * 512,
         flags=flags,
         payload_at=number * 1000,
         label=np.where(flags & MARK, number, -1),
         labels=("done",),
+        payload=memoryview(b""),
+        notices=(),
     )
 
 
-def one_after_the_other(log: Entries, generation: str) -> dict[str, list[int]]:
+def one_after_the_other(log: Trace, generation: str) -> dict[str, list[int]]:
     found: dict[str, list[int]] = {
         name: [] for name in ("offset", "length", "think", "payload", "at", "kind", "delay", "arg")
     }
@@ -42,7 +47,7 @@ def one_after_the_other(log: Entries, generation: str) -> dict[str, list[int]]:
     previous = 0
     for i in range(log.t_ns.size):
         flags, gap = int(log.flags[i]), int(log.t_ns[i]) - previous
-        data = bool(log.length[i]) and not flags & (DISCARD | MARK)
+        data = bool(log.length_bytes[i]) and not flags & (DISCARD | MARK)
         if not data and not flags & (MARK | FLUSH | FUA):
             continue
         previous += gap
@@ -55,8 +60,8 @@ def one_after_the_other(log: Entries, generation: str) -> dict[str, list[int]]:
             if flush and generation == "ordered":
                 operate(Op.PREFLUSH, gap, int(fua))
                 gap, flush = 0, False
-            found["offset"].append(int(log.offset[i]) + FIRST_BYTE)
-            found["length"].append(int(log.length[i]))
+            found["offset"].append(int(log.offset_bytes[i]) + FIRST_BYTE)
+            found["length"].append(int(log.length_bytes[i]))
             found["think"].append(gap)
             found["payload"].append(int(log.payload_at[i]))
             if flush or fua:
@@ -64,7 +69,7 @@ def one_after_the_other(log: Entries, generation: str) -> dict[str, list[int]]:
     return found
 
 
-def in_arrays(log: Entries, generation: str) -> dict[str, list[int]]:
+def in_arrays(log: Trace, generation: str) -> dict[str, list[int]]:
     program: Program
     program, payload = recorded_program(log, generation, 0, FIRST_BYTE, FIRST_WRITE)
     program._check()

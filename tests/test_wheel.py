@@ -88,4 +88,12 @@ def test_the_wheel_in_a_clean_environment_is_complete_and_runs_a_shipped_experim
     assert case["uncovered_acknowledgements"]["max"] >= 1
     assert (run_folder / "report.html").stat().st_size > 0
 
+    # One of its own by name, from anywhere; a recording and a checker come with it.
+    run(commands / "crashsim", "run", "append-log", *NOT_EXPLORED, cwd=tmp_path)
+    assert (tmp_path / "runs" / "append-log" / "latest" / "results.json").is_file()
+    shown = run(commands / "crashsim", "show", "sqlite-wal-normal", cwd=tmp_path)
+    assert str(package / "experiments" / "recordings") in shown
+    by_name = "import crashsim; print(crashsim.sweep('demo')[0].experiment.name)"
+    assert run(commands / "python", "-c", by_name, cwd=tmp_path) == "demo\n"
+
     assert "run" in run(commands / "python", "-m", "crashsim", "--help", cwd=tmp_path)

@@ -27,8 +27,8 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "traces": ("engine",),
     "vmm": ("engine",),
     "disk": ("engine",),
-    "experiment": ("engine", "vmm", "disk", "results"),
-    "guest": ("engine", "experiment"),
+    "experiment": ("engine", "traces", "vmm", "disk", "results"),
+    "guest": ("engine", "traces", "experiment"),
     "device": ("engine", "vmm"),
     "pagecache": ("engine", "experiment"),
     "simulate": (

@@ -38,6 +38,7 @@ from crashsim.experiment.quantities import (
     refused,
 )
 from crashsim.experiment.sync_calls import CALLS, SyncCall
+from crashsim.traces.formats import FORMATS
 
 KIB = 1024
 PAGE_BYTES = 4096
@@ -337,12 +338,15 @@ class Fill(Synthetic):
 
 
 class Recording(Block):
-    """A recorded block log (dm-log-writes)."""
+    """A recorded block log."""
 
     kind: Literal["recording"] = Field(default="recording", description="A recorded block log.")
     log: str = Field(
         min_length=1,
-        description="The dm-log-writes log, relative to this file; .gz is accepted.",
+        description="The log, relative to this file; .gz is accepted.",
+    )
+    format: Annotated[str, NameIn(FORMATS)] = Field(
+        default="dm-log-writes", description="How the log is laid out."
     )
     times: str | None = Field(
         default=None,

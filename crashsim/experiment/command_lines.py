@@ -31,23 +31,23 @@ _NO_MACHINE = Machine(())
 _Plain = str | bool | dict[str, "_Plain"]
 
 
-class Reader(NamedTuple):
+class TextReader(NamedTuple):
     """Whose text stands under a key of `device`, and how it is read."""
 
     read: Callable[[str], Machine]
     written: str
 
 
-def readers() -> dict[str, Reader]:
+def readers() -> dict[str, TextReader]:
     """What `device` may have in place of a size, by its key."""
     return {
-        monitor.name: Reader(
+        monitor.name: TextReader(
             monitor.configuration or partial(read_text, monitor=monitor.name),
             f"{monitor.title}'s {monitor.written}",
         )
         for monitor in MONITORS.values()
         if monitor.read is not None
-    } | {"libvirt": Reader(read_xml, "libvirt's XML")}
+    } | {"libvirt": TextReader(read_xml, "libvirt's XML")}
 
 
 def with_machines(tree: Node) -> tuple[Node, list[Mistake]]:

@@ -19,6 +19,7 @@ from crashsim.experiment.command_lines import readers, with_machines
 from crashsim.experiment.document import Mistake, Node, Place, find, read, walk, with_value
 from crashsim.experiment.mistakes import validate
 from crashsim.experiment.model import Experiment
+from crashsim.experiment.shipped import file_of
 from crashsim.experiment.sweep import RawCase, expand, with_case_expectations
 
 LARGEST_FILE_BYTES = 1 << 20
@@ -49,8 +50,9 @@ class Plan:
 
 
 def load(path: str | FilePath, overrides: Sequence[str] = (), seed: int | None = None) -> Plan:
-    """The plan of an experiment file, with `--set` overrides (`key=value`) and another seed."""
-    file = str(path)
+    """The plan of an experiment file, or of one of crashsim's own by its name, with `--set`
+    overrides (`key=value`) and another seed."""
+    file = file_of(str(path))
     return plan(_text(file), file, overrides, seed)
 
 

@@ -25,7 +25,7 @@ _COMMON: dict[str, str | bool] = {
     "fua": True,
     "ignores_flush": False,
 }
-PROFILES: dict[str, Mapping[str, str | bool]] = {
+PROFILES: dict[str, dict[str, str | bool]] = {
     "plp-nvme": {**_COMMON, "flush": "30us", "plp": True},
     "consumer-nvme": _COMMON,
     "sata-ssd": {**_COMMON, "flush": "3ms", "fua": False},

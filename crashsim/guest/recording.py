@@ -10,38 +10,21 @@ after it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from crashsim.engine.streams import I64
 from crashsim.experiment.sync_calls import CALLS
 from crashsim.guest.program import Op, Program
-
-FLUSH, FUA, DISCARD, MARK = 1, 2, 4, 8
-
-
-@dataclass(frozen=True, slots=True)
-class Entries:
-    """A log's entries in order: int64[n] columns; `label` is -1 but for marks, `payload_at` where
-    the data lies."""
-
-    t_ns: I64
-    offset: I64
-    length: I64
-    flags: I64
-    payload_at: I64
-    label: I64
-    labels: tuple[str, ...]
+from crashsim.traces.trace import DISCARD, FLUSH, FUA, MARK, Trace
 
 
 def recorded_program(
-    entries: Entries, generation: str, device: int, first_byte: int, first_write: int
+    entries: Trace, generation: str, device: int, first_byte: int, first_write: int
 ) -> tuple[Program, I64]:
     """The program, and where each of its writes' payload lies."""
     flags = entries.flags
     mark = (flags & MARK) != 0
-    data = (entries.length > 0) & ((flags & DISCARD) == 0) & ~mark
+    data = (entries.length_bytes > 0) & ((flags & DISCARD) == 0) & ~mark
     # Where nothing happens there is no pause either: the next entry keeps its instant.
     rows = np.flatnonzero(mark | data | ((flags & (FLUSH | FUA)) != 0))
     mark, data, flags = mark[rows], data[rows], flags[rows]
@@ -66,8 +49,8 @@ def recorded_program(
     program = Program(
         device=device,
         first_write=first_write,
-        offset=entries.offset[writes] + first_byte,
-        length=entries.length[writes],
+        offset=entries.offset_bytes[writes] + first_byte,
+        length=entries.length_bytes[writes],
         think_ns=np.where(first > 0, 0, gap)[data],
         record_low=empty,
         record_high=empty,

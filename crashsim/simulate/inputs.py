@@ -23,9 +23,10 @@ from crashsim.experiment.model import AppendLog, Experiment, Recording, WriteAhe
 from crashsim.guest.content import Content, RecordedContent, SyntheticContent
 from crashsim.guest.policy import synthetic_programs
 from crashsim.guest.program import Program
-from crashsim.guest.recording import Entries, recorded_program
-from crashsim.traces.dm_log_writes import check_fits, check_lasts, read_log
+from crashsim.guest.recording import recorded_program
+from crashsim.traces.formats import FORMATS
 from crashsim.traces.source import read_only
+from crashsim.traces.trace import check_fits, check_lasts
 
 
 class _Joined:
@@ -136,26 +137,17 @@ def _recording(
     notices: list[str],
 ) -> tuple[Program, Content]:
     times = None if workload.times is None else Path(workload.times)
-    log = read_log(Path(workload.log), times, workload.clock)
+    log = FORMATS[workload.format](Path(workload.log), times, workload.clock)
     check_fits(log, device_bytes)
     check_lasts(log, times, LONGEST_NS)
     notices.extend(log.notices)
-    entries = Entries(
-        t_ns=log.t_ns,
-        offset=log.offset_bytes,
-        length=log.length_bytes,
-        flags=log.flags.astype(np.int64),
-        payload_at=log.payload_at,
-        label=log.label,
-        labels=log.labels,
-    )
     if not log.labels:
         notices.append(
             f"{Path(workload.log).name} has no marks: nothing is acknowledged, so no "
             "acknowledgement can be lost"
         )
     generation = experiment.guest.driver
-    program, payload_at = recorded_program(entries, generation, device, first_byte, first_write)
+    program, payload_at = recorded_program(log, generation, device, first_byte, first_write)
     return program, RecordedContent(log.payload, payload_at)
 
 

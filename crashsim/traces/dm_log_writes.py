@@ -34,8 +34,8 @@ import numpy as np
 from crashsim.engine.streams import I64, U64
 from crashsim.errors import TraceError
 from crashsim.traces.source import read_only
+from crashsim.traces.trace import DISCARD, FLUSH, FUA, MARK, METADATA, Trace
 
-FLUSH, FUA, DISCARD, MARK, METADATA = 1, 2, 4, 8, 16
 KNOWN_FLAGS = FLUSH | FUA | DISCARD | MARK | METADATA
 
 MAGIC = 0x6A736677736872
@@ -45,34 +45,6 @@ HEADER = struct.Struct("<QQQQ")
 SECTOR_SIZES = tuple(512 << doubled for doubled in range(8))  # up to 64 KiB, Linux's largest
 
 _LARGEST = (1 << 63) - 1
-
-
-@dataclass(frozen=True, slots=True)
-class Trace:
-    """A log's entries in order: int64[n] columns.
-
-    `t_ns` never descends; `flags` are those of the log. `length_bytes` of a discard is what it
-    covers, of a mark or a bare flush 0. The data of entry i, unless it is a discard, is
-    `payload[payload_at[i]:][:length_bytes[i]]`; its header is the sector before. `label[i]` is the
-    place in `labels` of a mark's label, -1 for every other entry. `payload` is the whole log.
-    """
-
-    file: str
-    sector_bytes: int
-    t_ns: I64
-    offset_bytes: I64
-    length_bytes: I64
-    flags: I64
-    payload_at: I64
-    label: I64
-    labels: tuple[str, ...]
-    payload: memoryview
-    notices: tuple[str, ...]
-
-    def label_of(self, entry: int) -> str:
-        """The label of a mark; empty for an entry that is none."""
-        label = int(self.label[entry])
-        return self.labels[label] if label >= 0 else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +103,7 @@ def read_log(
         t_ns = _read_times(Path(times_path), file, count)
     return Trace(
         file=file,
-        sector_bytes=sector_bytes,
+        header_bytes=sector_bytes,
         t_ns=t_ns,
         offset_bytes=headers.sector[:count].astype(np.int64) * sector_bytes,
         length_bytes=headers.nr_sectors[:count].astype(np.int64) * sector_bytes,
@@ -142,34 +114,6 @@ def read_log(
         payload=log,
         notices=tuple(notices),
     )
-
-
-def check_fits(recording: Trace, device_bytes: int) -> None:
-    """Raise `TraceError` for the first entry that goes beyond the end of the device."""
-    length = recording.length_bytes
-    end = np.where(length > 0, recording.offset_bytes + length, 0)  # a flush may name any sector
-    beyond = np.flatnonzero(end > device_bytes)
-    if beyond.size:
-        entry = int(beyond[0])
-        raise TraceError(
-            recording.file,
-            int(recording.payload_at[entry]) - recording.sector_bytes,
-            f"entry {entry} goes to byte {end[entry]} of the device, which has {device_bytes}; "
-            f"the whole log needs {end.max()}",
-        )
-
-
-def check_lasts(recording: Trace, times_path: str | Path | None, longest_ns: int) -> None:
-    """Raise `TraceError` for the first entry that comes later than anything may last."""
-    late = np.flatnonzero(recording.t_ns > longest_ns)
-    if not late.size:
-        return
-    entry, most = int(late[0]), f"{longest_ns // 10**9:,} s"
-    told = f"entry {entry} comes {recording.t_ns[entry] / 1e9:,.0f} s after the recording began"
-    if times_path is None:
-        place = recording.file, int(recording.payload_at[entry]) - recording.sector_bytes
-        raise TraceError(*place, f"{told}: expected at most {most}, give a shorter clock")
-    raise TraceError(str(times_path), 8 * entry, f"{told}: expected at most {most}")
 
 
 def _read_super(file: str, log: memoryview) -> tuple[int, int]:

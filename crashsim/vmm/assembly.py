@@ -17,7 +17,7 @@ from crashsim.vmm.backend import DECIDING, read_backend, refused, refused_elsewh
 from crashsim.vmm.keyval import Setting, Settings
 from crashsim.vmm.machine import Backend, Machine, Monitor, PmemDevice
 from crashsim.vmm.probe import Look
-from crashsim.vmm.spans import Refusal, Refusals, Span
+from crashsim.vmm.spans import Objection, Objections, Span
 from crashsim.vmm.values import parse_id
 
 REAL_NVDIMM = "QEMU: real nvdimm device backend is not supported for virtio-pmem (V7)"
@@ -39,7 +39,7 @@ Ids = dict[str, Span | None]
 
 class Assembly:
     def __init__(self, look: Look | None = None) -> None:
-        self.mistakes = Refusals()
+        self.mistakes = Objections()
         self.notes: list[str] = []
         self.devices: list[PmemDevice] = []
         self.unread = False  # whether devices may be in what was passed over
@@ -51,7 +51,7 @@ class Assembly:
         self._object_ids: Ids = {}
 
     def report(self, place: Span | None, message: str) -> None:
-        self.mistakes.append(Refusal(place, message))
+        self.mistakes.append(Objection(place, message))
 
     # Objects
 

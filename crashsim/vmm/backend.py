@@ -18,7 +18,7 @@ from crashsim.printable import nearest
 from crashsim.vmm.keyval import Report, Setting, Settings, places
 from crashsim.vmm.machine import FILE, MEMFD, RAM, SHM, Backend
 from crashsim.vmm.probe import Look
-from crashsim.vmm.spans import Refusal, Span
+from crashsim.vmm.spans import Objection, Span
 from crashsim.vmm.values import parse_size, parse_truth
 
 
@@ -100,44 +100,46 @@ def _values(
     kind: str, settings: Settings, whole: Span, report: Report
 ) -> dict[str, bool | int | str] | None:
     values: dict[str, bool | int | str] = {}
-    wrong: list[Refusal] = []
+    wrong: list[Objection] = []
     deciding = DECIDING[kind]
     known = (*deciding, *_PASSED_OVER, *(_PASSED_OVER_OF_MEMFD if kind == MEMFD else ()))
     for setting in settings.values():
         try:
             if setting.name not in known:
                 message = f"{kind} has no property {setting.name!r}" + nearest(setting.name, known)
-                wrong.append(Refusal(setting.place, message))
+                wrong.append(Objection(setting.place, message))
             elif setting.name in deciding:
                 values[setting.name] = deciding[setting.name](setting)
         except ValueError as error:
-            wrong.append(Refusal(setting.place, f"{setting.name} takes {error}"))
+            wrong.append(Objection(setting.place, f"{setting.name} takes {error}"))
     for needed in ("size", "mem-path") if kind == FILE else ("size",):
         if needed not in settings:
-            wrong.append(Refusal(whole, f"{kind} needs {needed}="))
+            wrong.append(Objection(whole, f"{kind} needs {needed}="))
     for one in wrong:
         report(one)
     return None if wrong else values
 
 
-def refused(backend: Backend, look: Look | None) -> list[Refusal]:
+def refused(backend: Backend, look: Look | None) -> list[Objection]:
     """What QEMU refuses; the file's size only if it can be looked at."""
-    own = [Refusal(backend.place_of(option), text) for option, text in _wrong(backend)]
-    return own or [Refusal(backend.place_of(option), text) for option, text in _seen(backend, look)]
+    own = [Objection(backend.place_of(option), text) for option, text in _wrong(backend)]
+    return own or [
+        Objection(backend.place_of(option), text) for option, text in _seen(backend, look)
+    ]
 
 
-def refused_elsewhere(backend: Backend, look: Look | None) -> list[Refusal]:
+def refused_elsewhere(backend: Backend, look: Look | None) -> list[Objection]:
     """What monitors refuse that create no file."""
     if backend.kind != FILE:
         return []
     path, place = backend.mem_path, backend.place_of("mem-path")
     if not path or "\0" in path:
-        return [Refusal(place, "this is no path")]
+        return [Objection(place, "this is no path")]
     found = look(path) if look is not None else None
     if found is not None and found.kind == "missing":
-        return [Refusal(place, f"{path} does not exist, and this monitor creates no file")]
+        return [Objection(place, f"{path} does not exist, and this monitor creates no file")]
     if found is not None and found.kind == "file" and found.size_bytes == 0:
-        return [Refusal(place, f"{path} is empty")]
+        return [Objection(place, f"{path} is empty")]
     return []
 
 

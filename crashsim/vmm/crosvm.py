@@ -20,7 +20,7 @@ from crashsim.vmm.assembly import Assembly
 from crashsim.vmm.keyval import Setting, Settings, places
 from crashsim.vmm.machine import FILE, MEMFD, Backend, Machine, Monitor
 from crashsim.vmm.probe import Look, Read, size_of
-from crashsim.vmm.spans import Refusal, Span, word
+from crashsim.vmm.spans import Objection, Span, word
 
 _KEYS = ("path", "ro", "root", "vma-size", "swap-interval-ms")
 _EXT2_KEYS = (
@@ -35,7 +35,7 @@ _TRUTH = {"": True, "true": True, "false": False}
 def _read(words: Sequence[str], begin: int, look: Look | None, _: Read | None) -> Machine:
     if begin and "run" not in words[begin:]:
         message = "cannot be read: only `crosvm run` starts a machine"
-        raise CommandLineError([Refusal(word(words, begin - 1), message)])
+        raise CommandLineError([Objection(word(words, begin - 1), message)])
     assembly = Assembly(look)
     found = list(_values(words, begin, assembly))
     for number, (option, value) in enumerate(sorted(found, key=lambda o: _OPTIONS.index(o[0]))):

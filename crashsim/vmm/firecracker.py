@@ -21,7 +21,7 @@ from crashsim.vmm.assembly import Assembly
 from crashsim.vmm.keyval import Settings, from_members, places
 from crashsim.vmm.machine import FILE, Backend, Machine, Monitor
 from crashsim.vmm.probe import Look, Read, size_of
-from crashsim.vmm.spans import Refusal, Span, word
+from crashsim.vmm.spans import Objection, Span, word
 
 _KEYS = {"id": str, "path_on_host": str, "root_device": bool, "read_only": bool}
 _NEEDED = ("id", "path_on_host")
@@ -49,7 +49,7 @@ def _read(words: Sequence[str], begin: int, look: Look | None, read: Read | None
 
 
 def _give_up(where: Span, why: str) -> NoReturn:
-    raise CommandLineError([Refusal(where, f"cannot be read: {why}")])
+    raise CommandLineError([Objection(where, f"cannot be read: {why}")])
 
 
 def _config_file(words: Sequence[str]) -> tuple[Span, str] | None:

@@ -15,7 +15,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from crashsim.vmm.spans import Refusal, Span
+from crashsim.vmm.spans import Objection, Span
 
 _MOST_KEYS = 100  # several times what any monitor knows of one device
 _KEY = re.compile(r"[^=,]*")
@@ -34,7 +34,7 @@ class Setting:
 
 
 Settings = dict[str, Setting]
-Report = Callable[[Refusal], None]
+Report = Callable[[Objection], None]
 
 
 def places(settings: Settings, whole: Span, **other_names: str) -> dict[str, Span]:
@@ -68,7 +68,7 @@ def read(
                 message = (
                     f"expected '=' after {key!r}: the monitor takes no key alone; write {key}=on"
                 )
-                report(Refusal(place, message))
+                report(Objection(place, message))
                 value = "on"
             elif key.startswith("no"):
                 name, value = key[2:], "off"
@@ -108,7 +108,7 @@ def _read_json(whole: Span, report: Report) -> Settings | None:
     body = whole.text[offset:]
     pairs, problem, at = parse_json(body)
     if problem:
-        report(Refusal(Span(whole.where, whole.text, offset + at + 1, 1), problem))
+        report(Objection(Span(whole.where, whole.text, offset + at + 1, 1), problem))
         return None
     return from_members(pairs, whole, report)
 
@@ -144,11 +144,11 @@ def from_members(pairs: list[tuple[str, object]], whole: Span, report: Report) -
     """The settings of a JSON object that stands in the text of `whole`."""
     settings: Settings = {}
     if len(pairs) > _MOST_KEYS:
-        report(Refusal(whole, f"{len(pairs)} keys: expected at most {_MOST_KEYS}"))
+        report(Objection(whole, f"{len(pairs)} keys: expected at most {_MOST_KEYS}"))
     for name, value in pairs[:_MOST_KEYS]:
         place = _place_of(name, whole)
         if name in settings:
-            report(Refusal(place, f"the key {name!r} is given twice"))
+            report(Objection(place, f"the key {name!r} is given twice"))
         settings[name] = Setting(name, value, place, typed=True)
     return settings
 

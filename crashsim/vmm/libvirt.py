@@ -21,7 +21,7 @@ from crashsim.vmm.assembly import NVDIMM, PMEM, Assembly
 from crashsim.vmm.machine import FILE, Backend, Machine
 from crashsim.vmm.probe import Look
 from crashsim.vmm.qemu import QEMU
-from crashsim.vmm.spans import Refusal, Span
+from crashsim.vmm.spans import Objection, Span
 
 _POWERS = "KMGTPE"
 _UNITS: dict[str, int] = (
@@ -161,7 +161,7 @@ def _elements(text: str) -> list[_Element]:
         open_elements[-1].text += data
 
     def refuse_doctype(*_: object) -> None:
-        raise CommandLineError([Refusal(here(9), "a DTD is not read: libvirt's XML has none")])
+        raise CommandLineError([Objection(here(9), "a DTD is not read: libvirt's XML has none")])
 
     parser.StartDoctypeDeclHandler = refuse_doctype
     parser.StartElementHandler = start
@@ -173,7 +173,7 @@ def _elements(text: str) -> list[_Element]:
         line = lines[error.lineno - 1] if error.lineno <= len(lines) else ""
         place = Span(f"line {error.lineno}", line, error.offset + 1, 1)
         message = f"this is not XML: {expat.ErrorString(error.code)}"
-        raise CommandLineError([Refusal(place, message)]) from None
+        raise CommandLineError([Objection(place, message)]) from None
     except UnicodeEncodeError:
-        raise CommandLineError([Refusal(None, "this is not XML: it is no valid text")]) from None
+        raise CommandLineError([Objection(None, "this is not XML: it is no valid text")]) from None
     return found

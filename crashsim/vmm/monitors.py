@@ -20,7 +20,7 @@ from crashsim.vmm.hotplug import NDCTL
 from crashsim.vmm.machine import Machine, Monitor
 from crashsim.vmm.probe import Look, Read
 from crashsim.vmm.qemu import QEMU, is_followed
-from crashsim.vmm.spans import Refusal, split, word
+from crashsim.vmm.spans import Objection, split, word
 
 # Firecracker from 2026-03 on.
 _REUSED = replace(
@@ -74,7 +74,7 @@ def read_command(
     """The machine of a command in words; `read` opens a configuration that they name."""
     before = before_options(words)
     if "ndctl" in words[:1]:
-        raise CommandLineError([Refusal(word(words, 0), NDCTL)])
+        raise CommandLineError([Objection(word(words, 0), NDCTL)])
     named = monitor_of(words[before - 1]) if before else None
     if named is None:
         named = MONITORS[monitor]
@@ -91,7 +91,7 @@ def _only_options(words: Sequence[str], monitor: Monitor) -> None:
     for index, one in enumerate(words):
         if monitor is QEMU and one.startswith("--") and len(one) > 2 and not is_followed(one[2:]):
             message = f"cannot be read: not followed, and no monitor is named ({known()})"
-            raise CommandLineError([Refusal(word(words, index), message)])
+            raise CommandLineError([Objection(word(words, index), message)])
         if index == 0 and not (one.startswith("-") and len(one) > 1):
             message = f"cannot be read: this is none of {known()}"
-            raise CommandLineError([Refusal(word(words, index), message)])
+            raise CommandLineError([Objection(word(words, index), message)])

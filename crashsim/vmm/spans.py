@@ -1,7 +1,7 @@
 """Where a setting stands in what the user wrote, and what is wrong there.
 
 Contract: a `Span` is a stretch of a text that the user can find again: a word of a command line, a
-line of XML, a monitor command at an instant. A `Refusal` names one and says what was expected;
+line of XML, a monitor command at an instant. A `Objection` names one and says what was expected;
 `CommandLineError` carries all of them at once. What is shown is one line of printable characters
 whatever the text holds, with a caret below the stretch. `split` reads a pasted command as a shell
 does: quotes, backslashes, lines continued by a backslash.
@@ -49,7 +49,7 @@ class Span:
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
+class Objection:
     """One thing that is wrong; without a place it concerns the whole."""
 
     place: Span | None
@@ -62,14 +62,14 @@ class Refusal:
         return f"{self.place}: {printable(self.message)}\n{shown}"
 
 
-class Refusals(list[Refusal]):
+class Objections(list[Objection]):
     """What was found wrong so far. Nobody reads more than `MOST_MISTAKES`: with that many the
     search ends, by the CommandLineError that tells them."""
 
-    def append(self, refusal: Refusal) -> None:
+    def append(self, refusal: Objection) -> None:
         super().append(refusal)
         if len(self) >= MOST_MISTAKES:
-            more = Refusal(None, f"these are the first {len(self)} mistakes; there may be more")
+            more = Objection(None, f"these are the first {len(self)} mistakes; there may be more")
             raise CommandLineError([*self, more])
 
 
@@ -77,13 +77,15 @@ def split(text: str) -> list[str]:
     """The words of a pasted command."""
     if len(text) > _LONGEST_COMMAND:
         message = f"longer than {_LONGEST_COMMAND >> 10} KiB: no command line"
-        raise CommandLineError([Refusal(None, message)])
+        raise CommandLineError([Objection(None, message)])
     joined = _CONTINUED.sub("", text)
     try:
         return shlex.split(joined)
     except ValueError as error:
         place = Span("command line", joined.strip(), 1, len(joined.strip()))
-        raise CommandLineError([Refusal(place, str(error)[:1].lower() + str(error)[1:])]) from None
+        raise CommandLineError(
+            [Objection(place, str(error)[:1].lower() + str(error)[1:])]
+        ) from None
 
 
 def word(words: Sequence[str], index: int, behind: int = 0) -> Span:
