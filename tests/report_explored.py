@@ -6,6 +6,17 @@ from dataclasses import replace
 from typing import Any
 
 from crashsim.results import CaseResult, Expectation
+from crashsim.results.discovery import (
+    BrokenAck,
+    EpochResult,
+    ExplorationResult,
+    FindingResult,
+    LeftOut,
+    Original,
+    Remedy,
+    WriteFates,
+    WriteRow,
+)
 from tests import report_fixtures as fixtures
 
 FILE = "findings/case-1.crashsim-finding"
@@ -20,58 +31,39 @@ STORY = [
 ]
 
 
-def row(write: int, runs: list[list[int]], taken: bool = False) -> dict[str, Any]:
+def row(write: int, runs: list[list[int]], taken: bool = False) -> WriteRow:
     """A row of one write of 1536 bytes."""
     kept, length = sum(run[2] for run in runs), sum(run[1] for run in runs)
-    return {
-        "first": write,
-        "last": write,
-        "kept": int(kept == length),
-        "lost": int(kept == 0),
-        "torn": int(0 < kept < length),
-        "t_ns": 1000 * (write + 1),
-        "offset": 1536 * write,
-        "length": 1536,
-        "taken": taken,
-        "runs": runs,
-    }
+    fate = (int(kept == length), int(kept == 0), int(0 < kept < length))
+    return WriteRow(write, write, *fate, 1000 * (write + 1), 1536 * write, 1536, taken, runs)
 
 
-def whole(write: int, kept: bool, taken: bool = False) -> dict[str, Any]:
+def whole(write: int, kept: bool, taken: bool = False) -> WriteRow:
     """A row of a write that is kept or lost altogether."""
     return row(write, [[1536 * write, 1536, 1536 * kept]], taken)
 
 
-def rest(first: int, last: int, kept: int, lost: int) -> dict[str, Any]:
+def rest(first: int, last: int, kept: int, lost: int) -> LeftOut:
     """A row of writes that are left out."""
-    return {"first": first, "last": last, "kept": kept, "lost": lost, "torn": 0}
+    return LeftOut(first, last, kept, lost, 0)
 
 
-def picture() -> dict[str, Any]:
+def picture() -> WriteFates:
     """Four writes with a row of their own, 500 without."""
     torn = row(1, [[1536, 512, 512], [2048, 512, 0], [2560, 512, 512]], True)
-    return {
-        "writes": 504,
-        "rows": [
-            whole(0, True),
-            torn,
-            whole(2, True, True),
-            rest(3, 502, 400, 100),
-            whole(503, False),
-        ],
-        "acknowledgement": {
-            "t_ns": MILLISECOND + 24,
-            "label": "one",
-            "first": 0,
-            "last": 1,
-            "behind": 2,
-        },
-    }
+    rows: list[WriteRow | LeftOut] = [
+        whole(0, True),
+        torn,
+        whole(2, True, True),
+        rest(3, 502, 400, 100),
+        whole(503, False),
+    ]
+    return WriteFates(504, rows, BrokenAck(MILLISECOND + 24, "one", 0, 1, 2))
 
 
-def finding(**changed: Any) -> dict[str, Any]:
+def finding(**changed: Any) -> FindingResult:
     """A hole."""
-    plain = {
+    plain: dict[str, Any] = {
         "kind": "finding",
         "outcome": "hole",
         "message": "exit code 1\nrecord 1 is not there, record 2 is",
@@ -87,27 +79,21 @@ def finding(**changed: Any) -> dict[str, Any]:
         "minimal": True,
         "kept": [],
         "lost": [],
-        "remedy": {
-            "why": "flush-before-write",
-            "after": 1,
-            "before": 2,
-            "first_ns": 2200,
-            "last_ns": 3000,
-        },
+        "remedy": Remedy("flush-before-write", 1, 2, 2200, 3000),
         "digest": "ab12",
-        "original": {"epoch": 0, "place": 3, "kind": "pair", "kept_atoms": 6, "atoms": 9},
+        "original": Original(0, 3, "pair", 6, 9),
         "picture": picture(),
     }
-    return plain | changed
+    return FindingResult(**(plain | changed))
 
 
-def epoch(number: int, images: int, checked: int, bad: int = 0, **changed: Any) -> dict[str, Any]:
+def epoch(number: int, images: int, checked: int, bad: int = 0, **changed: Any) -> EpochResult:
     """An epoch of a millisecond; `bad` of the states that were checked are holes."""
     huge = images >= 10**300
     text = str(images) if images < 10**15 else f"1.0e+{len(str(images)) - 1}"
     text += f" (10^{len(str(images)) - 1})" if images >= 10**15 else ""
     counts = {"ok": checked - bad, "finding": bad}
-    plain = {
+    plain: dict[str, Any] = {
         "number": number,
         "first_ns": number * MILLISECOND,
         "cut_ns": (number + 1) * MILLISECOND,
@@ -124,28 +110,32 @@ def epoch(number: int, images: int, checked: int, bad: int = 0, **changed: Any) 
         "outcomes": {"ok": checked - bad, **({"hole": bad} if bad else {})},
         "unseen_share": 0.0 if checked >= images else 0.03,
     }
-    return plain | changed
+    return EpochResult(**(plain | changed))
 
 
-def exploration(*epochs: dict[str, Any], **changed: Any) -> dict[str, Any]:
+def exploration(*epochs: EpochResult, **changed: Any) -> ExplorationResult:
     """The document of these epochs."""
     outcomes: dict[str, int] = {}
     for one in epochs:
-        for name, count in one["outcomes"].items():
+        for name, count in one.outcomes.items():
             outcomes[name] = outcomes.get(name, 0) + count
-    images = sum(one["images"] or 10**400 for one in epochs)
+    images = sum(one.images or 10**400 for one in epochs)
     large = epoch(0, images, 1)
-    plain = {
+    plain: dict[str, Any] = {
         "schema": 2,
         "device": "pmem0",
         "host": "any-host",
         "atom_bytes": 512,
         "seed": 1,
         "budget_states": 1000,
-        **{key: large[key] for key in ("choices", "choices_text", "images", "images_text")},
-        "planned": sum(one["planned"] for one in epochs),
-        "checked": sum(one["checked"] for one in epochs),
-        "failing": sum(one["verdicts"].get("finding", 0) for one in epochs),
+        **{
+            key: getattr(large, key) for key in ("choices", "choices_text", "images", "images_text")
+        },
+        "planned": sum(one.planned for one in epochs),
+        "checked": sum(one.checked for one in epochs),
+        "failing": sum(one.verdicts.get("finding", 0) for one in epochs),
+        "timed_out": 0,
+        "unstable": 0,
         "ungrouped": 0,
         "outcomes": outcomes,
         "reached": True,
@@ -155,7 +145,7 @@ def exploration(*epochs: dict[str, Any], **changed: Any) -> dict[str, Any]:
         "findings": [],
         "epochs": list(epochs),
     }
-    return plain | changed
+    return ExplorationResult(**(plain | changed))
 
 
 def clean(name: str = "clean") -> CaseResult:

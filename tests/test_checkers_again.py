@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -140,9 +140,9 @@ def explored_with(folder: Path, body: str, workers: int = 1) -> tuple[Exploratio
     )
     found = explore(one, Budget(100), seed=1, workers=workers)
     assert found.checked == 8
-    document = asdict(told(found, one))
-    assert document["exit_code"] == found.exit_code
-    return found, causes.verdict(document)
+    result = told(found, one)
+    assert result.exit_code == found.exit_code
+    return found, causes.verdict(result)
 
 
 @pytest.mark.parametrize("workers", [1, 2])

@@ -73,7 +73,7 @@ def test_cases_of_one_price_and_about_the_same_loss_share_a_row_with_both_figure
 def test_what_a_checker_rejected_is_part_of_what_is_lost() -> None:
     table = answer.answer([explorations.bad(), explorations.clean()])
     found = [explorations.bad().exploration, explorations.clean().exploration]
-    rejected = sorted({one["failing"] for one in found if one})
+    rejected = sorted({one.failing for one in found if one})
     told = " to ".join(f"{number:,}" for number in rejected)
     assert told in {cells(table, k)["states rejected"] for k in range(len(table.rows))} or {
         cells(table, k)["states rejected"] for k in range(len(table.rows))

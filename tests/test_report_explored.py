@@ -7,7 +7,6 @@ import re
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
@@ -31,6 +30,7 @@ from crashsim.report.standing import as_expected, expectations_summary
 from crashsim.report.terminal import print_comparison
 from crashsim.report.words import UNCOVERED
 from crashsim.results import CaseResult, Results, to_json
+from crashsim.results.discovery import EpochResult, WriteFates
 from tests import report_explored as explorations
 from tests import report_fixtures as fixtures
 from tests.report_explored import epoch, exploration, finding
@@ -95,7 +95,7 @@ def test_the_headline_gives_exact_numbers_and_powers_of_ten() -> None:
     ],
 )
 def test_coverage_says_what_zero_findings_mean_and_nothing_of_epochs_with_findings(
-    epochs: list[dict[str, Any]], said: str
+    epochs: list[EpochResult], said: str
 ) -> None:
     assert causes.coverage(exploration(*epochs)) == said
 
@@ -199,7 +199,7 @@ def test_a_page_without_an_exploration_says_nothing_of_one() -> None:
 def test_names_and_outcomes_are_never_markup() -> None:
     evil = finding(outcome=fixtures.HOSTILE, message=fixtures.HOSTILE, story=[fixtures.HOSTILE])
     document = exploration(epoch(0, 8, 8, 8), findings=[evil], device=fixtures.HOSTILE)
-    document["outcomes"] = {fixtures.HOSTILE: 8}
+    document = replace(document, outcomes={fixtures.HOSTILE: 8})
     case = replace(
         explorations.bad(fixtures.HOSTILE), exploration=document, findings=[fixtures.HOSTILE]
     )
@@ -264,7 +264,7 @@ def test_no_more_findings_are_drawn_than_can_be_looked_at_and_none_of_a_case_bef
 
 def test_a_budget_that_ended_too_early_is_never_green() -> None:
     none = exploration(epoch(0, 512, 0), epoch(1, 4, 0), reached=False, exit_code=4)
-    none["outcomes"] = {}
+    none = replace(none, outcomes={})
     case = replace(explorations.clean(), exploration=none)
     results = fixtures.results(case)
     assert as_expected(results) is False
@@ -292,7 +292,7 @@ def test_a_comparison_names_what_is_explored_no_more() -> None:
 
 
 def test_a_finding_without_writes_is_told_and_not_drawn() -> None:
-    nothing = {"writes": 0, "rows": [], "acknowledgement": None}
+    nothing = WriteFates(0, [], None)
     document = exploration(epoch(0, 8, 8, 8), findings=[finding(picture=nothing)])
     case = replace(explorations.bad(), exploration=document)
     assert causes.pictured([case]) == []

@@ -362,10 +362,9 @@ def _checked(found: Exploration, known: Sequence[Happens]) -> Checked:
         Reason(one.outcome or one.kind, one.states, one.cure, why_known(number, known))
         for number, one in enumerate(found.findings)
     ]
-    counted = {"images": found.images, "images_text": power_of_ten(found.images)}
     return Checked(
         found.checked,
-        states_text(counted, "images"),
+        states_text(found.images, power_of_ten(found.images)),
         found.checked == found.images and found.reached,
         found.rejected,
         found.reached,

@@ -173,4 +173,4 @@ def _verdict(results: Results) -> int:
     if any(not e.holds for case in results.cases for e in case.expectations):
         return 1
     explorations = [case.exploration for case in results.cases if case.exploration is not None]
-    return 0 if all(one["reached"] for one in explorations) else NOT_COVERED
+    return 0 if all(one.reached for one in explorations) else NOT_COVERED

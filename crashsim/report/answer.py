@@ -93,8 +93,7 @@ def _lost(cases: list[CaseResult], explored: bool, recorded: bool) -> list[Cell]
         Cell("work up to", _span([case.recovery_point_ns.max for case in cases], duration)),
     ]
     if explored:
-        found = [case.exploration or {"failing": 0} for case in cases]
-        failing = [one["failing"] for one in found]
+        failing = [case.exploration.failing if case.exploration else 0 for case in cases]
         cells.append(Cell("states rejected", _span(failing, count), any(failing)))
     return cells
 

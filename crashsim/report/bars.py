@@ -21,10 +21,11 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 
 from crashsim.printable import printable
 from crashsim.report.canvas import COLOURS, FAINT, PAPER, new_figure
-from crashsim.report.causes import Document, bad_outcomes, percent, pictured, rejected
+from crashsim.report.causes import bad_outcomes, percent, pictured, rejected, told_findings
 from crashsim.report.fates import finding_picture
 from crashsim.report.words import count, shortened, some, worst_first
 from crashsim.results import CaseResult
+from crashsim.results.discovery import EpochResult, ExplorationResult, FindingResult
 
 MOST_PANELS = 6
 MOST_COLUMNS = 300  # epochs beside each other
@@ -76,13 +77,13 @@ def pictures(cases: list[CaseResult]) -> Iterator[Picture]:
             shown,
         )
     for number, (case, place) in enumerate(pictured(cases), start=1):
-        yield _picture(number, case, (case.exploration or {})["findings"][place])
+        yield _picture(number, case, [*told_findings(case)][place][0])
 
 
-def _picture(number: int, case: CaseResult, finding: Document) -> Picture:
-    outcome = shortened(finding["outcome"] or finding["kind"], _LONGEST_NAME)
+def _picture(number: int, case: CaseResult, finding: FindingResult) -> Picture:
+    outcome = shortened(finding.outcome or finding.kind, _LONGEST_NAME)
     caption = (
-        f"{printable(case.name)}: the writes of epoch {finding['epoch'] + 1} in the order of time. "
+        f"{printable(case.name)}: the writes of epoch {finding.epoch + 1} in the order of time. "
         "Each bar is one write from its first byte to its last."
     )
     title = f"A state that is rejected: {outcome}"
@@ -114,11 +115,11 @@ def _states(axes: Axes, case: CaseResult, ticks: int) -> None:
     found = _epochs(case)
     each = -(-len(found) // MOST_COLUMNS)
     groups = [found[n : n + each] for n in range(0, len(found), each)]
-    at = np.array([group[0]["number"] + 1 + (len(group) - 1) / 2 for group in groups])
+    at = np.array([group[0].number + 1 + (len(group) - 1) / 2 for group in groups])
     wide = each * (0.8 if len(groups) < MOST_COLUMNS // 3 else 1.0)
-    figures: dict[str, Callable[[Document], float]] = {
+    figures: dict[str, Callable[[EpochResult], float]] = {
         "images": _images_log10,
-        "checked": lambda epoch: _log10(epoch["checked"]),
+        "checked": lambda epoch: _log10(epoch.checked),
         "rejected": lambda epoch: _log10(rejected(epoch)),
     }
     for name, figure in figures.items():
@@ -151,11 +152,11 @@ def _log10(number: int) -> float:
     return math.log10(number) if number > 0 else _BELOW_ONE
 
 
-def _images_log10(epoch: Document) -> float:
-    number = epoch["images"]
+def _images_log10(epoch: EpochResult) -> float:
+    number = epoch.images
     if number is not None:
         return _log10(number)
-    return float(epoch["images_text"].partition("e+")[2].partition(" ")[0])
+    return float(epoch.images_text.partition("e+")[2].partition(" ")[0])
 
 
 def _states_axis(axis: Axis) -> None:
@@ -169,12 +170,11 @@ def _power_text(power: int) -> str:
 
 
 def _checked(case: CaseResult) -> bool:
-    return any(epoch["checked"] for epoch in _epochs(case))
+    return any(epoch.checked for epoch in _epochs(case))
 
 
-def _epochs(case: CaseResult) -> list[Document]:
-    found: list[Document] = case.exploration["epochs"] if case.exploration else []
-    return found
+def _epochs(case: CaseResult) -> list[EpochResult]:
+    return case.exploration.epochs if case.exploration else []
 
 
 class _Bar(NamedTuple):
@@ -192,7 +192,7 @@ def outcomes(cases: list[CaseResult]) -> Figure:
     for case in cases:
         if len(cases) > 1:
             bars.append(_Bar(shortened(case.name, 2 * _LONGEST_NAME), 0, "", None))
-        bars += _bars(case.exploration or {})
+        bars += _bars(case.exploration) if case.exploration else []
     figure = new_figure(0.75 + 0.27 * len(bars))
     axes = figure.subplots()
     named = [place for place, bar in enumerate(bars) if bar.look]
@@ -217,16 +217,16 @@ def outcomes(cases: list[CaseResult]) -> Figure:
     return figure
 
 
-def _bars(exploration: Document) -> Iterator[_Bar]:
+def _bars(exploration: ExplorationResult) -> Iterator[_Bar]:
     """The most frequent outcomes of a case; the others are one bar."""
-    found = list(exploration["outcomes"].items())
+    found = list(exploration.outcomes.items())
     bad = bad_outcomes(exploration)
     for name, number in found[:MOST_OUTCOMES]:
         look = _LOOKS["rejected" if name in bad else "checked"]
-        share = percent(number, exploration["checked"])
+        share = percent(number, exploration.checked)
         yield _Bar(shortened(name, _LONGEST_NAME), number, share, look)
     if rest := found[MOST_OUTCOMES:]:
         number = sum(states for _, states in rest)
         look = _LOOKS["rejected" if any(name in bad for name, _ in rest) else "checked"]
-        share = percent(number, exploration["checked"])
+        share = percent(number, exploration.checked)
         yield _Bar(some(len(rest), "other outcome"), number, share, look)

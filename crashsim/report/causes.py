@@ -11,17 +11,16 @@ import shlex
 from collections import Counter
 from collections.abc import Iterator
 from itertools import chain, repeat
-from typing import Any
 
 from rich.text import Text
 
 from crashsim.engine.units import format_bytes
 from crashsim.printable import printable
 from crashsim.report.speaker import Speaker, console_for
-from crashsim.report.words import UNCOVERED, among, some, uncovered
+from crashsim.report.words import UNCOVERED, among, count, some, uncovered
 from crashsim.results import CaseResult, Results
+from crashsim.results.discovery import EpochResult, ExplorationResult, FindingResult
 
-Document = dict[str, Any]
 MOST_PICTURES = 6
 _AGAIN = "  Again"  # begins the line of a story that has the command
 TELLING = 0.05  # a larger share that may be bad is not worth a word
@@ -29,36 +28,34 @@ _DEPTHS = ("all", "some", "an end or both", "none")
 _HOSTS = {"any-host": "any host", "this-host": "this host"}
 
 
-def headline(one: Document) -> str:
+def headline(one: ExplorationResult) -> str:
     """How much was explored."""
-    host = _HOSTS[one["host"]]
-    atom = format_bytes(one["atom_bytes"])
-    seen, there = len(one["epochs"]), one["all_epochs"]
+    host = _HOSTS[one.host]
+    atom = format_bytes(one.atom_bytes)
+    seen, there = len(one.epochs), one.all_epochs
     epochs = some(there, "epoch") if seen == there else f"the first {seen:,} of {there:,} epochs"
+    images = states_text(one.images, one.images_text)
     return (
-        f"{printable(one['device'])}: {one['checked']:,} of {states_text(one, 'images')} that a "
-        f"cut may leave on {host} were checked ({epochs}, atoms of {atom})"
+        f"{printable(one.device)}: {one.checked:,} of {images} that a cut may leave on {host} were "
+        f"checked ({epochs}, atoms of {atom})"
     )
 
 
-def states_text(one: Document, name: str) -> str:
-    """A number of choices or images, as a power of ten when it is huge: `over 10^36 images`."""
-    number, text = one[name], one[f"{name}_text"]
-    if "e+" not in text:
-        return some(number, name.removesuffix("s"))
-    return f"over {text.partition('(')[2].rstrip(')')} {name}"
+def states_text(images: int | None, text: str) -> str:
+    """A number of images, as a power of ten when it is huge: `over 10^36 images`."""
+    if images is not None and "e+" not in text:
+        return some(images, "image")
+    return f"over {text.partition('(')[2].rstrip(')')} images"
 
 
-def rejected(epoch: Document) -> int:
+def rejected(epoch: EpochResult) -> int:
     """States of an epoch that the checker did not accept."""
-    checked: int = epoch["checked"]
-    accepted: int = epoch["verdicts"].get("ok", 0)
-    return checked - accepted
+    return epoch.checked - epoch.verdicts.get("ok", 0)
 
 
-def bad_outcomes(one: Document) -> set[str]:
+def bad_outcomes(one: ExplorationResult) -> set[str]:
     """Outcomes of states that were rejected, as far as they were grouped."""
-    return {finding["outcome"] or finding["kind"] for finding in one["findings"]}
+    return {finding.outcome or finding.kind for finding in one.findings}
 
 
 def percent(number: int, total: int) -> str:
@@ -76,66 +73,66 @@ def pictured(cases: list[CaseResult]) -> list[tuple[CaseResult, int]]:
     of any."""
     turns: dict[int, list[tuple[CaseResult, int]]] = {}
     for case in cases:
-        for number, finding in enumerate((case.exploration or {}).get("findings", ())):
-            if finding["picture"]["rows"]:
+        for number, (finding, _) in enumerate(told_findings(case)):
+            if finding.picture.rows:
                 turns.setdefault(number, []).append((case, number))
     return [pair for number in sorted(turns) for pair in turns[number]][:MOST_PICTURES]
 
 
-def coverage(one: Document) -> str:
+def coverage(one: ExplorationResult) -> str:
     """Of how many epochs all images were checked, some, the ends alone, and none."""
-    epochs = one["epochs"]
-    if not one["checked"]:
+    epochs = one.epochs
+    if not one.checked:
         return "that shows nothing"
     depths = Counter(_depth(epoch) for epoch in epochs)
-    depths["none"] += one["all_epochs"] - len(epochs)
+    depths["none"] += one.all_epochs - len(epochs)
     if len(+depths) == 1 and depths["all"]:
         return "every image of every epoch was checked"
     told = ", ".join(f"{depth} in {depths[depth]:,}" for depth in _DEPTHS if depths[depth])
     text = f"images checked, by epoch: {told}"
-    quiet = [e for e in epochs if 0 < e["unseen_share"] <= TELLING and not rejected(e)]
+    quiet = [e for e in epochs if 0 < e.unseen_share <= TELLING and not rejected(e)]
     if quiet:
-        worst = max(epoch["unseen_share"] for epoch in quiet)
+        worst = max(epoch.unseen_share for epoch in quiet)
         text += (
             f"; in {len(quiet):,} of them, of whose images at least "
-            f"{min(e['kinds']['random'] for e in quiet):,} were drawn at random and none was "
+            f"{min(e.kinds['random'] for e in quiet):,} were drawn at random and none was "
             f"rejected, at most {worst:.1%} of the images are bad (95 % confidence, each epoch by "
             "itself)"
         )
     return text
 
 
-def all_checked(one: Document) -> bool:
+def all_checked(one: ExplorationResult) -> bool:
     """Whether every image of every epoch was."""
-    epochs = one["epochs"]
-    return len(epochs) == one["all_epochs"] and all(_depth(epoch) == "all" for epoch in epochs)
+    epochs = one.epochs
+    return len(epochs) == one.all_epochs and all(_depth(epoch) == "all" for epoch in epochs)
 
 
-def _depth(epoch: Document) -> str:
+def _depth(epoch: EpochResult) -> str:
     """How far an epoch was checked."""
-    if epoch["checked"] >= (epoch["images"] or math.inf):
+    if epoch.checked >= (epoch.images or math.inf):
         return "all"
-    if not epoch["checked"]:
+    if not epoch.checked:
         return "none"
-    return "an end or both" if epoch["kinds"].keys() <= {"none", "all"} else "some"
+    return "an end or both" if epoch.kinds.keys() <= {"none", "all"} else "some"
 
 
-def verdict(one: Document) -> str:
+def verdict(one: ExplorationResult) -> str:
     """What came of it."""
-    found = one["outcomes"]
-    outcomes = ", ".join(f"{printable(name)} {count:,}" for name, count in found.items())
-    if not one["checked"]:
+    found = one.outcomes
+    outcomes = ", ".join(f"{printable(name)} {states:,}" for name, states in found.items())
+    if not one.checked:
         return "no state was checked"
-    if not one["failing"]:
+    if not one.failing:
         accepted = f"none was rejected, {told}" if (told := unjudged(one)) else "all were accepted"
         return accepted + (f" ({outcomes})" if len(found) > 1 else "")
     text = ", ".join(part for part in (_rejected_text(one), unjudged(one)) if part)
     return f"{text}{_ungrouped(one)}; outcomes: {outcomes}"
 
 
-def unjudged(one: Document) -> str:
+def unjudged(one: ExplorationResult) -> str:
     """States that were checked and say nothing, and why; '' without any."""
-    late, unstable = one.get("timed_out", 0), one.get("unstable", 0)
+    late, unstable = one.timed_out, one.unstable
     why = []
     if late:
         why.append(f"in {late:,} the checker was not done in its time, nor in four times as much")
@@ -145,19 +142,19 @@ def unjudged(one: Document) -> str:
     return f"{late + unstable:,} {were} not judged: {' and '.join(why)}" if why else ""
 
 
-def _ungrouped(one: Document) -> str:
-    rest = one["ungrouped"]
+def _ungrouped(one: ExplorationResult) -> str:
+    rest = one.ungrouped
     return f" ({some(rest, 'state')} in none of them)" if rest else ""
 
 
-def _rejected_text(one: Document) -> str:
-    were = "was" if one["failing"] == 1 else "were"
-    return f"{one['failing']:,} {were} rejected, for {_causes(one)}"
+def _rejected_text(one: ExplorationResult) -> str:
+    were = "was" if one.failing == 1 else "were"
+    return f"{one.failing:,} {were} rejected, for {_causes(one)}"
 
 
-def _causes(one: Document) -> str:
-    there = len(one["findings"])
-    known = sum(bool(finding.get("known")) for finding in one["findings"])
+def _causes(one: ExplorationResult) -> str:
+    there = len(one.findings)
+    known = sum(bool(finding.known) for finding in one.findings)
     if known and known == there:
         return f"{there:,} known cause" + ("" if there == 1 else "s")
     return some(there, "cause") + (f", {known:,} of them known" if known else "")
@@ -167,10 +164,10 @@ def verdict_lines(results: Results, told: CaseResult | None) -> list[str]:
     """What was explored in a sentence or two, for the head of a report. `told`: of that case how
     many states were checked and rejected has been said."""
     found = [(case, case.exploration) for case in results.cases if case.exploration]
-    bad = [(case, one) for case, one in found if one["failing"]]
+    bad = [(case, one) for case, one in found if one.failing]
     lines = []
     if bad:
-        case, worst = max(bad, key=lambda pair: (len(pair[1]["findings"]), pair[1]["failing"]))
+        case, worst = max(bad, key=lambda pair: (len(pair[1].findings), pair[1].failing))
         name = among(case, results.cases)
         others = some(len(bad) - 1, "other case has", "other cases have")
         more = f"; {others} states that are rejected, too" if len(bad) > 1 else ""
@@ -178,17 +175,17 @@ def verdict_lines(results: Results, told: CaseResult | None) -> list[str]:
             lines.append(f"What the checker rejects has {_causes(worst)}{_ungrouped(worst)}{more}.")
         else:
             lines.append(
-                f"The checker rejects {worst['failing']:,} of {worst['checked']:,} states{name}, "
+                f"The checker rejects {worst.failing:,} of {worst.checked:,} states{name}, "
                 f"for {_causes(worst)}{_ungrouped(worst)}{more}."
             )
     if short := [case for case in results.cases if uncovered(case)]:
         where = f" in {some(len(short), 'case')}" if len(results.cases) > 1 else ""
         name = among(short[0], results.cases)
         lines.append(f"Not enough was explored{where}{name}: {UNCOVERED}.")
-    accepted = ((case, one) for case, one in found if one["checked"] and not one["failing"])
+    accepted = ((case, one) for case, one in found if one.checked and not one.failing)
     fine = [(case, one) for case, one in accepted if not unjudged(one)]
     if fine and [case for case, _ in fine] != [told]:
-        checked = sum(one["checked"] for _, one in fine)
+        checked = sum(one.checked for _, one in fine)
         where = f" in {some(len(fine), 'case')}" if len(results.cases) > 1 else ""
         lines.append(
             f"The checker accepts all {some(checked, 'state')} that were tried{where}, of those "
@@ -200,17 +197,17 @@ def verdict_lines(results: Results, told: CaseResult | None) -> list[str]:
 _KINDS = {"crash": "the checker crashed", "hang": "the checker did not end"}
 
 
-def title(finding: Document) -> str:
+def title(finding: FindingResult) -> str:
     """A finding in a few words."""
-    parts = [_KINDS.get(finding["kind"], ""), finding["outcome"]]
+    parts = [_KINDS.get(finding.kind, ""), finding.outcome]
     return printable(": ".join(part for part in parts if part) or "rejected")
 
 
-def seen_in(finding: Document) -> str:
+def seen_in(finding: FindingResult) -> str:
     """How often it was seen."""
-    minimal = "" if finding["minimal"] else ", not shrunk to the end"
-    known = f"; known: {finding['known']}" if finding.get("known") else ""
-    seen = f"{some(finding['states'], 'state')} in {some(finding['epochs'], 'epoch')}"
+    minimal = "" if finding.minimal else ", not shrunk to the end"
+    known = f"; known: {finding.known}" if finding.known else ""
+    seen = f"{some(finding.states, 'state')} in {some(finding.epochs, 'epoch')}"
     return printable(f"{seen}{minimal}{known}")
 
 
@@ -219,16 +216,16 @@ def replay_command(file: str, folder: str = "") -> str:
     return shlex.join(["crashsim", "replay", f"{folder}/{file}" if folder else file])
 
 
-def told_findings(case: CaseResult) -> Iterator[tuple[Document, str]]:
+def told_findings(case: CaseResult) -> Iterator[tuple[FindingResult, str]]:
     """The findings of a case, each with its file."""
-    found = case.exploration["findings"] if case.exploration else []
+    found = case.exploration.findings if case.exploration else []
     return zip(found, chain(case.findings, repeat("")), strict=False)
 
 
-def story(finding: Document, number: int, file: str, folder: str) -> list[str]:
+def story(finding: FindingResult, number: int, file: str, folder: str) -> list[str]:
     """One finding, and how to see it again; `folder`: the run's, if it is known."""
     lines = [f"Finding {number}: {title(finding)} ({seen_in(finding)})"]
-    lines += [f"  {line}" for line in finding["story"]]
+    lines += [f"  {line}" for line in finding.story]
     if file:
         where = "" if folder else ", in the run's folder"
         lines.append(f"{_AGAIN}{where}: {replay_command(file, folder)}")
@@ -278,12 +275,11 @@ def _label(results: Results, case: CaseResult) -> str:
     return results.experiment if len(results.cases) == 1 else f"{results.experiment}: {case.name}"
 
 
-def _row(name: str, one: Document) -> list[str]:
-    total = max(1, one["checked"])
+def _row(name: str, one: ExplorationResult) -> list[str]:
+    total = max(1, one.checked)
     outcomes = ", ".join(
-        f"{printable(outcome)} {percent(count, total)}"
-        for outcome, count in one["outcomes"].items()
+        f"{printable(outcome)} {percent(count, total)}" for outcome, count in one.outcomes.items()
     )
-    images = states_text(one, "images").rpartition(" ")[0]
-    counts = [f"{one[key]:,}" for key in ("checked", "failing")]
-    return [printable(name), images, *counts, str(len(one["findings"])), outcomes]
+    images = states_text(one.images, one.images_text).rpartition(" ")[0]
+    counts = [count(one.checked), count(one.failing)]
+    return [printable(name), images, *counts, str(len(one.findings)), outcomes]

@@ -169,7 +169,7 @@ def _less_checked(old: CaseResult, new: CaseResult) -> list[str]:
     """Fewer findings in fewer states are nothing to be glad of."""
     if old.exploration is None or new.exploration is None:
         return []
-    before, after = old.exploration["checked"], new.exploration["checked"]
+    before, after = old.exploration.checked, new.exploration.checked
     if after >= before:
         return []
     return [f"{old.name}: {some(after, 'state')} checked, {before:,} before"]

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from crashsim.printable import printable
 from crashsim.report.causes import (
     TELLING,
-    Document,
     bad_outcomes,
     coverage,
     headline,
@@ -28,6 +27,7 @@ from crashsim.report.causes import (
 )
 from crashsim.report.words import count, not_held, worst_first
 from crashsim.results import CaseResult, Results
+from crashsim.results.discovery import EpochResult, ExplorationResult, FindingResult
 
 OVERVIEW = ("states", "outcomes")  # plots of all cases
 MOST_CASES = 40
@@ -105,15 +105,16 @@ def sections(results: Results, drawn: Mapping[str, str]) -> list[Section]:
 
 
 def _section(case: CaseResult, places: Mapping[tuple[str, int], str]) -> Section:
-    one: Document = case.exploration or {}
+    one = case.exploration
+    assert one is not None, "asked for those that were explored"
     return Section(
         printable(case.name),
         f" {not_held([case])}" if case.recorded else "",
         [f"{text}." for text in (headline(one), _sentence(verdict(one)), _sentence(coverage(one)))],
-        bool(one["failing"]),
+        bool(one.failing),
         _outcomes(one),
-        [_epoch(epoch) for epoch in _shown(one["epochs"])],
-        len(one["epochs"]),
+        [_epoch(epoch) for epoch in _shown(one.epochs)],
+        len(one.epochs),
         [
             _finding(finding, file, places.get((case.name, place), ""))
             for place, (finding, file) in enumerate(told_findings(case))
@@ -125,47 +126,46 @@ def _sentence(text: str) -> str:
     return text[0].upper() + text[1:]
 
 
-def _finding(finding: Document, file: str, svg: str) -> FindingPart:
+def _finding(finding: FindingResult, file: str, svg: str) -> FindingPart:
     return FindingPart(
         title(finding),
         seen_in(finding),
-        [printable(line) for line in finding["story"]],
-        [printable(line) for line in finding["message"].splitlines()],
+        [printable(line) for line in finding.story],
+        [printable(line) for line in finding.message.splitlines()],
         printable(replay_command(file)) if file else "",
         svg,
     )
 
 
-def _outcomes(one: Document) -> list[OutcomeRow]:
-    bad, total = bad_outcomes(one), max(1, one["checked"])
+def _outcomes(one: ExplorationResult) -> list[OutcomeRow]:
+    bad, total = bad_outcomes(one), max(1, one.checked)
     return [
         OutcomeRow(printable(name), count(states), percent(states, total), name in bad)
-        for name, states in list(one["outcomes"].items())[:MOST_OUTCOMES]
+        for name, states in list(one.outcomes.items())[:MOST_OUTCOMES]
     ]
 
 
-def _shown(epochs: list[Document]) -> list[Document]:
+def _shown(epochs: list[EpochResult]) -> list[EpochResult]:
     if len(epochs) <= MOST_EPOCHS:
         return epochs
-    worst = sorted(epochs, key=lambda one: (-rejected(one), -one["unseen_share"], one["number"]))
-    return sorted(worst[:MOST_EPOCHS], key=lambda one: one["number"])
+    worst = sorted(epochs, key=lambda one: (-rejected(one), -one.unseen_share, one.number))
+    return sorted(worst[:MOST_EPOCHS], key=lambda one: one.number)
 
 
-def _epoch(one: Document) -> EpochRow:
-    images = states_text(one, "images").rpartition(" ")[0]
-    large = one["images"] is None
+def _epoch(one: EpochResult) -> EpochRow:
+    images = states_text(one.images, one.images_text).rpartition(" ")[0]
     return EpochRow(
-        one["number"] + 1,
-        one["first_ns"],
-        one["cut_ns"],
-        count(one["acks"]),
-        count(one["atoms"]),
+        one.number + 1,
+        one.first_ns,
+        one.cut_ns,
+        count(one.acks),
+        count(one.atoms),
         images,
-        count(one["checked"]),
-        "under 0.01 %" if large else percent(one["checked"], one["images"]),
-        ", ".join(f"{kind} {number:,}" for kind, number in one["kinds"].items()),
+        count(one.checked),
+        "under 0.01 %" if one.images is None else percent(one.checked, one.images),
+        ", ".join(f"{kind} {number:,}" for kind, number in one.kinds.items()),
         rejected(one),
-        "" if rejected(one) else _unseen(one["unseen_share"]),
+        "" if rejected(one) else _unseen(one.unseen_share),
     )
 
 

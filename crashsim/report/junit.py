@@ -75,10 +75,10 @@ def _add_case(suite: ElementTree.Element, results: Results, case: CaseResult, co
     if not found.safe:
         said = "not safe" if found.safe is False else "not shown to be safe"
         ElementTree.SubElement(safe, "skipped", message=f"{said}: {'; '.join(found.why)}")
-    for one in (case.exploration or {}).get("known", ()):
-        if one["happens"]:  # as xfail: it is told, and neither green nor red
-            test = _test(suite, group, f"known: {one['name']}")
-            ElementTree.SubElement(test, "skipped", message=printable(f"known: {one['why']}"))
+    for one in case.exploration.known if case.exploration else ():
+        if one.happens:  # as xfail: it is told, and neither green nor red
+            test = _test(suite, group, f"known: {one.name}")
+            ElementTree.SubElement(test, "skipped", message=printable(f"known: {one.why}"))
     for expectation in case.expectations:
         if expectation.metric == _KNOWN and expectation.holds:
             continue

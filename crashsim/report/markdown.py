@@ -111,7 +111,7 @@ def _explored(results: Results) -> list[str]:
     told = [(case, *found) for case in cases for found in told_findings(case)]
     for case, finding, file in told[:_MOST_FINDINGS]:
         head = f"{title(finding)} ({seen_in(finding)}; {case.name})"
-        lines = [f"**{escaped(head)}**", *(f"- {escaped(line)}" for line in finding["story"])]
+        lines = [f"**{escaped(head)}**", *(f"- {escaped(line)}" for line in finding.story)]
         if file:
             lines.append(f"- Again, in the run's folder: {_code(replay_command(file))}")
         parts.append(f"{lines[0]}\n\n" + "\n".join(lines[1:]))
@@ -121,7 +121,8 @@ def _explored(results: Results) -> list[str]:
 
 
 def _coverage(case: CaseResult) -> str:
-    one = case.exploration or {}
+    one = case.exploration
+    assert one is not None, "asked for those that were explored"
     text = f"{case.name}: {headline(one)}; {verdict_of(one)}; {coverage(one)}."
     return f"- {escaped(text)}"
 

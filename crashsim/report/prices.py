@@ -178,7 +178,7 @@ def _kept(cases: list[CaseResult]) -> str:
     if any(case.recorded for case in cases):
         return "each acknowledged record has a flush behind it"
     kept = (case for case in cases if not loses_acknowledged(case))
-    if any(case.exploration and case.exploration["failing"] for case in kept):
+    if any(case.exploration and case.exploration.failing for case in kept):
         return "keeps every acknowledged record in the simulation; a checker rejects states"
     return "keeps every acknowledged record"
 

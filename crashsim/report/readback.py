@@ -20,7 +20,6 @@ from crashsim.results import ADDED, FIGURES, SCHEMA_VERSION, Means, Results, Ste
 
 _LARGEST = (1 << 63) - 1  # what the columns of a step function hold
 _SHOWN_MISTAKES = 5
-_EXPLORED = {"checked": int, "findings": list}  # what is compared of an exploration
 
 
 def read_results(path: Path) -> Results:
@@ -109,11 +108,6 @@ def _check(results: Results, name: str) -> None:
         twice = next(n for n in names if names.count(n) > 1)
         raise UsageError(f"{name}: two cases are called {twice!r}")
     for case in results.cases:
-        for key, kind in _EXPLORED.items():
-            if case.exploration is not None and type(case.exploration.get(key)) is not kind:
-                wanted = "a whole number" if kind is int else "a list"
-                place = f"case {case.name!r}: exploration.{key}"
-                raise UsageError(f"{name}: {place}: expected {wanted}")
         functions: dict[str, Steps | Means] = {
             "loss": case.loss,
             "recovery_point": case.recovery_point,

@@ -33,7 +33,7 @@ class Standing:
 def standing(case: CaseResult) -> Standing:
     """Whether a case is safe."""
     if lost := tuple(_losses(case)):
-        return Standing(False, lost, bool(case.exploration and case.exploration["failing"]))
+        return Standing(False, lost, bool(case.exploration and case.exploration.failing))
     if unknown := _unknown(case):
         return Standing(None, (unknown,), case.recorded and unknown.startswith("none of the"))
     if case.recorded or not case.acknowledged:
@@ -56,8 +56,8 @@ def _losses(case: CaseResult) -> Iterator[str]:
         flushes = some(case.broken_promises, "flush", "flushes")
         yield f"{flushes} reported success before the data was safe from a power cut"
     one = case.exploration
-    if one is not None and one["failing"]:
-        yield f"the checker rejects {one['failing']:,} of {one['checked']:,} states"
+    if one is not None and one.failing:
+        yield f"the checker rejects {one.failing:,} of {one.checked:,} states"
 
 
 def _uncovered(case: CaseResult, domain: str, lost: int) -> str:
@@ -78,7 +78,7 @@ def _unknown(case: CaseResult) -> str:
         return ""
     if case.recorded and one is not None:
         return (
-            f"none of the {some(one['checked'], 'state')} that were checked was rejected, and "
+            f"none of the {some(one.checked, 'state')} that were checked was rejected, and "
             "there are others"
         )
     if case.recorded:

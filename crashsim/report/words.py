@@ -118,7 +118,7 @@ UNCOVERED = "not every state that the budget was for was checked and judged"
 
 def uncovered(case: CaseResult) -> bool:
     """Whether a case was explored less than was asked for."""
-    return case.exploration is not None and not case.exploration["reached"]
+    return case.exploration is not None and not case.exploration.reached
 
 
 def failed(case: CaseResult) -> list[Expectation]:

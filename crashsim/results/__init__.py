@@ -19,6 +19,8 @@ from enum import StrEnum
 from operator import attrgetter
 from typing import Any, Literal, Protocol, Self
 
+from crashsim.results.discovery import ExplorationResult
+
 # What every figure of a recording is not.
 RECORDING = "A recording shows what reached the device, not what its guest still held in memory"
 
@@ -343,7 +345,7 @@ class CaseResult:
     marks: Marks
     expectations: list[Expectation] = field(default_factory=list)
     notices: list[str] = field(default_factory=list)
-    exploration: dict[str, Any] | None = field(  # docs/exploring.md; None: nothing was explored
+    exploration: ExplorationResult | None = field(  # docs/exploring.md; None: nothing was explored
         default=None,
         metadata={
             "figures": [
@@ -367,7 +369,7 @@ class CaseResult:
     @property
     def causes(self) -> int:
         """Findings of the exploration, known ones included."""
-        return len((self.exploration or {}).get("findings", ()))
+        return len(self.exploration.findings) if self.exploration else 0
 
 
 # How fields are made of a run, and every figure that can be expected, compared and tolerated.

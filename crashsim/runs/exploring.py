@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -181,9 +181,7 @@ def with_exploration(result: CaseResult, explored: Explored, expect: Expect) -> 
             Expectation(KNOWN, f">= 1 of '{one.name}'", int(one.happens), "", one.happens)
             for one in explanation.known
         ]
-    return replace(
-        result, expectations=[*result.expectations, *judged], exploration=asdict(explanation)
-    )
+    return replace(result, expectations=[*result.expectations, *judged], exploration=explanation)
 
 
 def _told(explored: Explored, known: Sequence[Happens]) -> ExplorationResult:
