@@ -19,10 +19,10 @@ from typing import Any
 
 import numpy as np
 
-from crashsim.checkers.command import Command
+from benchmarks.every_state import explore_in_process
+from crashsim.checkers.spec import Command
 from crashsim.experiment.model import Device, Experiment, Guest, KeyValue, Recording, SizeRange
 from crashsim.explore.budget import Budget
-from crashsim.explore.in_process import explore_in_process
 from crashsim.explore.state_runner import Target
 from crashsim.explore.survey import explore
 from crashsim.simulate.inputs import make_inputs
@@ -63,7 +63,7 @@ def _target(stores: int, command: str | None = None) -> Target:
     inputs = make_inputs(experiment)
     history = simulate(experiment, inputs.programs)
     space = Space(history, inputs.content, None, 0, Rules("any-host", SECTOR_BYTES))
-    return Target(history, 0, space, lambda: Command(command or TRUE))
+    return Target(history, 0, space, lambda: Command(command or TRUE).checker())
 
 
 def programs(_side: object, states: int, seconds: float, rounds: int) -> Answer:
@@ -76,9 +76,9 @@ def programs(_side: object, states: int, seconds: float, rounds: int) -> Answer:
     for _ in range(rounds):
         start = perf_counter()
         found = explore(target, Budget(states), seed=1, workers=workers)
-        explored.append(found.checked / (perf_counter() - start))
+        explored.append(found.result.checked / (perf_counter() - start))
         spawned.append(_spawned(workers, seconds))
-        checked += found.checked
+        checked += found.result.checked
     shares = [
         2 * one / (before + after)
         for one, (before, after) in zip(explored, pairwise(spawned), strict=True)

@@ -16,25 +16,25 @@ TYPE_CHECKING = False  # as typing has it, without loading it
 if TYPE_CHECKING:
     from typing import Any
 
+    from crashsim.checkers.spec import Command, Files, Function
     from crashsim.errors import CrashsimError
     from crashsim.experiment.model import Experiment
     from crashsim.runs.archive import load_run
-    from crashsim.runs.check import Command, Files, Function
     from crashsim.runs.curve import Curve
-    from crashsim.runs.found import Found, FoundState
     from crashsim.runs.one import Image, Run, run, sweep
+    from crashsim.runs.session import Found, FoundState
 
 __version__ = "0.1.0"
 
 _PLACES = {
-    "Command": "crashsim.runs.check",
+    "Command": "crashsim.checkers.spec",
     "CrashsimError": "crashsim.errors",
     "Curve": "crashsim.runs.curve",
     "Experiment": "crashsim.experiment.model",
-    "Files": "crashsim.runs.check",
-    "Found": "crashsim.runs.found",
-    "FoundState": "crashsim.runs.found",
-    "Function": "crashsim.runs.check",
+    "Files": "crashsim.checkers.spec",
+    "Found": "crashsim.runs.session",
+    "FoundState": "crashsim.runs.session",
+    "Function": "crashsim.checkers.spec",
     "Image": "crashsim.runs.one",
     "Run": "crashsim.runs.one",
     "load_run": "crashsim.runs.archive",

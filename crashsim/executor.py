@@ -1,10 +1,13 @@
-"""Tasks over several processes, answered in order.
+"""Units of work, here or over several processes, answered in order.
 
-Contract: answers do not depend on the number of workers, nor on how they are started: they are
-forked, and inherit what they work on, so that it is never copied, unless whoever calls us chose
-another way (`multiprocessing.set_start_method`); then it travels by value, once to each. Each
-worker has a pipe of its own: one that is killed, even halfway through an answer, cuts off nobody
-else's. Its task is given to a new worker once more; if that one dies too, WorkerDied names the task
+Contract: a *unit* is small and can be pickled: it says what to make, and is no data. What units are
+worked on with is a `Job`, begun once by whoever works. Answers depend neither on the kind of
+executor nor on its number of workers, nor on how these are started: they are forked, and inherit
+the job, so that it is never copied, unless whoever calls us chose another way
+(`multiprocessing.set_start_method`); then it travels by value, once to each.
+
+Each process has a pipe of its own: one that is killed, even halfway through an answer, cuts off
+nobody else's. Its unit is given to a new one once more; if that dies too, WorkerDied names the unit
 when its turn comes. Whatever ends the caller ends the workers, and a worker whose parent was killed
 ends itself.
 """
@@ -17,49 +20,90 @@ import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager, closing, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from types import TracebackType
-from typing import Any, Generic, NoReturn, TypeVar
+from typing import Any, Generic, NoReturn, Protocol, TypeVar
 
 from crashsim.errors import WorkerDied
 
-Task = TypeVar("Task")
+Unit = TypeVar("Unit")
 Answer = TypeVar("Answer")
-_AHEAD = 16  # tasks for each worker that may be done before one that is slow
+_AHEAD = 16  # units for each worker that may be done before one that is slow
 _TRIES = 2
 _PATIENCE_S = 5.0  # for a worker to close what it has begun
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
+@dataclass(frozen=True, slots=True)
+class Job(Generic[Unit, Answer]):
+    """`begin` is entered once by each worker and gives what answers a unit there; `name` tells a
+    unit to people; `waiting` is told before each wait whose turn it is, and how many are done."""
+
+    begin: Callable[[], AbstractContextManager[Callable[[Unit], Answer]]]
+    name: Callable[[Unit], str]
+    waiting: Callable[[Unit, int], None] = lambda unit, done: None
+
+
+class Executor(Protocol):
+    """Where units are worked on."""
+
+    def run(self, job: Job[Unit, Answer], units: Iterable[Unit]) -> Iterator[tuple[Unit, Answer]]:
+        """Every unit with its answer, in order; what a unit raises is raised when its turn comes.
+        Interrupted, or with a unit that killed two workers (WorkerDied), it gives what else is done
+        before it raises; nobody works on."""
+
+
+def executor(workers: int) -> Executor:
+    """So many workers, on this machine."""
+    return Processes(workers) if workers > 1 else Serial()
+
+
+class Serial(Executor):
+    """This process."""
+
+    def run(self, job: Job[Unit, Answer], units: Iterable[Unit]) -> Iterator[tuple[Unit, Answer]]:
+        with job.begin() as work:
+            for done, unit in enumerate(units):
+                job.waiting(unit, done)
+                yield unit, work(unit)
+
+
+@dataclass(frozen=True, slots=True)
+class Processes(Executor):
+    """So many of our own."""
+
+    workers: int
+
+    def run(self, job: Job[Unit, Answer], units: Iterable[Unit]) -> Iterator[tuple[Unit, Answer]]:
+        with closing(_Crew(self.workers, job)) as crew:
+            try:
+                yield from crew.work_off(units)
+            except (KeyboardInterrupt, WorkerDied):
+                yield from crew.left()
+                raise
+
+
 @dataclass(slots=True, eq=False)
 class _Worker:
-    """A process at the other end of a pipe; `task`: the number of what it works on."""
+    """A process at the other end of a pipe; `unit`: the number of what it works on."""
 
     process: BaseProcess
     pipe: Connection
-    task: int = -1
+    unit: int = -1
 
 
-class Crew(Generic[Task, Answer]):
-    """`begin` is entered in each worker and gives what answers a task there; `name` tells a task to
-    people. Close it, or use it as a context."""
+class _Crew(Generic[Unit, Answer]):
+    """The workers of one job."""
 
-    def __init__(
-        self,
-        workers: int,
-        begin: Callable[[], AbstractContextManager[Callable[[Task], Answer]]],
-        name: Callable[[Task], str],
-    ) -> None:
-        self._begin: Callable[[], AbstractContextManager[Callable[[Any], Any]]] = begin
-        self._name = name
+    def __init__(self, workers: int, job: Job[Unit, Answer]) -> None:
+        self._job = job
         chosen = multiprocessing.get_start_method(allow_none=True)  # asked so, it chooses nothing
         self._context: Any = multiprocessing.get_context(chosen or "fork")
         self._workers: list[_Worker] = []
         self._tries: dict[int, int] = {}
-        self._waiting: deque[tuple[int, Task]] = deque()  # handed out and not yet given back
+        self._waiting: deque[tuple[int, Unit]] = deque()  # handed out and not yet given back
         self._answers: dict[int, Answer | Exception] = {}
         self._answered = 0  # also those that were given back
         try:
@@ -69,30 +113,21 @@ class Crew(Generic[Task, Answer]):
             self.close()
             raise
 
-    def work_off(
-        self, tasks: Iterable[Task], wait_for: Callable[[Task, int], None] = lambda task, done: None
-    ) -> Iterator[tuple[Task, Answer]]:
-        """Every task with its answer, in order; what a task raises is raised when its turn comes.
-        `wait_for` is called before each wait, with the task whose turn it is, and how many are
-        answered."""
-        for number, task in enumerate(tasks):
+    def work_off(self, units: Iterable[Unit]) -> Iterator[tuple[Unit, Answer]]:
+        for number, unit in enumerate(units):
             while not (idle := self._idle()) or len(self._waiting) > _AHEAD * len(self._workers):
-                wait_for(self._waiting[0][1], self._answered)
-                self._collect()
                 yield from self._ready()
-            self._waiting.append((number, task))
-            self._give(idle[0], number, task)
+            self._waiting.append((number, unit))
+            self._give(idle[0], number, unit)
         while self._waiting:
-            wait_for(self._waiting[0][1], self._answered)
-            self._collect()
             yield from self._ready()
 
-    def left(self) -> Iterator[tuple[Task, Answer]]:
+    def left(self) -> Iterator[tuple[Unit, Answer]]:
         """What was answered and not given back when `work_off` ended early, in order."""
-        for number, task in self._waiting:
+        for number, unit in self._waiting:
             answer = self._answers.get(number)
             if answer is not None and not isinstance(answer, Exception):
-                yield task, answer
+                yield unit, answer
 
     def close(self) -> None:
         """No worker goes on."""
@@ -104,11 +139,12 @@ class Crew(Generic[Task, Answer]):
             _buried(worker.process)
 
     def _idle(self) -> list[_Worker]:
-        return [worker for worker in self._workers if worker.task < 0]
+        return [worker for worker in self._workers if worker.unit < 0]
 
     def _hired(self) -> _Worker:
         mine, theirs = self._context.Pipe()
-        begin, others = self._begin, [mine, *(worker.pipe for worker in self._workers)]
+        begin: Callable[[], Any] = self._job.begin
+        others = [mine, *(worker.pipe for worker in self._workers)]
         if self._context.get_start_method() != "fork":
             begin, others = _Sent(begin), []  # it inherits nothing
         # Workers inherit the mask: none sees a Ctrl-C, or its end, before it is set up for it.
@@ -123,72 +159,59 @@ class Crew(Generic[Task, Answer]):
         theirs.close()
         return _Worker(process, mine)
 
-    def _give(self, worker: _Worker, number: int, task: Task) -> None:
-        worker.task = number
+    def _give(self, worker: _Worker, number: int, unit: Unit) -> None:
+        worker.unit = number
         with suppress(ConnectionError):  # it has died: its pipe says so
-            worker.pipe.send(task)
+            worker.pipe.send(unit)
 
-    def _collect(self) -> None:
-        """Wait for answers, or deaths."""
-        busy = {worker.pipe: worker for worker in self._workers if worker.task >= 0}
+    def _ready(self) -> Iterator[tuple[Unit, Answer]]:
+        """Wait for answers, or deaths; then what has its turn."""
+        self._job.waiting(self._waiting[0][1], self._answered)
+        busy = {worker.pipe: worker for worker in self._workers if worker.unit >= 0}
         for pipe in wait(list(busy)):
             assert isinstance(pipe, Connection), "workers answer through pipes"
             worker = busy[pipe]
             try:
-                self._answers[worker.task] = pipe.recv()
-                self._tries.pop(worker.task, None)
-                worker.task = -1
+                self._answers[worker.unit] = pipe.recv()
+                self._tries.pop(worker.unit, None)
+                worker.unit = -1
                 self._answered += 1
             except (EOFError, OSError):
                 self._died(worker)
+        while self._waiting and self._waiting[0][0] in self._answers:
+            number, unit = self._waiting.popleft()
+            answer = self._answers.pop(number)
+            if isinstance(answer, Exception):
+                raise answer
+            yield unit, answer
 
     def _died(self, worker: _Worker) -> None:
-        """Another takes its place, and its task, unless that killed two."""
+        """Another takes its place, and its unit, unless that killed two."""
         worker.pipe.close()
         worker.process.terminate()  # who closed its pipe is of no use either
         _buried(worker.process)
-        number = worker.task
+        number = worker.unit
         self._workers.remove(worker)
         new = self._hired()
         self._workers.append(new)
         self._tries[number] = self._tries.get(number, 0) + 1
-        task = next(task for waiting, task in self._waiting if waiting == number)
+        unit = next(unit for waiting, unit in self._waiting if waiting == number)
         if self._tries[number] < _TRIES:
-            self._give(new, number, task)
+            self._give(new, number, unit)
         else:
-            self._answers[number] = WorkerDied(self._name(task), worker.process.exitcode or 0)
-
-    def _ready(self) -> Iterator[tuple[Task, Answer]]:
-        while self._waiting and self._waiting[0][0] in self._answers:
-            number, task = self._waiting.popleft()
-            answer = self._answers.pop(number)
-            if isinstance(answer, Exception):
-                raise answer
-            yield task, answer
-
-    def __enter__(self) -> Crew[Task, Answer]:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
+            self._answers[number] = WorkerDied(self._job.name(unit), worker.process.exitcode or 0)
 
 
 class _Sent:
     """What travels by value, also what cannot be found by its name; loaded where it is called."""
 
-    def __init__(self, begin: Callable[[], AbstractContextManager[Callable[[Any], Any]]]) -> None:
+    def __init__(self, begin: Callable[[], Any]) -> None:
         import cloudpickle
 
         self._code: bytes = cloudpickle.dumps(begin)
 
-    def __call__(self) -> AbstractContextManager[Callable[[Any], Any]]:
-        begun: AbstractContextManager[Callable[[Any], Any]] = pickle.loads(self._code)()
-        return begun
+    def __call__(self) -> Any:
+        return pickle.loads(self._code)()
 
 
 def _buried(process: BaseProcess) -> None:
@@ -216,9 +239,9 @@ def _serve(
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         with begin() as work:
             while True:
-                task = parent.recv()
+                unit = parent.recv()
                 try:
-                    answer = work(task)
+                    answer = work(unit)
                 # Whatever it is, the parent raises it.
                 except Exception as error:  # noqa: BLE001
                     answer = error

@@ -23,8 +23,8 @@ from crashsim.advise.guest_memory import MOST_MARKS
 from crashsim.advise.search import Advised, advise
 from crashsim.advise.sentences import lines
 from crashsim.checkers import Acks, Verdict
-from crashsim.checkers.function import FilesFunction
-from crashsim.checkers.sqlite import check_files
+from crashsim.checkers.spec import Files
+from experiments.sqlite_check import check_files
 from tests.checkers_support import after_requests, entries
 from tests.sqlite_truth import CHECKER, EXPERIMENTS, NAMES, cases, explored
 
@@ -69,7 +69,7 @@ def late_marks(name: str) -> list[int]:
     image, _ = after_requests(name, 0)
     labels: list[str] = []
     failing: list[int] = []
-    checker = FilesFunction(CHECKER)
+    checker = Files(CHECKER).checker()
     for number, entry in enumerate(entries(name), 1):
         image[entry.offset : entry.offset + len(entry.content)] = entry.content
         labels += [entry.label] if entry.label else []
@@ -90,7 +90,7 @@ def without_the_journal(folder: Path, acks: Acks) -> Verdict:
 @cache
 def journal_is_in_the_way(name: str, mark: int) -> bool:
     """Whether a mark that fails is fine without the journal."""
-    checker = FilesFunction("tests.advise_truth:without_the_journal", folder=EXPERIMENTS.parent)
+    checker = Files("tests.advise_truth:without_the_journal", folder=EXPERIMENTS.parent).checker()
     verdict = checker.check(*after_requests(name, mark))
     checker.close()
     return verdict.kind == "ok"

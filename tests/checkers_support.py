@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 
 from crashsim.checkers import Acks, Verdict
-from crashsim.checkers.command import Command
+from crashsim.checkers.spec import Command
 from crashsim.engine.history import History
 from crashsim.experiment.loader import load
 from crashsim.guest.program import Program
@@ -53,7 +53,7 @@ def once(
     memory_bytes: int = 2 << 30,
 ) -> Verdict:
     """The verdict of a command on one image."""
-    checker = Command(command, time_limit_s=time_limit_s, memory_bytes=memory_bytes)
+    checker = Command(command, time_limit=time_limit_s, memory=memory_bytes).checker()
     try:
         return checker.check(image_of() if image is None else image, acks)
     finally:

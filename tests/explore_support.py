@@ -8,12 +8,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from crashsim.checkers import Acks, Verdict
+from crashsim.checkers.spec import Spec
 from crashsim.engine.history import History
 from crashsim.engine.streams import I64
+from crashsim.experiment.loader import Case
 from crashsim.experiment.model import Device, Experiment, Fill, Guest
 from crashsim.experiment.sync_calls import CALLS
 from crashsim.explore.state_runner import Target
 from crashsim.guest.program import Op, Program
+from crashsim.runs.one import Run
+from crashsim.runs.session import Session, open_session
 from crashsim.simulate.stack import simulate
 from crashsim.states import Rules, Space
 
@@ -113,3 +117,10 @@ def target(items: Sequence[Item], judge: Judge, rules: Rules = ANY_HOST, pages: 
     contents = [item.content for item in items if isinstance(item, Write)]
     space = Space(history, Bytes(contents), None, 0, rules)
     return Target(history, 0, space, lambda: Judged(judge))
+
+
+def open_target(
+    experiment: Experiment, spec: Spec, rules: Rules = ANY_HOST, device: str | None = None
+) -> Session:
+    run = Run(Case(experiment.name, experiment, {}))
+    return open_session(run, spec, rules.host, rules.atom_bytes, device)

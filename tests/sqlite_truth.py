@@ -24,12 +24,13 @@ from typing import Any
 
 from crashsim.checkers import Verdict
 from crashsim.checkers.filesystem import How
+from crashsim.checkers.spec import Files
 from crashsim.experiment.loader import Case, load
 from crashsim.explore.selection import as_choices, newest, plan
-from crashsim.explore.session import CheckerSpec, open_target
 from crashsim.explore.state_runner import StateRunner, Target
 from crashsim.explore.survey import share_out
-from crashsim.runs.exploring import rules_of
+from crashsim.runs.one import Run
+from crashsim.runs.session import open_session
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 DOCUMENT = EXPERIMENTS.parent / "docs" / "sqlite.md"
@@ -42,7 +43,7 @@ NAMES = (
     "sqlite-delete-full",
     "sqlite-delete-off",
 )
-CHECKER = "crashsim.checkers.sqlite:check_files"
+CHECKER = "experiments/sqlite_check.py:check_files"
 _LOST = re.compile(r"(\d+) acknowledged and not there")
 # Not of the database: the file system's own finding, by the way the files came out of the image.
 FILE_SYSTEM = ("file system does not mount", "file system cannot be repaired")
@@ -73,8 +74,8 @@ def subject_of(case: Case, how: How = "auto") -> Target:
     """The case's states and their checker."""
     wanted = case.experiment.explore
     assert wanted is not None
-    spec = CheckerSpec(files_function=CHECKER, how=how)
-    return open_target(case.experiment, spec, rules_of(case.experiment)).target
+    session = open_session(Run(case), Files(CHECKER, how=how), wanted.host, wanted.atom)
+    return session.target
 
 
 def ends(target: Target, every: int = 1) -> Iterator[End]:

@@ -17,7 +17,7 @@ from crashsim.advise.guest_memory import MOST_MARKS, Removed
 from crashsim.advise.search import Advice, Advised, advise
 from crashsim.advise.sentences import lines
 from crashsim.checkers.filesystem import SYSTEM_PATH
-from crashsim.checkers.function import FilesFunction
+from crashsim.checkers.spec import Files
 from crashsim.experiment.loader import load
 from tests.advise_truth import faults
 from tests.checkers_support import after_requests, entries
@@ -187,7 +187,7 @@ def test_of_sqlites_rollback_journal_a_sync_of_the_directory_is_missing() -> Non
     assert "No flush of the device, and no disk, can replace the sync" in said
     assert "still in the guest's memory" in said
     # The same from the log alone, without the simulator and the states.
-    log, checker = list(entries("sqlite-delete-full")), FilesFunction(CHECKER)
+    log, checker = list(entries("sqlite-delete-full")), Files(CHECKER).checker()
     marks = [n for n, entry in enumerate(log, 1) if entry.label]
     some = marks[::20]
     kinds = [checker.check(*after_requests("sqlite-delete-full", n)).kind for n in some]

@@ -12,11 +12,9 @@ from pathlib import Path
 import pytest
 
 from crashsim.checkers import Acks, Verdict
-from crashsim.checkers.command import Command
-from crashsim.checkers.function import Function
 from crashsim.checkers.retry import PATIENCE, Confirmed
+from crashsim.checkers.spec import Command, Function
 from crashsim.explore.budget import Budget
-from crashsim.explore.results import told
 from crashsim.explore.survey import Exploration, explore
 from crashsim.report import causes
 from tests import report_explored, report_fixtures
@@ -94,7 +92,7 @@ def test_a_function_is_asked_again_in_a_new_process(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(
         "asked = []\ndef check(image, acks):\n    asked.append(1)\n    assert len(asked) < 3\n"
     )
-    checker = Confirmed(Function("mine.py:check", folder=tmp_path))
+    checker = Confirmed(Function("mine.py:check", folder=tmp_path).checker())
     kinds = [checker.check(image_of(), ACKS).kind for _ in range(6)]
     checker.close()
     assert kinds == ["ok", "ok", "unstable", "ok", "unstable", "ok"]
@@ -105,7 +103,7 @@ def test_a_command_is_asked_again_on_a_new_copy() -> None:
     spoils = (
         "import sys; f = open(sys.argv[1], 'r+b'); sys.exit(f.read(1) == b'x' or f.write(b'x'))"
     )
-    checker = Confirmed(Command(f"{python(spoils)} {{image}}"))
+    checker = Confirmed(Command(f"{python(spoils)} {{image}}").checker())
     found = checker.check(image_of(), ACKS)
     checker.close()
     assert (found.kind, found.message) == ("finding", "exit code 1")
@@ -118,7 +116,7 @@ def test_a_function_that_is_late_once_has_more_time(tmp_path: Path) -> None:
         f"        open('{tmp_path}/begun', 'w').close()\n"
         f"        time.sleep(1000)\n"
     )
-    checker = Confirmed(Function("mine.py:check", time_limit_s=1.0, folder=tmp_path))
+    checker = Confirmed(Function("mine.py:check", time_limit=1.0, folder=tmp_path).checker())
     assert checker.check(image_of(), ACKS) == OK
     checker.close()
 
@@ -136,13 +134,13 @@ def explored_with(folder: Path, body: str, workers: int = 1) -> tuple[Exploratio
     (folder / "mine.py").write_text(f"{head}{only}        {body}\n")
     one = replace(
         target(WRITES, lambda image, acks: ""),
-        make_checker=lambda: Confirmed(Function("mine.py:check", time_limit_s=1.0, folder=folder)),
+        make_checker=lambda: Confirmed(
+            Function("mine.py:check", time_limit=1.0, folder=folder).checker()
+        ),
     )
     found = explore(one, Budget(100), seed=1, workers=workers)
-    assert found.checked == 8
-    result = told(found, one)
-    assert result.exit_code == found.exit_code
-    return found, causes.verdict(result)
+    assert found.result.checked == 8
+    return found, causes.verdict(found.result)
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -158,8 +156,8 @@ def test_a_function_that_ends_its_process_is_a_finding_of_the_state(
     tmp_path: Path, body: str, outcome: str, workers: int
 ) -> None:
     found, said = explored_with(tmp_path, body, workers)
-    assert found.exit_code == 1
-    assert found.outcomes == {"ok": 7, outcome: 1}
+    assert found.result.exit_code == 1
+    assert found.result.outcomes == {"ok": 7, outcome: 1}
     (finding,) = found.findings
     assert (finding.outcome or finding.kind, finding.states) == (outcome, 1)
     assert said == f"1 was rejected, for 1 cause; outcomes: ok 7, {outcome} 1"
@@ -189,8 +187,13 @@ def test_a_function_that_always_ends_its_process_is_never_green(tmp_path: Path) 
 
 def test_a_state_that_was_not_judged_in_time_is_no_finding_and_not_green(tmp_path: Path) -> None:
     found, said = explored_with(tmp_path, "time.sleep(1000)")
-    assert (found.timed_out, found.unstable, found.failing, found.findings) == (1, 0, 0, ())
-    assert not found.reached and found.exit_code == 4
+    assert (
+        found.result.timed_out,
+        found.result.unstable,
+        found.result.failing,
+        found.findings,
+    ) == (1, 0, 0, ())
+    assert not found.result.reached and found.result.exit_code == 4
     assert PATIENCE == 4
     assert said == (
         "none was rejected, 1 was not judged: in 1 the checker was not done in its time, nor in "
@@ -205,9 +208,14 @@ def test_an_unstable_checker_is_called_so_and_no_finding_is_made_of_it(tmp_path:
         f"assert len(glob.glob('{tmp_path}/[0-9]*')) % 2 == 0, 'odd'"
     )
     found, said = explored_with(tmp_path, body)
-    assert (found.timed_out, found.unstable, found.failing, found.findings) == (0, 1, 0, ())
-    assert not found.reached and found.exit_code == 4
-    assert found.outcomes == {"ok": 7, "unstable: first finding, then ok": 1}
+    assert (
+        found.result.timed_out,
+        found.result.unstable,
+        found.result.failing,
+        found.findings,
+    ) == (0, 1, 0, ())
+    assert not found.result.reached and found.result.exit_code == 4
+    assert found.result.outcomes == {"ok": 7, "unstable: first finding, then ok": 1}
     assert said == (
         "none was rejected, 1 was not judged: in 1 it answered differently when it was asked "
         "again (ok 7, unstable: first finding, then ok 1)"

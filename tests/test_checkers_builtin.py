@@ -11,10 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.every_state import Enumerator
 from crashsim.checkers import Acks, Checker, Verdict, acknowledgements
 from crashsim.checkers.builtin import RuleName, built_in
 from crashsim.errors import UsageError
-from crashsim.states import Rules, Space, Walker
+from crashsim.states import Rules, Space
 from tests.checkers_support import Ran, image_of, run_experiment
 
 EXPERIMENT = """
@@ -66,7 +67,7 @@ def there(image: memoryview, write: tuple[int, bytes]) -> bool:
 def tour(run: Ran) -> Iterator[tuple[memoryview, Acks]]:
     """The image in the first and last states of each epoch, in the order of a Gray code."""
     space = Space(run.history, run.inputs.content, None, 0, Rules())
-    walker = Walker(space)
+    walker = Enumerator(space)
     image = walker.view
     every_ack = acknowledgements(run.history, 0)
     for epoch in space.epochs():

@@ -15,8 +15,9 @@ from pathlib import Path
 import pytest
 
 from crashsim.checkers import Acks, self_test
-from crashsim.checkers.command import Command
+from crashsim.checkers.by_command import CommandChecker
 from crashsim.checkers.scratch import base_folder, sweep
+from crashsim.checkers.spec import Command
 from crashsim.errors import UsageError
 from tests.checkers_support import (
     ACKS,
@@ -55,7 +56,7 @@ def test_a_command_finds_the_image_under_a_path() -> None:
 
 
 def test_a_command_finds_the_image_under_the_name_that_the_guest_knows() -> None:
-    checker = Command("/usr/bin/basename {device}", device="/dev/pmem7")
+    checker = Command("/usr/bin/basename {device}").checker(device="/dev/pmem7")
     assert checker.check(image_of(), ACKS).message == "pmem7"
     checker.close()
     assert once("/bin/grep -q bytes {device}", image_of(b"bytes")).kind == "ok"
@@ -63,7 +64,9 @@ def test_a_command_finds_the_image_under_the_name_that_the_guest_knows() -> None
 
 def test_placeholders_are_filled_once_and_doubled_braces_stay() -> None:
     code = "import sys; print(sys.argv[1:])"
-    checker = Command(f"{python(code)} a{{acks}}b {{{{image}}}} ${{HOME}} {{}} {{1,2}} }}}}")
+    checker = Command(
+        f"{python(code)} a{{acks}}b {{{{image}}}} ${{HOME}} {{}} {{1,2}} }}}}"
+    ).checker()
     said = checker.check(image_of(), ACKS).message
     checker.close()
     assert said.endswith("b', '{image}', '${HOME}', '{}', '{1,2}', '}}']")
@@ -72,7 +75,7 @@ def test_placeholders_are_filled_once_and_doubled_braces_stay() -> None:
 
 def test_an_unknown_placeholder_is_refused() -> None:
     with pytest.raises(UsageError, match=r"unknown placeholder \{ack\}.*\{acks\}"):
-        Command("true {ack}")
+        Command("true {ack}").checker()
 
 
 def test_a_command_finds_one_acknowledgement_on_each_line() -> None:
@@ -84,7 +87,7 @@ def test_acknowledgements_without_a_label_are_their_writes() -> None:
 
 
 def test_acknowledgements_are_those_of_each_state() -> None:
-    checker = Command("/bin/cat {acks}")
+    checker = Command("/bin/cat {acks}").checker()
     assert checker.check(image_of(), ACKS.first(1), None).message == "ready"
     assert checker.check(image_of(), ACKS, ()).message == "ready\nack 0"
     assert checker.check(image_of(), ACKS.first(0), ()).message == ""
@@ -102,7 +105,7 @@ def test_the_paths_are_in_the_environment_and_little_else_is() -> None:
 
 def test_a_command_begins_in_an_empty_folder_and_what_it_leaves_there_is_removed() -> None:
     code = "import os; print(os.listdir()); os.mkdir('a'); open('b', 'w'); os.chmod('a', 0)"
-    checker = Command(python(code))
+    checker = Command(python(code)).checker()
     for _ in range(2):
         assert checker.check(image_of(), ACKS, ()).message == "[]"
     checker.close()
@@ -118,7 +121,7 @@ def test_a_command_reads_nothing_from_us_and_has_none_of_our_files() -> None:
 
 def test_words_that_name_files_are_found_from_where_the_user_is(tmp_path: Path) -> None:
     (tmp_path / "check.sh").write_text("exit 3")
-    checker = Command("sh check.sh", folder=tmp_path)
+    checker = Command("sh check.sh", folder=tmp_path).checker()
     assert "exit code 3" in checker.check(image_of(), ACKS).message
     checker.close()
 
@@ -126,7 +129,7 @@ def test_words_that_name_files_are_found_from_where_the_user_is(tmp_path: Path) 
 @pytest.mark.parametrize("template", ["", "  ", "sh 'unclosed"])
 def test_a_command_that_is_none_is_a_mistake_of_the_user(template: str) -> None:
     with pytest.raises(UsageError):
-        Command(template)
+        Command(template).checker()
 
 
 # What its end means
@@ -229,9 +232,9 @@ def test_a_child_that_another_thread_starts_meanwhile_is_left_alone(tmp_path: Pa
 def test_when_its_user_is_killed_all_of_a_command_ends(program: str, prefix: str) -> None:
     code = (
         "import sys, crashsim.checkers.scratch as folder; folder._PREFIX = sys.argv[1]\n"
-        "from crashsim.checkers.command import Command\n"
+        "from crashsim.checkers.spec import Command\n"
         "from tests.checkers_support import ACKS, image_of\n"
-        "Command(sys.argv[2], time_limit_s=1000).check(image_of(), ACKS)\n"
+        "Command(sys.argv[2], time_limit=1000).checker().check(image_of(), ACKS)\n"
     )
     words = [sys.executable, "-c", code, prefix, f"/bin/sh -c '{program}'"]
     user = subprocess.Popen(words, cwd=Path(__file__).parents[1])
@@ -243,7 +246,7 @@ def test_when_its_user_is_killed_all_of_a_command_ends(program: str, prefix: str
 
 
 def test_a_command_that_kills_who_runs_it_is_a_crash_and_the_next_state_is_checked() -> None:
-    checker = Command("/bin/sh -c 'if grep -q deadly $0; then kill -9 $PPID; fi' {image}")
+    checker = Command("/bin/sh -c 'if grep -q deadly $0; then kill -9 $PPID; fi' {image}").checker()
     for _ in range(2):
         found = checker.check(image_of(b"deadly"), ACKS)
         assert (found.kind, found.outcome) == ("crash", "died: with its helper")
@@ -254,7 +257,7 @@ def test_a_command_that_kills_who_runs_it_is_a_crash_and_the_next_state_is_check
 def test_an_interrupt_ends_a_command_and_the_checker_can_be_used_again(tmp_path: Path) -> None:
     begun = tmp_path / "begun"
     once_only = f"if ! test -e {begun}; then touch {begun}; sleep 1000.375; fi"
-    checker = Command(f"/bin/sh -c '{once_only}'", time_limit_s=1000)
+    checker = Command(f"/bin/sh -c '{once_only}'", time_limit=1000).checker()
 
     def interrupt() -> None:
         wait_until(begun.exists)
@@ -350,8 +353,8 @@ def test_nothing_that_it_does_to_its_files_reaches_another_state(writes: str, hi
     )
     image = image_of(b"first" * 1000)
     image[40000:40004] = b"tail"
-    expected = Command(python(look))
-    spoiling = Command(python(look + WRITERS[writes]))
+    expected = Command(python(look)).checker()
+    spoiling = Command(python(look + WRITERS[writes])).checker()
     assert spoiling.check(image, ACKS).outcome == expected.check(image, ACKS).outcome
     image[20000:20006] = b"second"
     changed = [(20000, 20006)] if hint else None
@@ -372,7 +375,7 @@ def test_the_image_that_was_given_is_never_written() -> None:
 def test_only_what_changed_is_written_when_nobody_else_wrote() -> None:
     """The proof that a hint is used: what is not in it stays as it was."""
     image = image_of(b"old")
-    checker = Command("/usr/bin/head -c 3 {image}")
+    checker = Command("/usr/bin/head -c 3 {image}").checker()
     assert checker.check(image, ACKS).message == "old"
     image[:3] = b"new"
     assert checker.check(image, ACKS, [(4096, 4097)]).message == "old"
@@ -381,7 +384,7 @@ def test_only_what_changed_is_written_when_nobody_else_wrote() -> None:
 
 
 def test_an_image_of_another_size_gets_a_file_of_its_own() -> None:
-    checker = Command("/usr/bin/stat -c %s {image}")
+    checker = Command("/usr/bin/stat -c %s {image}").checker()
     assert checker.check(image_of(), ACKS).message == str(IMAGE_BYTES)
     assert checker.check(image_of(size_bytes=4096), ACKS, ()).message == "4096"
     checker.close()
@@ -390,13 +393,13 @@ def test_an_image_of_another_size_gets_a_file_of_its_own() -> None:
 # Processes that use one
 
 
-def _checks_in_a_child(checker: Command, results: str) -> None:
+def _checks_in_a_child(checker: CommandChecker, results: str) -> None:
     found = checker.check(image_of(b"child"), ACKS)
     Path(results).write_text(found.message)
 
 
 def test_a_checker_that_was_used_before_a_fork_works_in_both_processes(tmp_path: Path) -> None:
-    checker = Command("/usr/bin/head -c 5 {image}")
+    checker = Command("/usr/bin/head -c 5 {image}").checker()
     assert checker.check(image_of(b"first"), ACKS).message == "first"
     results = tmp_path / "results"
     child = multiprocessing.get_context("fork").Process(
@@ -409,13 +412,13 @@ def test_a_checker_that_was_used_before_a_fork_works_in_both_processes(tmp_path:
     checker.close()
 
 
-def _killed_while_it_has_a_folder(checker: Command) -> None:
+def _killed_while_it_has_a_folder(checker: CommandChecker) -> None:
     checker.check(image_of(), ACKS)
     os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_the_folder_of_a_killed_process_is_removed_by_the_next(prefix: str) -> None:
-    checker = Command("/bin/true")
+    checker = Command("/bin/true").checker()
     child = multiprocessing.get_context("fork").Process(
         target=_killed_while_it_has_a_folder, args=(checker,)
     )
@@ -432,11 +435,11 @@ def test_the_folder_of_a_killed_process_is_removed_by_the_next(prefix: str) -> N
 
 def test_a_checker_that_fails_without_a_cut_is_reported_as_such() -> None:
     for command in ("/bin/false", "no-such-program", "/bin/sh -c 'kill -9 $$'"):
-        checker = Command(command)
+        checker = Command(command).checker()
         found = self_test(checker, image_of(), ACKS)
         assert found.kind == "broken"
         assert "without a cut" in found.message
         checker.close()
-    fine = Command("/bin/echo outcome: fine")
+    fine = Command("/bin/echo outcome: fine").checker()
     assert self_test(fine, image_of(), ACKS).outcome == "fine"
     fine.close()

@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from crashsim.checkers import Acks, Verdict
-from crashsim.checkers.function import Function
+from crashsim.checkers.by_function import FunctionChecker
+from crashsim.checkers.spec import Function
 from crashsim.checkers.verdict import verdict
 from crashsim.engine.shared import SharedImage
 from tests.checkers_support import ACKS, caller, image_of, processes_with, wait_until
@@ -36,11 +37,11 @@ def nobody_notices(capfd: pytest.CaptureFixture[str]) -> Iterator[None]:
 @contextmanager
 def function(
     folder: Path, body: str, time_limit_s: float = 20.0, memory_bytes: int = 1 << 30
-) -> Iterator[Function]:
+) -> Iterator[FunctionChecker]:
     (folder / "mine.py").write_text(f"{HEAD}    {body}\n")
     made = Function(
-        "mine.py:check", time_limit_s=time_limit_s, memory_bytes=memory_bytes, folder=folder
-    )
+        "mine.py:check", time_limit=time_limit_s, memory=memory_bytes, folder=folder
+    ).checker()
     try:
         yield made
     finally:
@@ -200,7 +201,7 @@ def test_memory_of_the_image_does_not_count(tmp_path: Path) -> None:
         assert checker.check(memoryview(SharedImage(1 << 30)), ACKS).outcome == str(1 << 20)
 
 
-def _checks_in_a_child(checker: Function, results: str) -> None:
+def _checks_in_a_child(checker: FunctionChecker, results: str) -> None:
     Path(results).write_text(checker.check(image_of(b"\2"), ACKS).outcome)
     checker.close()
 
@@ -226,9 +227,9 @@ def test_when_its_user_is_killed_all_of_it_ends(tmp_path: Path) -> None:
         "    time.sleep(1000)\n"
     )
     code = (
-        "import sys; from crashsim.checkers.function import Function\n"
+        "import sys; from crashsim.checkers.spec import Function\n"
         "from tests.checkers_support import ACKS, image_of\n"
-        "Function('mine.py:check', time_limit_s=1000).check(image_of(), ACKS)\n"
+        "Function('mine.py:check', time_limit=1000).checker().check(image_of(), ACKS)\n"
     )
     root = str(Path(__file__).parents[1])
     user = subprocess.Popen(

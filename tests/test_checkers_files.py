@@ -13,10 +13,9 @@ from typing import BinaryIO
 import pytest
 
 from crashsim.checkers import Verdict
-from crashsim.checkers.command import Command
 from crashsim.checkers.filesystem import How
-from crashsim.checkers.function import FilesFunction
 from crashsim.checkers.scratch import base_folder, sweep
+from crashsim.checkers.spec import Command, Files
 from crashsim.errors import UsageError
 from tests.checkers_support import (
     ACKS,
@@ -38,7 +37,7 @@ SOME_REQUESTS = 400
 def loops_work() -> bool:
     """Tried in a process of its own: it changes its mounts."""
     code = (
-        "import pathlib, tempfile; from crashsim.checkers.loop import attach_loop;"
+        "import pathlib, tempfile; from crashsim.checkers.mounts import attach_loop;"
         "from crashsim.checkers.mounts import our_own, own_mounts;"
         "own_mounts(our_own()); file = tempfile.NamedTemporaryFile(); file.truncate(1 << 20);"
         "attach_loop(pathlib.Path(file.name))"
@@ -73,7 +72,7 @@ def no_loop_device_and_no_mount_stays(prefix: str) -> Iterator[None]:
 
 def first_requests(command: str, how: How, image: memoryview | None = None) -> Verdict:
     """The verdict of a command on the disk after some requests."""
-    checker = Command(command, how=how, time_limit_s=5)
+    checker = Command(command, how=how, time_limit=5).checker()
     try:
         given = after_requests(RECORDED, SOME_REQUESTS)[0] if image is None else image
         return checker.check(given, ACKS)
@@ -118,7 +117,7 @@ def test_what_it_writes_to_the_files_reaches_neither_the_image_nor_the_next_stat
     spoil = "/bin/sh -c 'ls $0; echo new > $0/new; rm -r $0/app.db $0/lost+found' {mnt}"
     image = after_requests(RECORDED, SOME_REQUESTS)[0]
     before = bytes(image)
-    checker = Command(spoil, how=how)
+    checker = Command(spoil, how=how).checker()
     first = checker.check(image, ACKS)
     assert first.kind == "ok" and "app.db" in first.message
     assert checker.way == how
@@ -130,7 +129,7 @@ def test_what_it_writes_to_the_files_reaches_neither_the_image_nor_the_next_stat
 @both_ways
 def test_the_next_state_is_seen_through_all_caches(how: How) -> None:
     """Each state differs from the last in what the hint says and in nothing else."""
-    checker = Command("/usr/bin/stat -c %n:%s {mnt}/app.db-wal", how=how)
+    checker = Command("/usr/bin/stat -c %n:%s {mnt}/app.db-wal", how=how).checker()
     image = image_of(empty_ext4(), 32 << 20)
     changed: list[tuple[int, int]] | None = None
     sizes = []
@@ -164,7 +163,7 @@ def test_what_e2fsck_repaired_is_told() -> None:
 @both_ways
 def test_a_file_system_that_is_none_any_more_is_a_finding(how: How) -> None:
     image = after_requests(RECORDED, SOME_REQUESTS)[0]
-    checker = Command("/bin/true {mnt}", how=how)
+    checker = Command("/bin/true {mnt}", how=how).checker()
     assert checker.check(image, ACKS).kind == "ok"
     image[: 32 << 20] = bytes(32 << 20)
     found = checker.check(image, ACKS)
@@ -184,7 +183,7 @@ def test_a_file_system_that_is_none_any_more_is_a_finding(how: How) -> None:
 )
 def test_nothing_keeps_the_files_after_a_check(how: How, command: str) -> None:
     image = after_requests(RECORDED, SOME_REQUESTS)[0]
-    checker = Command(command, how=how, time_limit_s=0.5)
+    checker = Command(command, how=how, time_limit=0.5).checker()
     for _ in range(2):
         found = checker.check(image, ACKS)
         assert found.kind in ("hang", "ok", "crash")
@@ -203,7 +202,7 @@ def keeps_a_file_open(folder: Path, acks: object) -> None:
 @both_ways
 def test_a_function_that_keeps_files_open_does_not_stop_the_next_state(how: How) -> None:
     image = after_requests(RECORDED, SOME_REQUESTS)[0]
-    checker = FilesFunction("tests.test_checkers_files:keeps_a_file_open", how=how)
+    checker = Files("tests.test_checkers_files:keeps_a_file_open", how=how).checker()
     for _ in range(2):
         assert checker.check(image, ACKS).kind == "ok"
     checker.close()
@@ -215,9 +214,9 @@ def test_a_function_that_keeps_files_open_does_not_stop_the_next_state(how: How)
 def test_a_killed_process_leaves_no_mount_and_no_loop_device(prefix: str) -> None:
     code = (
         "import sys, crashsim.checkers.scratch as folder; folder._PREFIX = sys.argv[1]\n"
-        "from crashsim.checkers.function import FilesFunction\n"
+        "from crashsim.checkers.spec import Files\n"
         "from tests.checkers_support import ACKS, after_requests\n"
-        "checker = FilesFunction('tests.test_checkers_files:kills_its_user', how='loop')\n"
+        "checker = Files('tests.test_checkers_files:kills_its_user', how='loop').checker()\n"
         "checker.check(after_requests('sqlite-wal-full', 400)[0], ACKS)\n"
     )
     root = Path(__file__).parents[1]
@@ -242,7 +241,7 @@ def kills_its_user(folder: Path, acks: object) -> None:
 def test_where_there_is_no_way_to_the_files_the_user_is_told(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    checker = Command("/bin/true {mnt}")
+    checker = Command("/bin/true {mnt}").checker()
     monkeypatch.setattr("crashsim.checkers.filesystem.SYSTEM_PATH", "/nowhere")
     with pytest.raises(UsageError, match="loop devices cannot be mounted"):
         checker.check(image_of(), ACKS)
@@ -255,7 +254,7 @@ def test_without_privileges_files_are_unpacked(monkeypatch: pytest.MonkeyPatch) 
         raise PermissionError(1, "Operation not permitted")
 
     monkeypatch.setattr("crashsim.checkers.helper.Helper.own_mounts", refused)
-    checker = Command("/bin/ls {mnt}/app.db")
+    checker = Command("/bin/ls {mnt}/app.db").checker()
     assert checker.way is None
     assert checker.check(after_requests(RECORDED, SOME_REQUESTS)[0], ACKS).kind == "ok"
     assert checker.way == "debugfs"

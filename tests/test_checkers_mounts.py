@@ -40,8 +40,8 @@ USER = '''
 import multiprocessing, subprocess, sys, time
 from contextlib import closing
 from pathlib import Path
-from crashsim.checkers.command import Command
-from crashsim.checkers.function import FilesFunction
+from crashsim.checkers.spec import Command
+from crashsim.checkers.spec import Files
 from tests.checkers_support import ACKS, after_requests
 
 def run(*words):
@@ -79,8 +79,8 @@ print((mounted / "data").read_text())
 context = multiprocessing.get_context("fork")
 stop = context.Event()
 workers = []
-for checker in (Command("/bin/ls {mnt}/app.db", how="loop"),
-                FilesFunction("tests.test_checkers_mounts:has_database", how="loop")):
+for checker in (Command("/bin/ls {mnt}/app.db", how="loop").checker(),
+                Files("tests.test_checkers_mounts:has_database", how="loop").checker()):
     ready = context.Event()
     worker = context.Process(target=explore, args=(checker, ready, stop), daemon=True)
     worker.start()

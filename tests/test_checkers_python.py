@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from crashsim.checkers import Acks, Verdict, self_test
-from crashsim.checkers.function import Function
+from crashsim.checkers.by_function import FunctionChecker
+from crashsim.checkers.spec import Function
 from crashsim.errors import UsageError
 from tests.checkers_support import ACKS, image_of
 
@@ -30,10 +31,10 @@ ANSWERS = {
 
 
 @contextmanager
-def function(folder: Path, body: str) -> Iterator[Function]:
+def function(folder: Path, body: str) -> Iterator[FunctionChecker]:
     """A checker with that body, in a file of its own."""
     (folder / "mine.py").write_text(f"def check(image, acks):\n    {body}\n")
-    with closing(Function("mine.py:check", folder=folder)) as made:
+    with closing(Function("mine.py:check", folder=folder).checker()) as made:
         yield made
 
 
@@ -75,7 +76,7 @@ def test_a_function_cannot_write_to_the_image(tmp_path: Path) -> None:
 
 def test_a_function_of_a_module_is_found_where_the_user_is(tmp_path: Path) -> None:
     (tmp_path / "module_of_the_user.py").write_text("def check(image, acks): return 'mine'")
-    with closing(Function("module_of_the_user:check", folder=tmp_path)) as checker:
+    with closing(Function("module_of_the_user:check", folder=tmp_path).checker()) as checker:
         assert checker.check(image_of(), Acks()) == Verdict("ok", "mine")
 
 
@@ -103,7 +104,7 @@ def test_a_function_that_is_not_there_is_a_mistake_of_the_user(
     (tmp_path / "exits.py").write_text("import os; os.write(1, b'last words'); os._exit(0)")
     (tmp_path / "leaves.py").write_text("raise SystemExit(3)")
     (tmp_path / "crashes.py").write_text("import os; os.abort()")
-    with closing(Function(name, folder=tmp_path)) as checker:
+    with closing(Function(name, folder=tmp_path).checker()) as checker:
         for _ in range(2):
             with pytest.raises(UsageError, match=told):
                 checker.check(image_of(), ACKS)

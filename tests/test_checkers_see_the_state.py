@@ -17,18 +17,20 @@ from hypothesis import strategies as st
 
 from crashsim.checkers import Acks, Checker, Verdict
 from crashsim.checkers.builtin import RuleName, built_in
-from crashsim.checkers.command import Command
+from crashsim.checkers.by_command import CommandChecker
+from crashsim.checkers.spec import Command, Function, Rule, Spec
 from crashsim.checkers.verdict import Ranges
 from crashsim.errors import UsageError
 from crashsim.experiment.loader import load
 from crashsim.experiment.model import Experiment
 from crashsim.explore.selection import plan
-from crashsim.explore.session import CheckerSpec, Session, open_target
 from crashsim.explore.state_runner import StateRunner, Target
+from crashsim.runs.session import Session
 from crashsim.simulate.inputs import Inputs, make_inputs
 from crashsim.simulate.stack import simulate
 from crashsim.states import Choices, Epoch, HostKind, Rebuilt, Rules, Space, Walker
 from tests.cli_support import Program
+from tests.explore_support import open_target
 from tests.random_experiments import experiments
 
 HOSTS: tuple[HostKind, ...] = ("this-host", "any-host")
@@ -56,7 +58,7 @@ def judge(image: memoryview, acks: Acks) -> str:
 # One experiment, each kind of checker
 
 
-def opened(folder: Path, text: str, spec: CheckerSpec, rules: Rules) -> Session:
+def opened(folder: Path, text: str, spec: Spec, rules: Rules) -> Session:
     path = folder / "experiment.yaml"
     path.write_text(text)
     (case,) = load(path).cases
@@ -66,13 +68,13 @@ def opened(folder: Path, text: str, spec: CheckerSpec, rules: Rules) -> Session:
 @pytest.mark.parametrize(
     "spec",
     [
-        CheckerSpec(command=DIGEST),
-        CheckerSpec(function="tests.test_checkers_see_the_state:judge"),
+        Command(DIGEST),
+        Function("tests.test_checkers_see_the_state:judge"),
     ],
     ids=["command", "function"],
 )
 def test_what_became_certain_without_ever_being_undecided_is_shown(
-    tmp_path: Path, spec: CheckerSpec
+    tmp_path: Path, spec: Spec
 ) -> None:
     one = opened(tmp_path, AT_ONCE, spec, Rules("this-host")).target
     shown = []
@@ -87,7 +89,7 @@ def test_what_became_certain_without_ever_being_undecided_is_shown(
 
 
 def test_a_rule_finds_what_became_certain_without_ever_being_undecided(tmp_path: Path) -> None:
-    spec = CheckerSpec(rule="acknowledged")
+    spec = Rule("acknowledged")
     one = opened(tmp_path, AT_ONCE, spec, Rules("this-host")).target
     with StateRunner(one) as runner:
         for number in range(len(one.space)):
@@ -103,7 +105,7 @@ class Everyone:
     """All checkers in the place of one: those that read bytes say which, and a rule says what one
     says that has seen no state before."""
 
-    command: Command
+    command: CommandChecker
     rules: list[tuple[Checker, Callable[[], Checker]]]
 
     def check(self, image: memoryview, acks: Acks, changed: Ranges | None = None) -> Verdict:
@@ -148,7 +150,7 @@ def everyone(
 
     def make() -> Everyone:
         makers = rules_of(experiment, target, inputs, before)
-        return Everyone(Command(DIGEST), [(make(), make) for make in makers])
+        return Everyone(Command(DIGEST).checker(), [(make(), make) for make in makers])
 
     target = Target(history, device, Space(*of_device), make)
     return target, Rebuilt(*of_device)

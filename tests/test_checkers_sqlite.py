@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 
 from crashsim.checkers import Acks
-from crashsim.checkers.command import Command
-from crashsim.checkers.function import FilesFunction
-from crashsim.checkers.sqlite import check_database, check_files, values
+from crashsim.checkers.spec import Command, Files
+from experiments.sqlite_check import check_database, check_files, values
 from tests.checkers_support import after_requests
 
 ROOT = Path(__file__).parents[1]
+CHECKER = "experiments/sqlite_check.py"
 
 
 def database(path: Path, transactions: int, extra: Sequence[str] = ()) -> Path:
@@ -141,7 +141,7 @@ def command(folder: Path, labels: Sequence[str]) -> tuple[int, str]:
     """Exit code and output of the checker as a command."""
     acks = folder / "acks"
     acks.write_text("".join(f"{label}\n" for label in labels))
-    words = [sys.executable, "-m", "crashsim.checkers.sqlite", str(folder), str(acks)]
+    words = [sys.executable, CHECKER, str(folder), str(acks)]
     ended = subprocess.run(words, capture_output=True, check=False, cwd=ROOT, text=True)
     return ended.returncode, ended.stdout
 
@@ -155,7 +155,7 @@ def test_as_a_command_it_prints_the_outcome_and_ends_with_0_or_1(tmp_path: Path)
 
 
 def test_as_a_command_it_says_how_it_is_used() -> None:
-    words = [sys.executable, "-m", "crashsim.checkers.sqlite"]
+    words = [sys.executable, CHECKER]
     ended = subprocess.run(words, capture_output=True, check=False, cwd=ROOT)
     assert ended.returncode == 2 and b"usage" in ended.stderr
 
@@ -167,8 +167,8 @@ def test_a_whole_recording_is_ok_and_command_and_function_agree(name: str) -> No
     image, acks = after_requests(name, 1 << 30)
     if name == "sqlite-delete-off":
         acks = acks.first(0)  # it syncs nothing: all of it is still in the guest's memory
-    by_function = FilesFunction("crashsim.checkers.sqlite:check_files")
-    by_command = Command("python3 -m crashsim.checkers.sqlite {mnt} {acks}")
+    by_function = Files(f"{CHECKER}:check_files").checker()
+    by_command = Command(f"python3 {CHECKER} {{mnt}} {{acks}}").checker()
     found = by_function.check(image, acks)
     assert found.kind == "ok"
     again = by_command.check(image, acks)

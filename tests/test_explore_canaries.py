@@ -7,9 +7,11 @@ import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from crashsim.checkers import Acks
+from crashsim.checkers.spec import Rule
 from crashsim.experiment.model import Experiment
 from crashsim.explore import grouping
 from crashsim.explore.budget import Budget
@@ -17,11 +19,10 @@ from crashsim.explore.grouping import Cause
 from crashsim.explore.picture import picture
 from crashsim.explore.saved import saved
 from crashsim.explore.selection import Step
-from crashsim.explore.session import CheckerSpec, open_target
 from crashsim.explore.state_runner import Target
 from crashsim.explore.survey import Exploration, explore
 from crashsim.states import Rules
-from tests.explore_support import Flush, Item, Judge, Judged, Mark, Write, target
+from tests.explore_support import Flush, Item, Judge, Judged, Mark, Write, open_target, target
 from tests.states_support import Flush as Flushed
 from tests.states_support import run_of, space_of
 
@@ -35,12 +36,12 @@ def run(items: list[Item], judge: Judge, rules: Rules = ANY_HOST) -> Exploration
 
 
 def the_finding(found: Exploration) -> Cause:
-    assert found.exit_code == 1 and found.ungrouped == 0
+    assert found.result.exit_code == 1 and found.result.ungrouped == 0
     assert len(found.findings) == 1, [f.story for f in found.findings]
     finding = found.findings[0]
     assert finding.minimal and len(finding.changes) <= MOST_CHOICES
     assert len(finding.kept) + len(finding.lost) <= MOST_CHOICES
-    assert finding.states == found.failing
+    assert finding.states == found.result.failing
     return finding
 
 
@@ -83,8 +84,8 @@ def judge_log(image: memoryview, acks: Acks) -> str:
 
 def test_a_log_that_syncs_both_parts_of_a_record_has_no_finding() -> None:
     found = run(append_log(True, True), judge_log)
-    assert found.findings == () and found.exit_code == 0
-    assert found.checked == found.images
+    assert found.findings == () and found.result.exit_code == 0
+    assert found.result.checked == found.result.images
 
 
 def test_a_log_that_forgets_to_sync_its_checksum_loses_the_record_it_acknowledged() -> None:
@@ -219,7 +220,7 @@ def test_a_storys_writes_its_acknowledgement_and_its_message_are_those_of_one_st
             "sync": {"call": "fsync", "every": "100 records"},
         }
     )
-    opened = open_target(experiment, CheckerSpec(rule="acknowledged"), ANY_HOST)
+    opened = open_target(experiment, Rule("acknowledged"), ANY_HOST)
     (finding,) = explore(opened.target, Budget(300), seed=1).findings
     (lost,) = [one.write for one in finding.account if one.fate == "lost"]
     assert finding.message.startswith(f"1 lost, the first: write {lost},")
@@ -271,7 +272,7 @@ def test_a_flag_before_its_fields_has_the_counts_of_the_closed_form(flag_first: 
         return "" if image[0] == 0 or len(values) == 1 else "inconsistent"
 
     found = run(items, judge, Rules(atom_bytes=8))
-    assert (found.checked, found.failing) == (16, 6)
+    assert (found.result.checked, found.result.failing) == (16, 6)
     assert (
         found.findings
         and found.findings[0].states + sum(one.states for one in found.findings[1:]) == 6
@@ -320,7 +321,8 @@ def test_a_story_tells_of_writes_that_were_made_before_its_cut_and_of_what_fails
         return "bad" if image[512] == 2 and not fine else ""  # as write 1 leaves it
 
     assert len(space) == 2 and [atom.offset for atom in space.epoch(1).atoms] == [512, 1024, 1536]
-    states = [Step("none", ()), Step("only", ((0, 1),))]
+    held = [np.array(versions, dtype=np.uint32).tobytes() for versions in ([0, 0, 0], [1, 0, 0])]
+    states = [Step("none", held[0]), Step("only", held[1])]
     causes = grouping.Grouping(Target(history, 0, space, lambda: Judged(judge)))
     causes.take([grouping.Bad(1, 1, "finding", "bad")], lambda _: iter(states))
     (found,) = causes.findings()

@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from crashsim.checkers import Acks, Verdict
-from crashsim.checkers.command import Command
-from crashsim.checkers.function import Function
+from crashsim.checkers.spec import Command, Function
 from crashsim.explore.budget import Budget
 from crashsim.explore.outcomes import normal, outcome_of
 from crashsim.explore.survey import explore
@@ -46,13 +45,15 @@ def test_the_text_of_a_bare_assertion_is_no_outcome(tmp_path: Path) -> None:
     )
     outcomes = {"bare": "assertion failed at check.py:N, bare", "told": "byte N is wrong"}
     for name, outcome in outcomes.items():
-        checker = Function(f"check.py:{name}", folder=tmp_path)
+        checker = Function(f"check.py:{name}", folder=tmp_path).checker()
         assert outcome_of(checker.check(IMAGE, Acks())) == outcome
         checker.close()
 
 
 def test_a_program_is_quoted_with_its_last_line(tmp_path: Path) -> None:
-    checker = Command("sh -c 'echo opening; echo 5 rows are gone >&2; exit 1'", folder=tmp_path)
+    checker = Command(
+        "sh -c 'echo opening; echo 5 rows are gone >&2; exit 1'", folder=tmp_path
+    ).checker()
     assert outcome_of(checker.check(IMAGE, Acks())) == "N rows are gone"
     checker.close()
 
@@ -71,8 +72,8 @@ def test_corruptions_of_one_kind_are_one_finding_whatever_their_numbers() -> Non
     one = type(one)(one.history, one.device, one.space, lambda: Numbered(lambda i, a: ""))
     found = explore(one, Budget(1000), 1)
     assert [finding.outcome for finding in found.findings] == ["page N is damaged"]
-    assert found.findings[0].states == found.failing == 256 - 2**4
-    assert set(found.outcomes) == {"ok", "page N is damaged"}
+    assert found.findings[0].states == found.result.failing == 256 - 2**4
+    assert set(found.result.outcomes) == {"ok", "page N is damaged"}
 
 
 def test_states_that_one_flush_would_forbid_are_one_finding() -> None:
@@ -88,7 +89,7 @@ def test_states_that_one_flush_would_forbid_are_one_finding() -> None:
 
     found = explore(target([*items, Flush()], judge), Budget(3000), 1)
     (finding,) = found.findings
-    assert finding.states == found.failing > 100 and found.ungrouped == 0
+    assert finding.states == found.result.failing > 100 and found.result.ungrouped == 0
     assert finding.remedy.why == "flush-before-acknowledgement"
 
 
@@ -103,7 +104,7 @@ def test_two_missing_flushes_are_two_findings_of_one_outcome() -> None:
 
     found = explore(target([*first, Flush(), *second], judge), Budget(3000), 1)
     assert [finding.remedy.after for finding in found.findings] == [0, 2]
-    assert sum(finding.states for finding in found.findings) == found.failing
+    assert sum(finding.states for finding in found.findings) == found.result.failing
 
 
 def test_what_is_torn_in_one_place_is_one_finding_whatever_was_written_with_it() -> None:
@@ -113,4 +114,4 @@ def test_what_is_torn_in_one_place_is_one_finding_whatever_was_written_with_it()
     judge = lambda image, acks: "torn header" if image[0] != image[512] else ""  # noqa: E731
     found = explore(target(items, judge), Budget(1000), 1)
     (finding,) = found.findings
-    assert (finding.remedy.why, finding.epochs, finding.states) == ("torn", 2, found.failing)
+    assert (finding.remedy.why, finding.epochs, finding.states) == ("torn", 2, found.result.failing)

@@ -65,11 +65,12 @@ def test_everything_is_checked_when_it_fits(one: Epoch) -> None:
 
 
 def test_an_epoch_with_nothing_undecided_has_one_state() -> None:
-    assert steps(epoch(), 5) == [Step("none", ())]
+    assert [(step.kind, step.choices) for step in steps(epoch(), 5)] == [("none", ())]
 
 
 def test_none_and_all_come_first() -> None:
-    assert steps(epoch((0,), (1, 2)), 2) == [Step("none", ()), Step("all", ((0, 1), (1, 2)))]
+    found = [(step.kind, step.choices) for step in steps(epoch((0,), (1, 2)), 2)]
+    assert found == [("none", ()), ("all", ((0, 1), (1, 2)))]
 
 
 @given(st.integers(0, 70))

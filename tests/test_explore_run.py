@@ -5,24 +5,25 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import pickle
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 
+from benchmarks.every_state import Visited, explore_in_process
 from crashsim.checkers import Acks, Verdict
 from crashsim.errors import CheckerError, NothingExplored, UsageError, WorkerDied
 from crashsim.explore.budget import Budget
-from crashsim.explore.in_process import Visited, explore_in_process
-from crashsim.explore.results import told
 from crashsim.explore.state_runner import StateRunner, Target
-from crashsim.explore.survey import EpochReport, Exploration, explore
+from crashsim.explore.survey import Exploration, explore, unseen_share
 from crashsim.explore.unit_log import UnitLog
-from crashsim.explore.workers import Unit, UnitResult, work
+from crashsim.explore.workers import Plans, Unit, UnitResult, work
 from crashsim.states import HostKind, Rules
 from tests.explore_support import Flush, Item, Judge, Mark, Write, target
 
@@ -66,32 +67,33 @@ def counting(judge: Judge) -> tuple[Judge, list[int]]:
 def test_what_is_found_does_not_depend_on_the_number_of_workers() -> None:
     one = target(items(), judge)
     alone = found_by(one)
-    assert alone.findings and alone.checked == 600
+    assert alone.findings and alone.result.checked == 600
     assert [found_by(one, workers=count) for count in (2, 3)] == [alone, alone]
     assert multiprocessing.active_children() == []
 
 
 def test_another_seed_draws_other_states() -> None:
     one = target(items(), judge)
-    assert explore(one, Budget(600), 1).outcomes != explore(one, Budget(600), 2).outcomes
+    assert (
+        explore(one, Budget(600), 1).result.outcomes != explore(one, Budget(600), 2).result.outcomes
+    )
 
 
 def test_every_state_is_checked_when_the_budget_has_room_for_all() -> None:
     found = found_by(target(items(), judge), 5000)
-    assert [epoch.checked for epoch in found.epochs] == [512, 512, 4]
-    assert found.checked == found.images == found.choices == 1028
-    assert found.failing == 512 - 2 * 3**4  # four pairs of which one of four states is bad
-    assert found.reached and found.exit_code == 1
+    assert [epoch.checked for epoch in found.result.epochs] == [512, 512, 4]
+    assert found.result.checked == found.result.images == found.result.choices == 1028
+    assert found.result.failing == 512 - 2 * 3**4  # four pairs of which one of four states is bad
+    assert found.result.reached and found.result.exit_code == 1
     (finding,) = found.findings
-    assert finding.states == found.failing and finding.epochs == 1
+    assert finding.states == found.result.failing and finding.epochs == 1
 
 
 def test_the_share_of_images_that_can_still_be_bad_follows_from_the_random_part_alone() -> None:
-    epoch = EpochReport(0, 0, 9, 0, 50, 2**50, 2**50, 300, checked=300)
-    assert replace(epoch, kinds={"prefix": 300}).unseen_share == 1.0
-    drawn = replace(epoch, kinds={"prefix": 0, "random": 300}).unseen_share
+    assert unseen_share(2**50, 300, 0) == 1.0
+    drawn = unseen_share(2**50, 300, 300)
     assert drawn == pytest.approx(3 / 300, rel=0.01)  # the rule of three
-    assert replace(epoch, images=300).unseen_share == 0.0
+    assert unseen_share(300, 300, 0) == 0.0
 
 
 def test_acknowledgements_of_the_epoch_accompany_its_states() -> None:
@@ -111,7 +113,7 @@ def test_a_checker_may_not_write_to_the_image() -> None:
             image[0] = 1
         return ""
 
-    assert found_by(target(items(), write), 10).checked == 10
+    assert found_by(target(items(), write), 10).result.checked == 10
 
 
 def test_a_checker_is_told_what_has_changed_since_it_looked_last() -> None:
@@ -135,7 +137,7 @@ def test_a_checker_is_told_what_has_changed_since_it_looked_last() -> None:
             """Nothing is held."""
 
     one = replace(target(items(), fine), make_checker=Copying)
-    assert found_by(one).failing == 0
+    assert found_by(one).result.failing == 0
     assert max(told) <= 512 * 20 and len(told) >= 598
     with StateRunner(one) as runner:  # back and forth
         for epoch in (2, 0, 1, 2, 1):
@@ -155,9 +157,9 @@ def after(calls: int) -> Callable[[], bool]:
 def test_time_that_runs_out_leaves_the_ends_of_every_epoch_checked() -> None:
     # Asked once before each state, and once after each unit.
     found = explore(target(items(), fine), Budget(600, after(10)), 1)
-    assert all(epoch.kinds.keys() >= {"none", "all"} for epoch in found.epochs)
-    assert not found.reached and found.exit_code == 4
-    assert 6 <= found.checked <= 10
+    assert all(epoch.kinds.keys() >= {"none", "all"} for epoch in found.result.epochs)
+    assert not found.result.reached and found.result.exit_code == 4
+    assert 6 <= found.result.checked <= 10
 
 
 def test_time_that_does_not_run_out_changes_nothing() -> None:
@@ -167,8 +169,8 @@ def test_time_that_does_not_run_out_changes_nothing() -> None:
 
 def test_a_budget_that_does_not_reach_the_ends_of_every_epoch_is_not_enough() -> None:
     found = found_by(target(items(), fine), 5)
-    assert found.checked == 5 and not found.reached and found.exit_code == 4
-    assert found_by(target(items(), fine), 6).exit_code == 0
+    assert found.result.checked == 5 and not found.result.reached and found.result.exit_code == 4
+    assert found_by(target(items(), fine), 6).result.exit_code == 0
 
 
 def test_nothing_to_explore_is_an_error_of_its_own() -> None:
@@ -218,18 +220,30 @@ def test_workers_that_are_killed_change_nothing(
     one = target(items(), judge)
     alone = found_by(one)
 
-    def deadly(runner: StateRunner, unit: Unit, expired: Callable[[], bool] | None) -> UnitResult:
+    def deadly(
+        runner: StateRunner, plans: Plans, unit: Unit, expired: Callable[[], bool] | None
+    ) -> UnitResult:
         place = tmp_path / f"{unit.epoch}-{unit.low}"
         if not place.exists():
             place.touch()
-            work(runner, replace(unit, states=unit.states[:5]), expired)
+            work(runner, plans, replace(unit, high=unit.low + 5), expired)
             os.kill(os.getpid(), signal.SIGKILL)
-        return work(runner, unit, expired)
+        return work(runner, plans, unit, expired)
 
     monkeypatch.setattr("crashsim.explore.workers.work", deadly)
     assert found_by(one, workers=2) == alone
-    assert len(list(tmp_path.iterdir())) >= alone.checked // 64
+    assert len(list(tmp_path.iterdir())) >= alone.result.checked // 64
     assert multiprocessing.active_children() == []
+
+
+def test_a_unit_says_what_to_make_and_holds_none_of_it() -> None:
+    many: list[Item] = [Write(512 * n, bytes([1]) * 512) for n in range(120)]
+    one, asked = target(many, fine), Unit(0, 128, 192, 600)
+    assert len(pickle.dumps(asked)) < 200
+    plans, epoch = Plans(one, 7), one.space.epoch(0)
+    whole = list(plans.whole(epoch, 600))
+    for unit in (asked, replace(asked, low=320, high=330), asked):  # forward and back
+        assert plans.stretch(epoch, unit) == whole[unit.low : unit.high]
 
 
 # The journal
@@ -286,7 +300,7 @@ def test_a_journal_of_something_else_is_refused(tmp_path: Path) -> None:
 
 def test_two_explorations_do_not_write_to_one_journal(tmp_path: Path) -> None:
     code = KILLED.format(calls=0, victim=0, workers=1)
-    with UnitLog(tmp_path / "journal", "x"):
+    with closing(UnitLog(tmp_path / "journal", "x")):
         other = subprocess.run(
             [sys.executable, "-c", code, tmp_path / "journal"],
             cwd=ROOT,
@@ -341,8 +355,8 @@ def test_an_interrupted_exploration_says_what_it_has_done() -> None:
         return judge(image, acks)
 
     found = found_by(target(items(), interrupting))
-    assert found.interrupted and found.exit_code == 130
-    assert 0 < found.checked < 300
+    assert found.interrupted and found.result.exit_code == 130
+    assert 0 < found.result.checked < 300
 
 
 # In one process, and results
@@ -366,18 +380,18 @@ def test_in_process_every_image_is_visited_once() -> None:
 def test_results_are_plain_data_with_exact_counts() -> None:
     many: list[Item] = [Write(512 * n, bytes([1]) * 512) for n in range(120)]
     one = target([*many, Mark("end")], fine)
-    text = json.dumps(asdict(told(found_by(one, 300), one)))
+    text = json.dumps(asdict(found_by(one, 300).result))
     assert json.loads(text)["images"] == 2**120
     assert json.loads(text)["images_text"] == "1.3e+36 (10^36)"
     assert json.loads(text)["checked"] == 300
     one = target([*many, Mark("end")], fine, Rules(atom_bytes=8))
-    words = asdict(told(found_by(one, 300), one))
+    words = asdict(found_by(one, 300).result)
     assert words["images"] is None and json.dumps(words)
 
 
 def test_results_of_findings_are_plain_data() -> None:
     one = target(items(), judge)
-    document = json.loads(json.dumps(asdict(told(found_by(one), one))))
+    document = json.loads(json.dumps(asdict(found_by(one).result)))
     (finding,) = document["findings"]
     assert finding["states"] == document["failing"]
     assert finding["story"] and finding["lost"][0]["length"] == 512
@@ -386,9 +400,11 @@ def test_results_of_findings_are_plain_data() -> None:
 def test_without_causes_the_same_states_are_counted_and_none_is_shrunk() -> None:
     with_causes, asked = found_by(target(items(), judge)), counting(judge)
     without = found_by(target(items(), asked[0]), causes=False)
-    assert without.rejected == with_causes.rejected == {"second without first": without.failing}
-    assert (without.findings, without.ungrouped) == ((), without.failing)
-    assert with_causes.findings and len(asked[1]) == without.checked + 1  # the self-test
+    assert (
+        without.rejected == with_causes.rejected == {"second without first": without.result.failing}
+    )
+    assert (without.findings, without.result.ungrouped) == ((), without.result.failing)
+    assert with_causes.findings and len(asked[1]) == without.result.checked + 1  # the self-test
 
 
 def test_an_instant_is_in_the_epoch_that_covers_it() -> None:

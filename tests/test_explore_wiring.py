@@ -10,21 +10,17 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from crashsim.checkers.spec import Command, Function, Rule, Spec, from_json
 from crashsim.errors import UsageError
 from crashsim.experiment.loader import load
 from crashsim.experiment.model import Experiment
 from crashsim.explore.budget import Budget
 from crashsim.explore.saved import replay
-from crashsim.explore.session import (
-    CheckerSpec,
-    Session,
-    keep_finding,
-    open_finding,
-    open_target,
-    read_finding,
-)
 from crashsim.explore.survey import explore
+from crashsim.runs.revisit import open_finding, read_finding
+from crashsim.runs.session import Session
 from crashsim.states import Rules
+from tests.explore_support import open_target
 
 RECORDINGS = Path(__file__).parents[1] / "experiments" / "recordings"
 TORN = """
@@ -43,26 +39,27 @@ def log(*lines: str, folder: Path) -> Experiment:
     return load(path).cases[0].experiment
 
 
-def opened(folder: Path, sync: str, spec: CheckerSpec) -> Session:
+def opened(folder: Path, sync: str, spec: Spec) -> Session:
     workload = "workload: {kind: append-log, records: 12, record_size: 1KiB}"
     return open_target(log(workload, f"sync: {{{sync}}}", folder=folder), spec, Rules())
 
 
 def test_a_log_synced_after_each_record_keeps_what_it_acknowledged(tmp_path: Path) -> None:
-    one = opened(tmp_path, "call: fdatasync", CheckerSpec(rule="acknowledged"))
+    one = opened(tmp_path, "call: fdatasync", Rule("acknowledged"))
     found = explore(one.target, Budget(500), 1)
-    assert found.exit_code == 0 and found.checked == found.images > 12
+    told = found.result
+    assert told.exit_code == 0 and told.checked == told.images and told.checked > 12
 
 
 def test_a_log_that_is_acknowledged_unsynced_loses_records_and_the_finding_replays_elsewhere(
     tmp_path: Path,
 ) -> None:
-    one = opened(tmp_path, "call: none", CheckerSpec(rule="acknowledged"))
+    one = opened(tmp_path, "call: none", Rule("acknowledged"))
     found = explore(one.target, Budget(500), 1, workers=2)
-    assert found.exit_code == 1
+    assert found.result.exit_code == 1
     finding = found.findings[0]
     assert finding.ack >= 0
-    keep_finding(finding, one, tmp_path / "lost.crashsim-finding")
+    one.keep(finding, tmp_path / "lost.crashsim-finding")
     moved = tmp_path / "elsewhere" / "lost.crashsim-finding"
     moved.parent.mkdir()
     shutil.move(tmp_path / "lost.crashsim-finding", moved)
@@ -92,13 +89,13 @@ def test_a_finding_moves_with_its_recording_and_its_checker(tmp_path: Path) -> N
     first = tmp_path / "first"
     first.mkdir()
     experiment = recorded(first)
-    plain = open_target(experiment, CheckerSpec(rule=None, command="true"), Rules())
+    plain = open_target(experiment, Command("true"), Rules())
     newest = plain.target.space.epoch(0).atoms[-1]
     (first / "check.py").write_text(TORN.format(second=newest.versions[-1]))
-    spec = CheckerSpec(function="check.py:check", folder=str(first))
+    spec = Function("check.py:check", folder=str(first))
     one = open_target(experiment, spec, Rules())
     found = explore(one.target, Budget(100), 1)
-    keep_finding(found.findings[0], one, first / "torn.crashsim-finding")
+    one.keep(found.findings[0], first / "torn.crashsim-finding")
     text = (first / "torn.crashsim-finding").read_text()
     document = json.loads(text)
     pinned = {"sqlite-delete-off.log.gz", "sqlite-delete-off.times", "ext4-32M.img.gz"}
@@ -122,14 +119,14 @@ def test_a_finding_moves_with_its_recording_and_its_checker(tmp_path: Path) -> N
 
 
 def test_an_exploration_is_identified_by_all_that_it_depends_on(tmp_path: Path) -> None:
-    spec = CheckerSpec(rule="acknowledged")
+    spec = Rule("acknowledged")
     one = opened(tmp_path, "call: none", spec)
     same = opened(tmp_path, "call: none", spec)
     assert one.identity == same.identity
     others = [
         opened(tmp_path, "call: fdatasync", spec),
-        opened(tmp_path, "call: none", CheckerSpec(rule="prefix")),
-        open_target(one.experiment, spec, Rules("this-host")),
+        opened(tmp_path, "call: none", Rule("prefix")),
+        open_target(one.run.experiment, spec, Rules("this-host")),
     ]
     assert len({one.identity, *(other.identity for other in others)}) == 4
 
@@ -137,20 +134,20 @@ def test_an_exploration_is_identified_by_all_that_it_depends_on(tmp_path: Path) 
 @pytest.mark.parametrize("given", [{}, {"command": "true", "rule": "prefix"}])
 def test_there_is_exactly_one_checker(given: dict[str, str]) -> None:
     with pytest.raises(ValidationError, match="one checker"):
-        CheckerSpec.model_validate(given)
+        from_json(given)
 
 
 def test_a_device_that_is_not_there_is_refused(tmp_path: Path) -> None:
-    one = opened(tmp_path, "call: none", CheckerSpec(rule="prefix"))
+    one = opened(tmp_path, "call: none", Rule("prefix"))
     with pytest.raises(UsageError, match="expected one of pmem0, got pmem7"):
-        open_target(one.experiment, one.spec, Rules(), "pmem7")
+        open_target(one.run.experiment, one.spec, Rules(), "pmem7")
 
 
 def test_a_saved_finding_whose_experiment_makes_no_sense_is_refused(tmp_path: Path) -> None:
-    one = opened(tmp_path, "call: none", CheckerSpec(rule="acknowledged"))
+    one = opened(tmp_path, "call: none", Rule("acknowledged"))
     finding = explore(one.target, Budget(100), 1).findings[0]
     path = tmp_path / "f.crashsim-finding"
-    keep_finding(finding, one, path)
+    one.keep(finding, path)
     document = json.loads(path.read_text())
     wrong: list[dict[str, object]] = [{"experiment": {"device": {"size": 5}}}, {"checker": {}}]
     for change in wrong:

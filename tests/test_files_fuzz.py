@@ -19,14 +19,13 @@ from hypothesis import strategies as st
 
 from crashsim.errors import CrashsimError, StaleFinding, TraceError, UsageError
 from crashsim.experiment.loader import plan
-from crashsim.explore.saved import locate
-from crashsim.explore.session import open_finding, read_finding
+from crashsim.explore.saved import SUFFIX, locate
 from crashsim.report.compare import compare
 from crashsim.report.readback import read_document
 from crashsim.results import to_json
 from crashsim.runs.archive import HISTORY_FILE, load_run, write_history
-from crashsim.runs.exploring import SUFFIX
 from crashsim.runs.one import Run
+from crashsim.runs.revisit import open_finding, read_finding
 from crashsim.simulate.inputs import make_inputs
 from crashsim.simulate.stack import simulate
 from tests import report_explored as explorations

@@ -14,8 +14,7 @@ from random import Random
 import numpy as np
 import pytest
 
-from crashsim.checkers.command import Command
-from crashsim.checkers.function import Function
+from crashsim.checkers.spec import Command, Function
 from crashsim.checkers.verdict import NO_ACKS
 from crashsim.engine.history import History
 from crashsim.errors import CommandLineError, ExperimentError, TraceError, UsageError
@@ -143,8 +142,8 @@ def test_a_checkers_time_limit_may_be_longer_than_poll_can_wait(
 ) -> None:
     folder = tmp_path_factory.mktemp("checker")
     (folder / "accepts.py").write_text(NUMBERS)
-    function = Function("accepts.py:check", time_limit_s=time_limit_s, folder=folder)
-    for checker in (Command("true", time_limit_s=time_limit_s), function):
+    function = Function("accepts.py:check", time_limit=time_limit_s, folder=folder).checker()
+    for checker in (Command("true", time_limit=time_limit_s).checker(), function):
         try:
             assert checker.check(memoryview(bytes(4096)), NO_ACKS).kind == "ok"
         finally:

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from crashsim.checkers import Acks, Verdict
+from crashsim.checkers.by_function import FilesChecker
 from crashsim.checkers.filesystem import SYSTEM_PATH
-from crashsim.checkers.function import FilesFunction
-from crashsim.checkers.sqlite import check_files
+from crashsim.checkers.spec import Files
 from crashsim.experiment.loader import Case
 from crashsim.explore.budget import Budget
 from crashsim.explore.outcomes import said
@@ -24,6 +24,7 @@ from crashsim.explore.selection import plan
 from crashsim.explore.state_runner import StateRunner
 from crashsim.explore.survey import Exploration, explore
 from crashsim.states import power_of_ten
+from experiments.sqlite_check import check_files
 from tests.checkers_support import RECORDINGS, after_requests, entries
 from tests.cli_support import Program
 from tests.sqlite_truth import (
@@ -48,8 +49,8 @@ pytestmark = pytest.mark.skipif(
 
 
 @pytest.fixture
-def checker() -> Iterator[FilesFunction]:
-    made = FilesFunction(CHECKER)
+def checker() -> Iterator[FilesChecker]:
+    made = Files(CHECKER).checker()
     yield made
     made.close()
 
@@ -62,20 +63,20 @@ def found_in(name: str, atom: str, states: int) -> Exploration:
 
 def of_the_database(found: Exploration) -> set[str]:
     """Outcomes that reject the database, not its file system."""
-    return set(found.outcomes) - {"ok", "not created yet", *FILE_SYSTEM}
+    return set(found.result.outcomes) - {"ok", "not created yet", *FILE_SYSTEM}
 
 
 # Controls: what a run without a cut leaves is fine.
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_without_a_cut_what_reached_the_disk_is_sound(name: str, checker: FilesFunction) -> None:
+def test_without_a_cut_what_reached_the_disk_is_sound(name: str, checker: FilesChecker) -> None:
     image, _ = after_requests(name, 1 << 30)
     assert checker.check(image, NO_ACKS).kind == "ok"
 
 
 def test_without_a_cut_wal_full_has_what_it_acknowledged_at_every_mark(
-    checker: FilesFunction,
+    checker: FilesChecker,
 ) -> None:
     """Requests in order, not through the simulator: no state of ours can hide in it."""
     image, _ = after_requests("sqlite-wal-full", 0)
@@ -89,7 +90,7 @@ def test_without_a_cut_wal_full_has_what_it_acknowledged_at_every_mark(
     assert len(labels) == 101
 
 
-def test_a_promise_that_is_broken_would_be_seen(checker: FilesFunction) -> None:
+def test_a_promise_that_is_broken_would_be_seen(checker: FilesChecker) -> None:
     """The control's own control: one more acknowledgement than the disk has."""
     marks = [n for n, entry in enumerate(entries("sqlite-wal-full"), 1) if entry.label]
     image, _ = after_requests("sqlite-wal-full", marks[10])
@@ -124,9 +125,10 @@ def test_with_sectors_the_superblock_can_be_torn_and_with_pages_it_can_not() -> 
     sectors = found_in("sqlite-delete-off", "512B", 10)
     torn = next(one for one in sectors.findings if one.outcome in FILE_SYSTEM)
     assert {torn.lost[0].offset, torn.kept[0].offset} == {1024, 1536}
-    assert sectors.checked == sectors.images
+    assert sectors.result.checked == sectors.result.images
     pages = found_in("sqlite-delete-off", "4KiB", 10)
-    assert pages.checked == pages.images and not set(pages.outcomes) & set(FILE_SYSTEM)
+    assert pages.result.checked == pages.result.images
+    assert not set(pages.result.outcomes) & set(FILE_SYSTEM)
 
 
 @pytest.mark.parametrize("name", ["sqlite-wal-normal", "sqlite-wal-normal-90s"])
@@ -155,19 +157,19 @@ def _without_the_journal(folder: Path, acks: Acks) -> Verdict:
 
 
 def test_in_delete_full_it_is_the_journal_that_came_back_that_takes_it(
-    checker: FilesFunction, tmp_path: Path
+    checker: FilesChecker, tmp_path: Path
 ) -> None:
     marks = [n for n, entry in enumerate(entries("sqlite-delete-full"), 1) if entry.label]
     image, acks = after_requests("sqlite-delete-full", marks[50])
     assert checker.check(image, acks).outcome == "lost acknowledged rows"
-    without = FilesFunction(f"{__name__}:_without_the_journal", folder=tmp_path)
+    without = Files(f"{__name__}:_without_the_journal", folder=tmp_path).checker()
     assert without.check(image, acks).outcome == "ok"
     without.close()
 
 
 def test_delete_off_had_written_nothing_when_it_acknowledged_everything() -> None:
     found = found_in("sqlite-delete-off", "4KiB", 10)
-    assert found.outcomes == {"no database": 1, "not created yet": 2}
+    assert found.result.outcomes == {"no database": 1, "not created yet": 2}
 
 
 # The two ways to the files.
@@ -188,7 +190,7 @@ def test_a_torn_superblock_is_told_without_the_place_of_our_copy() -> None:
     for entry in entries("sqlite-delete-off"):
         if entry.content:
             image[1536:2048] = entry.content[1536:2048]
-    made = FilesFunction(CHECKER, how="debugfs")
+    made = Files(CHECKER, how="debugfs").checker()
     found = made.check(image, NO_ACKS)
     made.close()
     assert found.outcome == "file system cannot be repaired"
@@ -244,6 +246,7 @@ def clone(tmp_path: Path) -> Path:
     """Findings and recordings somewhere else."""
     shutil.copytree(RECORDINGS, tmp_path / "experiments" / "recordings")
     shutil.copytree(EXPERIMENTS / "findings", tmp_path / "experiments" / "findings")
+    shutil.copy(EXPERIMENTS / "sqlite_check.py", tmp_path / "experiments")
     return tmp_path / "experiments" / "findings"
 
 
@@ -251,7 +254,7 @@ def clone(tmp_path: Path) -> Path:
 def test_a_saved_finding_fails_again_in_a_fresh_clone(
     program: Program, clone: Path, file: Path
 ) -> None:
-    answer = program("replay", clone / file.name)
+    answer = program("replay", clone / file.name, "--trust")
     assert answer.code == 1
     expected, found = re.findall(r"^(?:expected|found): +(.*)$", answer.out, re.M)
     assert expected == found

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crashsim.states import Epoch, Rules, Space, Walker, gray
+from benchmarks.every_state import Enumerator, gray
+from crashsim.states import Epoch, Rules, Space
 from crashsim.states.digest import PRIME
 from tests.states_slowly import Letters
 from tests.states_support import Flush, run_of, space_of
@@ -61,7 +62,7 @@ def test_however_the_walker_came_its_image_and_digest_are_those_of_the_state(
     journey: list[tuple[int, dict[int, int]]],
 ) -> None:
     space = a_space()
-    walker = Walker(space)
+    walker = Enumerator(space)
     image = walker.view
     assert image == BEFORE.ljust(space.size_bytes, b"\0")
     for number, choices in journey:
@@ -81,7 +82,7 @@ def test_however_the_walker_came_its_image_and_digest_are_those_of_the_state(
 
 def test_the_enumeration_visits_every_image_once_and_changes_one_atom_at_a_time() -> None:
     space = a_space()
-    walker = Walker(space)
+    walker = Enumerator(space)
     image = walker.view
     for epoch in space.epochs():
         walker.enter(epoch)
@@ -100,7 +101,7 @@ def test_the_enumeration_visits_every_image_once_and_changes_one_atom_at_a_time(
 
 def test_equal_images_of_two_epochs_have_equal_digests() -> None:
     space = a_space()
-    walker = Walker(space)
+    walker = Enumerator(space)
     first, second = space.epoch(0), space.epoch(1)
     walker.enter(first)
     walker.move_to(enumerate(atom.newest for atom in first.atoms))
@@ -127,7 +128,7 @@ def test_the_gray_code_numbers_every_state_and_neighbours_differ_in_one_digit_by
 def test_stretches_of_the_enumeration_join_to_the_whole() -> None:
     space = a_space()
     epoch = max(space.epochs(), key=lambda epoch: epoch.images)
-    walker = Walker(space)
+    walker = Enumerator(space)
     walker.enter(epoch)
     whole = list(walker.enumerate_all())
     bounds = [0, 1, 2, 7, len(whole) // 2, len(whole) - 1, len(whole), len(whole) + 9]
@@ -139,7 +140,7 @@ def test_stretches_of_the_enumeration_join_to_the_whole() -> None:
 def test_the_digest_tells_equal_bytes_at_two_places_apart() -> None:
     stores = [(100 * i, 512 * i, 8) for i in range(8)]
     space = space_of(run_of(stores), letters=1)
-    walker = Walker(space)
+    walker = Enumerator(space)
     walker.enter(space.epoch(0))
     assert len(set(walker.enumerate_all())) == 256
 
@@ -160,7 +161,7 @@ def test_a_store_guaranteed_late_stays_below_one_that_began_after_it() -> None:
     # A long store of one vCPU, and a short one of another that begins later and lands first.
     history = run_of([(0, 0, 512), (5, 16, 8)], [Flush(20, 200), Flush(100, 300)])
     space = space_of(history)
-    walker = Walker(space)
+    walker = Enumerator(space)
     image = walker.view
     found = []
     for epoch in space.epochs():

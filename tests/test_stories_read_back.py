@@ -11,12 +11,12 @@ from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
 from crashsim.checkers import Acks
+from crashsim.checkers.spec import Rule
 from crashsim.engine.history import History
 from crashsim.engine.pages import PAGE_BYTES
 from crashsim.errors import CheckerError, UsageError
 from crashsim.experiment.model import Experiment
 from crashsim.explore.budget import Budget
-from crashsim.explore.session import CheckerSpec, open_target
 from crashsim.explore.state_runner import Target
 from crashsim.explore.survey import explore
 from crashsim.replay.build import Content
@@ -24,7 +24,7 @@ from crashsim.simulate.inputs import make_inputs
 from crashsim.simulate.stack import simulate
 from crashsim.states import HostKind, Rules, Space
 from tests.against_oracle import comparable, simulate_world
-from tests.explore_support import Bytes, Flush, Item, Judged, Mark, Write, history_of
+from tests.explore_support import Bytes, Flush, Item, Judged, Mark, Write, history_of, open_target
 from tests.oracle import OracleWorld
 from tests.states_slowly import Letters, Slowly
 from tests.stories_read_back import Reader
@@ -99,7 +99,10 @@ def held_to_be_true(
         return 0
     for finding in found.findings:
         reader.hold(finding)
-    assert sum(finding.states for finding in found.findings) + found.ungrouped == found.failing
+    assert (
+        sum(finding.states for finding in found.findings) + found.result.ungrouped
+        == found.result.failing
+    )
     for name in reader.seen:
         event(name)
     return len(found.findings)
@@ -203,7 +206,7 @@ def test_stories_of_workloads_are_true(
         held_to_be_true(history, inputs.content, before, rules, seed, None)
         return
     try:
-        opened = open_target(experiment, CheckerSpec(rule=rule), rules)  # type: ignore[arg-type]
+        opened = open_target(experiment, Rule(rule), rules)  # type: ignore[arg-type]
         opened.target.make_checker()
     except UsageError:  # the rule has nothing to say of such a workload
         return

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from crashsim.checkers.spec import Function, Rule, from_json
 from crashsim.explore import trust
-from crashsim.explore.session import CheckerSpec
 from tests.cli_support import ROOT, Program, command, environment
 
 EXPERIMENT = """
@@ -131,19 +131,15 @@ def test_looking_at_the_image_loads_no_checker(
     assert not ran(finder)
 
 
-def test_a_rule_and_crashsims_own_functions_need_no_agreement(tmp_path: Path) -> None:
-    for spec in (
-        CheckerSpec(rule="acknowledged", folder=str(tmp_path)),
-        CheckerSpec(files_function="crashsim.checkers.sqlite:check_files", folder=str(tmp_path)),
-    ):
-        assert trust.named(spec) is None
-    for words in ("crashsim.checkers.sqlite:subprocess", "crashsim.cli.dispatch:main"):
-        assert trust.named(CheckerSpec(function=words)) is not None
+def test_a_rule_needs_no_agreement_and_every_function_does(tmp_path: Path) -> None:
+    assert trust.named(Rule("acknowledged", folder=str(tmp_path))) is None
+    for words in ("crashsim.checkers.scratch:sweep", "crashsim.cli.dispatch:main"):
+        assert trust.named(Function(words)) is not None
 
 
 def test_agreement_is_to_words_folder_and_contents(tmp_path: Path) -> None:
     def key(folder: Path, **given: str) -> str:
-        one = trust.named(CheckerSpec.model_validate({"folder": str(folder), **given}))
+        one = trust.named(from_json({"folder": str(folder), **given}))
         assert one is not None
         return one.key
 

@@ -38,10 +38,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "replay": ("engine", "experiment", "simulate", "power", "results"),
     "states": ("engine", "power", "replay"),
     "checkers": ("engine", "experiment", "guest"),
-    "explore": (
-        *("engine", "experiment", "simulate", "replay", "states", "checkers", "results"),
-        "executor",
-    ),
+    "explore": ("engine", "replay", "states", "checkers", "results", "executor"),
     "runs": (
         *("engine", "experiment", "simulate", "power", "replay", "states", "checkers", "explore"),
         *("results", "executor"),
@@ -51,7 +48,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
         *("engine", "experiment", "guest", "simulate", "power", "states", "checkers", "explore"),
         *("runs", "report"),
     ),
-    "__init__": ("experiment", "runs"),
+    "__init__": ("checkers", "experiment", "runs"),
     "cli": (
         "engine",
         "experiment",

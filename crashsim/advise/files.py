@@ -15,10 +15,9 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 
 from crashsim.checkers.filesystem import SYSTEM_PATH
-from crashsim.checkers.image_session import DEVICE, MEMORY_BYTES, TIME_LIMIT_S, ImageSession
+from crashsim.checkers.image_session import ImageSession
 from crashsim.checkers.sandbox import Sandbox
 from crashsim.checkers.verdict import NO_ACKS, OK, Verdict, verdict
 from crashsim.errors import UsageError
@@ -40,11 +39,11 @@ class File:
     digest: str
 
 
-class Files:
+class FileTrees:
     """Looks into images, one after another."""
 
     def __init__(self) -> None:
-        self._session = ImageSession(TIME_LIMIT_S, MEMORY_BYTES, DEVICE, "debugfs")
+        self._session = ImageSession("debugfs")
         self._debugfs = shutil.which("debugfs", path=SYSTEM_PATH) or ""
         self._e2fsck = shutil.which("e2fsck", path=SYSTEM_PATH) or ""
 
@@ -103,15 +102,10 @@ class Files:
         digest = hashlib.sha256(content).hexdigest()
         return File((int(told[1]), int(told[2])), len(content), digest)
 
-    def __enter__(self) -> Files:
+    def __enter__(self) -> FileTrees:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         self._session.close()
 
 

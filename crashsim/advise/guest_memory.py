@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from crashsim.advise.files import File, Files
+from crashsim.advise.files import File, FileTrees
 from crashsim.checkers import Acks, Verdict, acknowledgements
 from crashsim.checkers.verdict import UNJUDGED
 from crashsim.engine.pages import words
@@ -116,7 +116,7 @@ def _why(
     if number < 0:
         return None, None
     mark, removed = late[number], None
-    with Files() as files:
+    with FileTrees() as files:
         seen = _seen(runner, target, files, (at_mark[mark], write, write + 1)) if look else None
         there, without, then = seen or ({}, {}, {})
         renamed = _renamed(without, then)
@@ -233,7 +233,7 @@ Tree = dict[str, File]
 
 
 def _seen(
-    runner: StateRunner, target: Target, files: Files, highs: tuple[int, int, int]
+    runner: StateRunner, target: Target, files: FileTrees, highs: tuple[int, int, int]
 ) -> tuple[Tree, Tree, Tree] | None:
     """The files with all writes before each of these; None where they cannot be told."""
     first, second, third = (files.of(runner.lay(_lay(runner, target, high))) for high in highs)
@@ -243,7 +243,7 @@ def _seen(
 
 
 def _gone(there: Tree, then: Tree) -> list[str]:
-    """Files that are not there any more, whatever has their names."""
+    """FileTrees that are not there any more, whatever has their names."""
     return [
         path
         for path, file in sorted(there.items())
@@ -283,7 +283,7 @@ def _told(path: str, old: File | None, new: File | None) -> str:
 def _removed(
     runner: StateRunner,
     target: Target,
-    files: Files,
+    files: FileTrees,
     path: str,
     late: Sequence[int],
     at_mark: Sequence[int],

@@ -49,26 +49,14 @@ from crashsim.engine.history import NEVER, History
 from crashsim.engine.units import exact_instant
 from crashsim.experiment.loader import Case
 from crashsim.experiment.model import Experiment, Recording
-from crashsim.explore.budget import Budget
-from crashsim.explore.session import Made, open_run
 from crashsim.explore.state_runner import Target
-from crashsim.explore.survey import Exploration, explore
 from crashsim.power.losses import Losses
 from crashsim.power.safety import Stage
 from crashsim.report.causes import states_text
 from crashsim.report.progress import progress
-from crashsim.runs.exploring import (
-    Happens,
-    budget_of,
-    known_states,
-    named_checker,
-    placed,
-    rules_of,
-    those_known,
-    why_known,
-)
+from crashsim.runs.judged import Explored, explore_case
+from crashsim.runs.one import Run
 from crashsim.simulate.inputs import Inputs, make_inputs
-from crashsim.states import power_of_ten
 
 MOST_SETTINGS = 36  # runs to find which settings end a loss
 MOST_EXPLORED = 8  # changes
@@ -236,29 +224,20 @@ class _Adviser:
         wanted = experiment.explore
         if wanted is None:
             return None
-        spec = named_checker(wanted, self._typed.file)
-        rules = rules_of(experiment)
-        made = Made(experiment, inputs, history)
-        target = open_run(made, spec, rules, wanted.device).target
-        budget = budget_of(wanted)
-        if states is not None:
-            budget = Budget(min(states, budget.states), budget.expired)
-        self._target = target
-        expect = experiment.expect
-        states_known = known_states(expect, self._typed.file, target)
-        with progress(budget.states) as advance:
-            found = explore(
-                target,
-                budget,
-                experiment.seed,
+        run = Run(replace(self._case, experiment=experiment), history=history, inputs=inputs)
+        with progress(wanted.states if states is None else min(states, wanted.states)) as advance:
+            found = explore_case(
+                run,
+                self._typed.file,
                 self._workers,
-                advance=lambda done, _planned: advance(done, what or self._case.name),
-                causes=causes or bool(expect.known),
-                known=[one.state for one in states_known.values()],
+                lambda done, _planned: advance(done, what or self._case.name),
+                states=states,
+                causes=causes,
             )
-        if found.interrupted:
+        if found.found.interrupted:
             raise KeyboardInterrupt
-        return _checked(found, those_known(expect, found, placed(found, states_known)))
+        self._target = found.session.target
+        return _checked(found)
 
     def _unsent(self, explored: Checked | None) -> Unsent | None:
         wanted, target = self._experiment.explore, self._target
@@ -357,19 +336,20 @@ class _Adviser:
         return Spare(one.places, one.before, one.after, without, worse)
 
 
-def _checked(found: Exploration, known: Sequence[Happens]) -> Checked:
+def _checked(explored: Explored) -> Checked:
+    found, known = explored.found.result, [one for one in explored.known if one.happens]
     reasons = [
-        Reason(one.outcome or one.kind, one.states, one.cure, why_known(number, known))
-        for number, one in enumerate(found.findings)
+        Reason(one.outcome or one.kind, one.states, one.cure, explored.why_known(number))
+        for number, one in enumerate(explored.found.findings)
     ]
     return Checked(
         found.checked,
-        states_text(found.images, power_of_ten(found.images)),
+        states_text(found.images, found.images_text),
         found.checked == found.images and found.reached,
-        found.rejected,
+        explored.found.rejected,
         found.reached,
         tuple(reasons),
-        tuple(one.known.model_dump(mode="json", exclude_none=True) for one in known if one.happens),
+        tuple(one.known.model_dump(mode="json", exclude_none=True) for one in known),
     )
 
 

@@ -1,10 +1,12 @@
-"""A function in a process of its own.
+"""A function in a process of its own, asked from here: our end of a keeper and its child.
 
 Contract: nothing that it does reaches this process, and every question gets a verdict: its answer,
 or that it died, ended its process, did not end in its time, or was stopped. One child answers many
 questions, because starting one costs a hundred times what asking does; when it is gone the next
 question is for a new one, and `renew` makes it so. The image is shared with the child, which
-cannot write to it; an image that is in no `SharedImage` is copied into one.
+cannot write to it; an image that is in no `SharedImage` is copied into one. What the keeper
+(`keeper.py`) or its child prints is read as it comes, so that neither ever has to wait; the first
+and the last bytes of it are kept.
 """
 
 from __future__ import annotations
@@ -12,31 +14,238 @@ from __future__ import annotations
 import json
 import os
 import re
+import select
+import socket
 import time
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from crashsim.checkers.kept import Keeper
-from crashsim.checkers.spawn import is_stopped, signal_name
-from crashsim.checkers.verdict import OK, Acks, Verdict, verdict
+from crashsim.checkers.begin import Begun
+from crashsim.checkers.keeper import LONGEST_WORD
+from crashsim.checkers.spawn import (
+    LONGEST_POLL_MS,
+    PIPE_BYTES,
+    is_stopped,
+    shorten,
+    signal_name,
+)
+from crashsim.checkers.verdict import NO_ACKS, OK, Acks, Verdict, verdict
 from crashsim.engine.shared import SharedImage
+from crashsim.errors import UsageError
+
+if TYPE_CHECKING:
+    from crashsim.checkers.spec import Files, Function
 
 _WHERE = re.compile(r'File "([^"]*)", line (\d+) in (\S+)')
 _FATAL = "Fatal Python error"
+_IMPORT_S = 60.0  # a module that takes longer to import is given up
+_KEEPER_S = 10.0  # it only has to kill and to reap
+
+
+class Child:
+    """Who answers, and what it knows."""
+
+    def __init__(self, process: int, talk: socket.socket) -> None:
+        self.process = process
+        self.talk = talk
+        self._image: SharedImage | None = None
+        self._known = self._acks = NO_ACKS
+
+    def ask(self, word: bytes, image: SharedImage | None, acks: Acks) -> None:
+        """A question, and what it does not know yet. ConnectionError when it is gone."""
+        if image is not None and image is not self._image:
+            self._give(b"i", image.reading())
+            self._image = image
+        if acks is not self._acks:
+            self._give_acks(acks)
+        self.talk.send(word)
+
+    def _give_acks(self, acks: Acks) -> None:
+        known = self._known
+        common = min(known.count, acks.count)
+        if _parts(known.first(common)) != _parts(acks.first(common)):
+            common = 0
+        elif acks.count <= known.count:
+            common = known.count
+        rest = [common, acks.count, acks.labels[common:], list(acks.records[common:])]
+        self._give(b"a", _file_of(json.dumps(rest).encode()))
+        self._acks = acks
+        if common < acks.count:
+            self._known = acks
+
+    def _give(self, word: bytes, fd: int) -> None:
+        try:
+            self.talk.send(word)
+            socket.send_fds(self.talk, [b"."], [fd])
+        finally:
+            os.close(fd)
+
+
+def _file_of(content: bytes) -> int:
+    """In memory, to be read by who is given the descriptor."""
+    fd = os.memfd_create("crashsim", os.MFD_CLOEXEC)
+    with open(fd, "wb", closefd=False) as file:
+        file.write(content)
+    os.lseek(fd, 0, os.SEEK_SET)
+    return fd
+
+
+def _parts(acks: Acks) -> tuple[object, object]:
+    return acks.labels, tuple(acks.records)
+
+
+class Keeper:
+    """Of one function, in the process that made it."""
+
+    def __init__(self, spec: Function | Files, code: bytes, mounts: int | None) -> None:
+        """`code`: that of the spec; `mounts`: the process whose mounts it is to see, if it has its
+        own."""
+        self.child: Child | None = None
+        self.mounts = mounts
+        self._name = spec.name
+        self._said = bytearray()
+        self._out, out = os.pipe2(os.O_CLOEXEC)
+        os.set_blocking(self._out, False)
+        sent = _file_of(code)
+        wanted: dict[str, object] = {
+            "name": spec.name,
+            "code": sent if code else None,
+            "folder": os.path.abspath(spec.folder),
+            "memory_bytes": spec.memory_bytes,
+            "mounts": mounts,
+        }
+        try:
+            self._begun = Begun("keeper", wanted, out, plain=False, given=[sent])
+        finally:
+            os.close(out)
+            os.close(sent)
+        self._control = self._begun.control
+        self._poll = select.poll()
+        self._poll.register(self._control, select.POLLIN)
+        self._poll.register(self._out, select.POLLIN)
+
+    @property
+    def is_ours(self) -> bool:
+        """And not inherited."""
+        return self._begun.is_ours
+
+    @property
+    def is_usable(self) -> bool:
+        """Ours, and there."""
+        return self._begun.is_usable
+
+    def start_child(self) -> None:
+        """UsageError when there is no such function."""
+        with suppress(ConnectionError):  # it has ended; it may have said why
+            self._control.send(b"f")
+        if not self._heard(time.monotonic() + _IMPORT_S):
+            raise UsageError(f"{self._name}: not imported after {_IMPORT_S:g} s")
+        try:
+            word, fds, _, _ = socket.recv_fds(self._control, LONGEST_WORD, 1)
+        except ConnectionError:
+            word, fds = b"", []
+        if word[:1] == b"u":
+            raise UsageError(word[1:].decode("utf-8", "replace"))
+        if not fds:
+            code = self._begun.wait()
+            how = f"killed by {signal_name(-code)}" if code < 0 else f"exit code {code}"
+            told = f"{self._name}: importing it ended the process ({how})"
+            raise UsageError("\n".join([told, self.output()]).strip())
+        talk = socket.socket(fileno=fds[0])
+        talk.set_inheritable(False)
+        self._poll.register(talk, select.POLLIN)
+        self.child = Child(int(word[1:]), talk)
+
+    def answer(self, end: float) -> bytes | None:
+        """What the child says until then: nothing if it has ended, None if its time is up."""
+        assert self.child is not None, "there is a child"
+        talk = self.child.talk.fileno()
+        while True:
+            ready = self._ready(end)
+            if talk in ready:
+                with suppress(ConnectionError):
+                    return os.read(talk, LONGEST_WORD)
+                return b""
+            if self._control.fileno() in ready:
+                return b""
+            if not ready:
+                return None
+
+    def kill_child(self) -> int | None:
+        """How it ended, as in `ended_child`."""
+        with suppress(ConnectionError):
+            self._control.send(b"k")
+        return self.ended_child()
+
+    def ended_child(self) -> int | None:
+        """Its exit code or minus the signal that killed it, once nothing of it is left; None if
+        it took the keeper with it."""
+        assert self.child is not None, "there is a child"
+        self._forget_child()
+        if self._heard(time.monotonic() + _KEEPER_S):
+            with suppress(ConnectionError):
+                word = self._control.recv(LONGEST_WORD)
+                if word[:1] == b"d":
+                    return int(word[1:])
+        self._begun.kill()  # its child ends with it
+        return None
+
+    def forget_output(self) -> None:
+        self._said.clear()
+
+    def output(self) -> str:
+        """What was printed since it was forgotten."""
+        self._drain()
+        return self._said.decode("utf-8", "replace").strip()
+
+    def close(self) -> None:
+        """In a process that inherited it, only let go of it."""
+        if self.child is not None:
+            self._forget_child()
+        os.close(self._out)
+        self._begun.close()
+
+    def _forget_child(self) -> None:
+        assert self.child is not None, "there is a child"
+        self._poll.unregister(self.child.talk)
+        self.child.talk.close()
+        self.child = None
+
+    def _heard(self, end: float) -> bool:
+        """Wait for a word of the keeper."""
+        while ready := self._ready(end):
+            if self._control.fileno() in ready:
+                return True
+        return False
+
+    def _ready(self, end: float) -> list[int]:
+        """What can be read; nothing when the time is up. What was printed is taken."""
+        ready: list[int] = []
+        left_ms = max((end - time.monotonic()) * 1000, 0)
+        while not ready and left_ms >= 0:
+            ready = [descriptor for descriptor, _ in self._poll.poll(min(left_ms, LONGEST_POLL_MS))]
+            left_ms -= LONGEST_POLL_MS
+        if self._out in ready and not self._drain():
+            self._poll.unregister(self._out)  # the child and all that it started have closed it
+        return ready
+
+    def _drain(self) -> bool:
+        """Whether there may be more some time."""
+        with suppress(BlockingIOError):
+            new = os.read(self._out, PIPE_BYTES)
+            self._said += new
+            shorten(self._said)
+            return bool(new)
+        return True
 
 
 class Contained:
-    """`name` as for `called.load`, `code` as from `called.by_value`; `memory_bytes`: what it may
-    take besides the image and what its modules take."""
+    """The limit of memory is what it may take besides the image and what its modules take."""
 
-    def __init__(
-        self, name: str, code: bytes, folder: Path, time_limit_s: float, memory_bytes: int
-    ) -> None:
-        self._name = name
-        self._code = code
-        self._folder = folder.absolute()
-        self._time_limit_s = time_limit_s
-        self._memory_bytes = memory_bytes
+    def __init__(self, spec: Function | Files) -> None:
+        self._spec = spec
+        self._code = spec.code
         self._mounts: int | None = None
         self._keeper: Keeper | None = None
         self._own: SharedImage | None = None
@@ -81,7 +290,7 @@ class Contained:
         child = keeper.child
         assert child is not None, "it was made ready"
         keeper.forget_output()
-        time_s = self._time_limit_s * patience
+        time_s = self._spec.time_limit_s * patience
         with suppress(ConnectionError):  # it has ended: the keeper says how
             child.ask(word, image, acks)
         answer = keeper.answer(time.monotonic() + time_s)
@@ -99,9 +308,7 @@ class Contained:
         keeper = self._keeper
         if keeper is None or not (self._fits(keeper) and keeper.is_usable):
             self.close()
-            keeper = self._keeper = Keeper(
-                self._name, self._code, self._folder, self._memory_bytes, self._mounts
-            )
+            keeper = self._keeper = Keeper(self._spec, self._code, self._mounts)
         if keeper.child is None:
             try:
                 keeper.start_child()

@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal
 
 from crashsim.checkers.helper import Helper
 from crashsim.checkers.mounts import our_own
@@ -39,21 +39,6 @@ _OPTIONS = {"xfs": "nouuid"}  # copies of one file system may be mounted at the 
 _OURS = (errno.EPERM, errno.EACCES, errno.EBUSY, errno.ENOMEM, errno.ENODEV, errno.EMFILE)
 _E2FSCK_REPAIRED = 3  # 1: repaired, 2: a mounted one would need a reboot
 _PATIENCE_S = 1.0
-
-
-class Way(Protocol):
-    """How files come out of an image."""
-
-    @property
-    def name(self) -> str: ...
-
-    def lay_out(self, sandbox: Sandbox) -> str | Verdict:
-        """The files into `sandbox.files`: what there is to tell, or why there are none."""
-
-    def clear(self, sandbox: Sandbox) -> None:
-        """Empty `sandbox.files` again."""
-
-    def close(self) -> None: ...
 
 
 def choose(how: How, sandbox: Sandbox, needs: Sequence[Path]) -> Way:
@@ -86,6 +71,7 @@ class LoopMount:
         self._helper.attach(sandbox.image.path)
 
     def lay_out(self, sandbox: Sandbox) -> str | Verdict:
+        """The files into `sandbox.files`: what there is to tell, or why there are none."""
         sandbox.touched = True
         try:
             self._helper.mount(sandbox.files, self._kind, _OPTIONS.get(self._kind, ""))
@@ -143,6 +129,9 @@ class Unpacked:
         empty(sandbox.files)
 
     def close(self) -> None: ...
+
+
+Way = LoopMount | Unpacked  # how files come out of an image
 
 
 def _program(name: str) -> str:

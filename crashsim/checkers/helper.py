@@ -17,8 +17,14 @@ from pathlib import Path
 from typing import Any
 
 from crashsim.checkers.begin import Begun, begun
-from crashsim.checkers.loop import attach_loop, forget_cached, mount, unmount, unmount_lazily
-from crashsim.checkers.mounts import own_mounts
+from crashsim.checkers.mounts import (
+    attach_loop,
+    forget_cached,
+    mount,
+    own_mounts,
+    unmount,
+    unmount_lazily,
+)
 from crashsim.checkers.spawn import Ended, Environment, Gone, Launcher, Limits
 from crashsim.errors import HelperDied
 

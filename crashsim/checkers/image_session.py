@@ -17,7 +17,7 @@ from crashsim.checkers.verdict import Acks, Ranges, Verdict, verdict
 from crashsim.errors import CrashsimError, HelperDied
 
 TIME_LIMIT_S = 10.0
-MEMORY_BYTES = 2 << 30
+MEMORY_BYTES = 1 << 30
 DEVICE = "pmem0"
 
 
@@ -26,10 +26,10 @@ class ImageSession:
 
     def __init__(
         self,
-        time_s: float,
-        memory_bytes: int,
-        device: str,
         how: How | None,
+        device: str = DEVICE,
+        time_s: float = TIME_LIMIT_S,
+        memory_bytes: int = MEMORY_BYTES,
         paranoid: bool = False,
         needs: Sequence[Path] = (),
     ) -> None:

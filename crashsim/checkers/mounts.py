@@ -1,7 +1,9 @@
-"""Mounts that only the helper process and its children see, and that hold nobody else's.
+"""Mounts that only the helper process and its children see, and that hold nobody else's; and loop
+devices, by system calls: a program for each would cost more than the mount.
 
-Contract: what is mounted here after `own_mounts` is gone with the process. A namespace begins with
-a copy of every mount there is, and a copy keeps its file system mounted: whoever unmounts the
+Contract: every function raises OSError. A loop device is let go by the kernel when its last user
+closes it, and what is mounted here after `own_mounts` is gone with the process. A namespace begins
+with a copy of every mount there is, and a copy keeps its file system mounted: whoever unmounts the
 original, writes its image anew and mounts it again would be shown old data. So where the host tells
 of its changes, an unmount there is one here; what is on a block device otherwise is let go of at
 once, but for what we and the checker need.
@@ -9,8 +11,11 @@ once, but for what we and the checker need.
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import re
+import struct
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -23,6 +28,12 @@ from crashsim.checkers.inotify import called, libc
 _CLONE_NEWNS = 0x20000
 _MS_REC, _MS_SLAVE = 0x4000, 0x80000
 _MNT_DETACH, _UMOUNT_NOFOLLOW = 2, 8
+_MS_NOSUID, _MS_NODEV, _MS_NOATIME = 0x2, 0x4, 0x400
+_LOOP_CTL_GET_FREE, _LOOP_CONFIGURE, _BLKFLSBUF = 0x4C82, 0x4C0A, 0x1261
+_LO_FLAGS_AUTOCLEAR = 4
+# struct loop_config: fd, block size, struct loop_info64 (its flags are at byte 52), reserved.
+_CONFIG = struct.Struct("<II52xI176x64x")
+_ATTEMPTS = 100
 _ESCAPED = re.compile(r"\\(\d{3})")
 
 _HIERARCHY = ("/", "/bin", "/dev", "/etc", "/home", "/lib", "/opt", "/proc", "/sys", "/usr", "/var")
@@ -100,3 +111,44 @@ def our_own() -> Iterator[str]:
 def _plain(text: str) -> str:
     """As it is, without the kernel's escapes."""
     return _ESCAPED.sub(lambda found: chr(int(found[1], 8)), text)
+
+
+def attach_loop(path: Path) -> tuple[int, Path]:
+    """A loop device on a file, as a descriptor and a path; gone when the descriptor is closed."""
+    backing = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    control = os.open("/dev/loop-control", os.O_RDWR | os.O_CLOEXEC)
+    try:
+        for _ in range(_ATTEMPTS):
+            device = Path(f"/dev/loop{fcntl.ioctl(control, _LOOP_CTL_GET_FREE)}")
+            loop = os.open(device, os.O_RDWR | os.O_CLOEXEC)
+            try:
+                fcntl.ioctl(loop, _LOOP_CONFIGURE, _CONFIG.pack(backing, 0, _LO_FLAGS_AUTOCLEAR))
+                return loop, device
+            except OSError as error:
+                os.close(loop)
+                if error.errno != errno.EBUSY:  # else somebody else was faster
+                    raise
+        raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), "/dev/loop-control")
+    finally:
+        os.close(control)
+        os.close(backing)
+
+
+def forget_cached(loop: int) -> None:
+    """The file below was changed: drop what the kernel keeps of the device."""
+    fcntl.ioctl(loop, _BLKFLSBUF)
+
+
+def mount(device: Path, folder: Path, kind: str, options: str) -> None:
+    flags = _MS_NOSUID | _MS_NODEV | _MS_NOATIME
+    source, target = os.fsencode(device), os.fsencode(folder)
+    called(libc.mount(source, target, kind.encode(), flags, options.encode()), str(device))
+
+
+def unmount(folder: Path) -> None:
+    called(libc.umount2(os.fsencode(folder), 0), str(folder))
+
+
+def unmount_lazily(folder: Path) -> None:
+    """Out of sight now, unmounted when its last user is gone."""
+    called(libc.umount2(os.fsencode(folder), _MNT_DETACH), str(folder))

@@ -20,7 +20,7 @@ from crashsim.printable import echo
 if TYPE_CHECKING:
     from crashsim.experiment.loader import Plan
     from crashsim.results import Results
-    from crashsim.runs.exploring import Explored
+    from crashsim.runs.judged import Explored
     from crashsim.runs.one import Run
 
 INTERRUPTED = 130
@@ -99,7 +99,7 @@ def _explored(
 ) -> tuple[list[Explored | None], int]:
     """The same of what was explored; None: nothing of that case."""
     from crashsim.report.progress import progress
-    from crashsim.runs.exploring import explore_case
+    from crashsim.runs.judged import explore_case
 
     explored: list[Explored | None] = []
     ended = 0
@@ -110,7 +110,7 @@ def _explored(
             try:
                 with progress(wanted.states) as advance:
                     tell = _teller(advance, one.name)
-                    found = explore_case(one, plan.file, runs, under.workers, tell)
+                    found = explore_case(one, plan.file, under.workers, tell, output=runs)
                 if found.found.interrupted:
                     raise KeyboardInterrupt
             except (KeyboardInterrupt, WorkerDied) as error:
@@ -127,7 +127,7 @@ def _results(
     plan: Plan, finished: list[Run], explored: list[Explored | None], interrupted: bool
 ) -> Results:
     from crashsim.results import Results
-    from crashsim.runs.exploring import with_exploration
+    from crashsim.runs.judged import with_exploration
 
     return Results(
         experiment=plan.experiment.name,
@@ -150,7 +150,7 @@ def _keep(
     """Write reports, Histories and findings; the results with the findings' files."""
     from crashsim.report.write import write_reports
     from crashsim.runs.archive import new_folder, write_history
-    from crashsim.runs.exploring import keep_findings
+    from crashsim.runs.judged import keep_findings
 
     suffix = "-interrupted" if results.interrupted else ""
     with new_folder(under.output, results.experiment, results.seed, suffix) as (folder, final):
@@ -164,7 +164,7 @@ def _keep(
         results = replace(results, cases=cases)
         write_reports(results, folder, under.command)
     for one in explored:
-        if one is not None and not one.found.interrupted:
+        if one is not None and one.journal is not None and not one.found.interrupted:
             one.journal.unlink(missing_ok=True)
     return results, final
 

@@ -27,9 +27,8 @@ def replay(file: Path, output: Path | None, mount: bool, trust: bool) -> None:
     shown and asked about first. With --image or --mount no checker runs.
     """
     from crashsim.engine.units import format_bytes
-    from crashsim.explore.session import read_finding
     from crashsim.explore.trust import agree
-    from crashsim.runs.exploring import image_of, look_into, replay_file
+    from crashsim.runs.revisit import image_of, look_into, read_finding, replay_file
 
     if output is not None and mount:
         raise UsageError("either --image or --mount, not both")

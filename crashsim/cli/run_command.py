@@ -74,9 +74,9 @@ def run(
 
 def _replay_all(folder: Path, trust: bool, plans: list[Plan]) -> int:
     """1 if a saved finding still fails. What these experiments name anyhow needs no agreement."""
-    from crashsim.explore.session import read_finding
     from crashsim.explore.trust import agree
-    from crashsim.runs.exploring import named_checker, replay_file, saved_files
+    from crashsim.runs.judged import named_checker
+    from crashsim.runs.revisit import read_finding, replay_file, saved_files
 
     files = [read_finding(path) for path in saved_files(folder)]
     if not files:

@@ -181,9 +181,7 @@ class Grouping:
 
     def _take_part(self, runner: StateRunner, number: int, part: list[tuple[Bad, Step]]) -> None:
         epoch = runner.enter(number)
-        versions = np.array(
-            [as_versions(step.choices, len(epoch.atoms)) for _, step in part], dtype=np.int64
-        )
+        versions = np.array([step.versions for _, step in part], dtype=np.int64)
         fates = Fates(epoch, self._roles, self._target.history.store_write, versions)
         keys = [_key(entry.kind, entry.outcome) for entry, _ in part]
         for key in dict.fromkeys(keys):

@@ -1,4 +1,4 @@
-"""What became of an epoch's writes in a finding's state, in the order of time: what is drawn of it.
+"""A finding as it is told; and its picture: what became of the writes in its state, in order.
 
 Contract: every write of which something is undecided in the epoch is counted once, as kept, lost or
 torn. At most `MOST_ROWS` rows are told: the writes that the finding takes, their neighbours, the
@@ -19,7 +19,15 @@ import numpy as np
 from crashsim.explore.account import Told, WritePart
 from crashsim.explore.grouping import Cause
 from crashsim.explore.state_runner import Target
-from crashsim.results.discovery import BrokenAck, LeftOut, WriteFates, WriteRow
+from crashsim.explore.story import Involved
+from crashsim.results.discovery import (
+    AtomResult,
+    BrokenAck,
+    FindingResult,
+    LeftOut,
+    WriteFates,
+    WriteRow,
+)
 
 MOST_ROWS = 28
 MOST_RUNS = 32
@@ -119,3 +127,32 @@ def _acknowledgement(finding: Cause, target: Target, ends_ns: Sequence[int]) -> 
     t_ns, label = int(history.ack_t_ns[ack]), str(history.ack_label[ack])
     first, last = int(history.ack_low[ack]), int(history.ack_high[ack]) - 1
     return BrokenAck(t_ns, label, first, last, bisect_right(ends_ns, t_ns))
+
+
+def told_of(one: Cause, target: Target) -> FindingResult:
+    """A finding, with its picture."""
+    return FindingResult(
+        one.kind,
+        one.outcome,
+        one.message,
+        one.states,
+        one.epochs,
+        list(one.story),
+        one.epoch,
+        one.first_ns,
+        one.cut_ns,
+        one.acks,
+        one.ack,
+        [list(pair) for pair in one.changes],
+        one.minimal,
+        [_atom(part) for part in one.kept],
+        [_atom(part) for part in one.lost],
+        one.remedy,
+        f"{one.digest:x}",
+        one.original,
+        picture(one, target),
+    )
+
+
+def _atom(part: Involved) -> AtomResult:
+    return AtomResult(part.offset, part.start, len(part.content), part.kept_write, part.lost_write)

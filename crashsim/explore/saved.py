@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -115,31 +116,23 @@ def saved(
     checker: dict[str, Any],
 ) -> Saved:
     """A finding with everything that is needed to see it again."""
-    atoms = target.space.epoch(finding.epoch).atoms
-    rules = target.space.rules
-    return Saved.model_validate(
-        {
-            "crashsim-finding": FORMAT,
-            "story": list(finding.story),
-            "verdict": {
-                "kind": finding.kind,
-                "outcome": finding.outcome,
-                "message": finding.message,
-            },
-            "device": target.history.devices[target.device].name,
-            "host": rules.host,
-            "atom_bytes": rules.atom_bytes,
-            "epoch": finding.epoch,
-            "cut_ns": finding.cut_ns,
-            "acks": finding.acks,
-            "rest": "newest",
-            "choices": [_choice(atoms[number], version) for number, version in finding.changes],
-            "image": f"{finding.digest:x}",
-            "checker": checker,
-            "experiment": experiment,
-            "files": files,
-        }
-    )
+    atoms, rules = target.space.epoch(finding.epoch).atoms, target.space.rules
+    written: dict[str, Any] = {
+        "crashsim-finding": FORMAT,
+        "story": list(finding.story),
+        "verdict": {name: getattr(finding, name) for name in Expected.model_fields},
+        "device": target.history.devices[target.device].name,
+        "host": rules.host,
+        "atom_bytes": rules.atom_bytes,
+        "rest": "newest",
+        "choices": [_saved_atom(atoms[number], version) for number, version in finding.changes],
+        "image": f"{finding.digest:x}",
+        "checker": checker,
+        "experiment": experiment,
+        "files": files,
+    }
+    written |= {name: getattr(finding, name) for name in ("epoch", "cut_ns", "acks")}
+    return Saved.model_validate(written)
 
 
 def write_saved(one: Saved, path: Path) -> None:
@@ -199,15 +192,21 @@ def replay(one: Saved, target: Target) -> Replayed:
     """Build the image again and check it. StaleFinding when it cannot be that image."""
     with StateRunner(target) as runner:
         choices = _enter(runner, target.space, one)
-        verdict = runner.check(choices)
-    return Replayed(verdict, one.verdict_then)
+        return Replayed(runner.check(choices), one.verdict_then)
+
+
+@contextmanager
+def standing(one: Saved, target: Target) -> Iterator[tuple[Epoch, memoryview]]:
+    """The state's epoch and its image. No checker is made."""
+    with StateRunner(target) as runner:
+        image = runner.lay(_enter(runner, target.space, one))
+        yield runner.epoch, image
 
 
 def write_image(one: Saved, target: Target, path: Path) -> None:
     """The image of the state as a new sparse file."""
     span = target.history.devices[target.device]
-    with StateRunner(target) as runner:
-        view = runner.lay(_enter(runner, target.space, one))
+    with standing(one, target) as (_, view):
         nothing = Extents(*(np.empty(0, dtype=np.int64) for _ in range(5)))
         write_sparse(path, DeviceSpan(span.name, 0, span.pages), nothing, _Nothing(), view)
 
@@ -243,18 +242,16 @@ def _epoch(space: Space, cut_ns: int, number: int) -> Epoch:
     raise StaleFinding(f"no guarantee ends an epoch at {cut_ns} ns: the run has changed")
 
 
-def _choice(atom: Atom, version: int) -> dict[str, Any]:
+def _saved_atom(atom: Atom, version: int) -> SavedAtom:
     content = atom.versions[version]
-    out = {
-        "offset": atom.offset,
-        "start": atom.start,
-        "length": len(content),
-        "sha256": _digest(content),
-        "write": atom.writes[version],
-    }
-    if len(content) <= _SHOWN_BYTES:
-        out["content"] = content.hex()
-    return out
+    return SavedAtom(
+        offset=atom.offset,
+        start=atom.start,
+        length=len(content),
+        sha256=_digest(content),
+        write=atom.writes[version],
+        content=content.hex() if len(content) <= _SHOWN_BYTES else None,
+    )
 
 
 def _version(atom: Atom, choice: SavedAtom) -> int | None:

@@ -21,28 +21,39 @@ distinct states of an epoch are distinct images.
 from __future__ import annotations
 
 import hashlib
-from array import array
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import compress, count, islice, product
+from itertools import chain, compress, count, islice, product
 from typing import Literal, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from crashsim.engine.streams import I64, Stream
 from crashsim.states import Atom, Choices, Epoch
 
 StepKind = Literal["none", "all", "pair", "prefix", "only", "all-but", "everything", "random"]
 Versions = list[int]  # of every atom; `Choices` leave out those at 0
+Held = npt.NDArray[np.uint32]  # the same
 
 _DRAWS = 1 << 14  # at once
 _KEY_BYTES = 16
 
 
 class Step(NamedTuple):
-    """A state to be checked, and why."""
+    """A state to be checked, and why; `held`: the version of every atom, uint32."""
 
     kind: StepKind
-    choices: Choices
+    held: bytes
+
+    @property
+    def versions(self) -> Held:
+        """Of every atom."""
+        return np.frombuffer(self.held, dtype=np.uint32)
+
+    @property
+    def choices(self) -> Choices:
+        """Of atoms not at 0."""
+        return as_choices(self.versions.tolist())
 
 
 class Touch(NamedTuple):
@@ -62,10 +73,16 @@ def plan(epoch: Epoch, store_write: I64, allowance: int, seed: int) -> Iterator[
     for kind, versions in _candidates(epoch, store_write, wanted, seed):
         if len(seen) == wanted:
             return
-        key = _key(versions)
+        held = versions.tobytes()
+        key = held if len(held) <= _KEY_BYTES else _digest(held)
         if key not in seen:
             seen.add(key)
-            yield Step(kind, as_choices(versions))
+            yield Step(kind, held)
+
+
+def _digest(held: bytes) -> bytes:
+    """Short, however many atoms there are."""
+    return hashlib.blake2b(held, digest_size=_KEY_BYTES).digest()
 
 
 def as_choices(versions: Iterable[int]) -> Choices:
@@ -121,23 +138,17 @@ def touches(atoms: Sequence[Atom], store_write: I64) -> dict[int, list[Touch]]:
     return found
 
 
-def _key(versions: Versions) -> bytes:
-    """Short, however many atoms there are."""
-    raw = array("I", versions).tobytes()
-    return raw if len(raw) <= _KEY_BYTES else hashlib.blake2b(raw, digest_size=_KEY_BYTES).digest()
-
-
 def _candidates(
     epoch: Epoch, store_write: I64, wanted: int, seed: int
-) -> Iterator[tuple[StepKind, Versions]]:
+) -> Iterator[tuple[StepKind, Held]]:
     atoms = epoch.atoms
-    full = newest(atoms)
-    yield "none", [0] * len(atoms)
+    none, full = _held([0] * len(atoms)), _held(newest(atoms))
+    yield "none", none
     yield "all", full
     rows = codes(len(atoms))
-    high = [atom.newest or len(atom.versions) - 1 for atom in atoms]
+    high = _held([atom.newest or len(atom.versions) - 1 for atom in atoms])
     for row in rows:
-        yield "pair", [version if one else 0 for one, version in zip(row, high, strict=True)]
+        yield "pair", np.where(row, high, none)
     writes = touches(atoms, store_write)
     each = len(writes)
     if wanted < structured_size(len(atoms), each):
@@ -145,25 +156,27 @@ def _candidates(
     yield from _of_writes(list(writes.values()), full, each)
     if epoch.images <= wanted:
         for versions in product(*(range(len(atom.versions)) for atom in atoms)):
-            yield "everything", list(versions)
+            yield "everything", _held(versions)
     else:
         yield from (("random", versions) for versions in _random(epoch, seed))
 
 
-def _of_writes(
-    writes: list[list[Touch]], full: Versions, each: int
-) -> Iterator[tuple[StepKind, Versions]]:
+def _held(versions: Sequence[int]) -> Held:
+    return np.array(versions, dtype=np.uint32)
+
+
+def _of_writes(writes: list[list[Touch]], full: Held, each: int) -> Iterator[tuple[StepKind, Held]]:
     """Prefix, only and all-but, `each` of them, spread over the writes."""
     chosen = [number * len(writes) // each for number in range(each)]
-    versions = [0] * len(full)
+    versions = np.zeros_like(full)
     done = 0
     for number in chosen:
-        for touch in _flat(islice(writes, done, number + 1)):
+        for touch in chain.from_iterable(islice(writes, done, number + 1)):
             versions[touch.atom] = touch.after
         done = number + 1
-        yield "prefix", versions.copy()
+        yield "prefix", versions
     for number in chosen:
-        only = [0] * len(full)
+        only = np.zeros_like(full)
         for touch in writes[number]:
             only[touch.atom] = touch.after
         yield "only", only
@@ -174,12 +187,7 @@ def _of_writes(
         yield "all-but", without
 
 
-def _flat(lists: Iterable[list[Touch]]) -> Iterator[Touch]:
-    for touched in lists:
-        yield from touched
-
-
-def _random(epoch: Epoch, seed: int) -> Iterator[Versions]:
+def _random(epoch: Epoch, seed: int) -> Iterator[Held]:
     """Each atom's version drawn for itself, so that all images are alike; without end."""
     stream = Stream(seed, f"explore/{epoch.number}")
     counts = np.array([len(atom.versions) for atom in epoch.atoms], dtype=np.uint64)
@@ -187,5 +195,5 @@ def _random(epoch: Epoch, seed: int) -> Iterator[Versions]:
     block = np.arange(states * counts.size, dtype=np.int64)
     while True:
         draws = stream.draws(block).reshape(states, counts.size) >> np.uint64(32)
-        yield from ((draws * counts) >> np.uint64(32)).tolist()
+        yield from ((draws * counts) >> np.uint64(32)).astype(np.uint32)
         block += block.size

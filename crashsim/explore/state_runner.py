@@ -9,11 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from types import TracebackType
 
 from crashsim.checkers import Acks, Checker, Verdict, acknowledgements, self_test
 from crashsim.engine.history import History
-from crashsim.states import Choices, Epoch, Rebuilt, Space, Walker
+from crashsim.states import Choices, Epoch, Rebuilt, Space, Versions, Walker
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +33,8 @@ class StateRunner:
     def __init__(self, target: Target) -> None:
         self._space = target.space
         self._rebuilt = target.rebuilt
-        self._checker = target.make_checker()
+        self._make_checker = target.make_checker
+        self._made: Checker | None = None
         self._acks = acknowledgements(target.history, target.device)
         self._given: tuple[int, Acks] = (self._acks.count, self._acks)
         self._walker = Walker(target.space)
@@ -70,16 +70,26 @@ class StateRunner:
     def lay(self, choices: Choices) -> memoryview:
         """The image of a state of the epoch, until the next one."""
         self._walker.move_to(choices)
-        if self._rebuilt is not None:
-            self._rebuilt.prove(self._walker.view, self.epoch, choices)
-        return self._walker.view
+        return self._proved()
 
     def check(self, choices: Choices, acks: int | None = None) -> Verdict:
         """The verdict on a state of the epoch; `acks`: with the first so many acknowledgements
         instead of all that the epoch can have."""
-        image = self.lay(choices)
+        return self._asked(self.lay(choices), acks)
+
+    def check_held(self, versions: Versions) -> Verdict:
+        """The same, by the version of every atom."""
+        self._walker.go_to(versions)
+        return self._asked(self._proved(), None)
+
+    def _proved(self) -> memoryview:
+        if self._rebuilt is not None:
+            self._rebuilt.prove(self._walker.view, self.epoch, self._walker.choices)
+        return self._walker.view
+
+    def _asked(self, image: memoryview, acks: int | None) -> Verdict:
         written = self._walker.written()
-        changed = list(written) if self._shown else None
+        changed = written if self._shown else None
         self._shown = False  # a checker that did not answer knows nothing
         verdict = self._checker.check(image, self._first(acks), changed)
         self._shown = True
@@ -91,7 +101,15 @@ class StateRunner:
 
     def close(self) -> None:
         """The checker lets go of what it holds."""
-        self._checker.close()
+        if self._made is not None:
+            self._made.close()
+
+    @property
+    def _checker(self) -> Checker:
+        """Made when it is first asked."""
+        if self._made is None:
+            self._made = self._make_checker()
+        return self._made
 
     def _first(self, count: int | None) -> Acks:
         wanted = self.epoch.acks if count is None else count
@@ -102,10 +120,5 @@ class StateRunner:
     def __enter__(self) -> StateRunner:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         self.close()

@@ -9,58 +9,37 @@ checker is first tried on the image that no crash has touched.
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from itertools import chain, islice
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 
 from crashsim.checkers import Verdict
+from crashsim.checkers.scratch import sweep
 from crashsim.checkers.verdict import UNJUDGED
 from crashsim.engine.pages import unique_sorted
 from crashsim.engine.streams import I64
 from crashsim.errors import CheckerError, NothingExplored
+from crashsim.executor import Executor, executor
 from crashsim.explore.budget import Budget, allot, rounds
 from crashsim.explore.grouping import Bad, Cause, Grouping
-from crashsim.explore.selection import Step, StepKind, as_choices, newest, plan, structured_size
+from crashsim.explore.picture import told_of
+from crashsim.explore.selection import as_choices, newest, structured_size
 from crashsim.explore.state_runner import StateRunner, Target
 from crashsim.explore.unit_log import UnitLog
-from crashsim.explore.workers import Unit, UnitResult, answers
-from crashsim.states import Choices, Epoch
+from crashsim.explore.workers import Plans, Unit, UnitResult, job
+from crashsim.results.discovery import EpochResult, ExplorationResult
+from crashsim.states import Choices, Epoch, power_of_ten
 
+SCHEMA = 2
 UNIT_STATES = 64
+_LARGEST = 10**300
 _ATOMS_LOOKED_AT = 1 << 17
 _NO_CONFIDENCE = 0.05
 OnProgress = Callable[[int, int], None]  # (states checked, states planned)
-
-
-@dataclass(frozen=True, slots=True)
-class EpochReport:
-    """One epoch: what there is, what was planned and checked, and what came of it."""
-
-    number: int
-    first_ns: int
-    cut_ns: int
-    acks: int
-    atoms: int
-    choices: int
-    images: int
-    planned: int
-    checked: int = 0
-    kinds: dict[str, int] = field(default_factory=dict)
-    verdicts: dict[str, int] = field(default_factory=dict)
-    outcomes: dict[str, int] = field(default_factory=dict)
-    rejected: dict[str, int] = field(default_factory=dict)  # outcomes of what was judged not ok
-
-    @property
-    def unseen_share(self) -> float:
-        """With no finding in the epoch: the largest share of its images that can be bad, with 95 %
-        confidence. 0 when all were checked; 1 without random states, which alone say anything."""
-        if self.checked >= self.images:
-            return 0.0
-        drawn = self.kinds.get("random", 0)
-        return float(1 - _NO_CONFIDENCE ** (1 / drawn)) if drawn else 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,88 +52,19 @@ class Placed:
 
 @dataclass(frozen=True, slots=True)
 class Exploration:
-    """What was explored, and what was found. `choices`: of all epochs, exactly; `epochs`: those
-    that were looked at, all of `all_epochs` unless the exploration was cut short; `ungrouped`:
-    failing states that are in none of the findings' counts, because more would have had to be
-    shrunk than is worth it."""
+    """What was explored, in `result`, and the causes that it tells as findings. `rejected`: states
+    that were judged not ok by outcome, the most frequent first; `known`: states that were to be
+    looked up, in their order."""
 
-    device: str
-    host: str
-    atom_bytes: int
-    seed: int
-    states: int
-    choices: int
-    all_epochs: int
-    epochs: tuple[EpochReport, ...]
+    result: ExplorationResult
     findings: tuple[Cause, ...]
-    ungrouped: int
-    interrupted: bool
-    known: tuple[Placed, ...] = ()  # states that were to be looked up, in their order
+    rejected: dict[str, int]
+    known: tuple[Placed, ...] = ()
 
     @property
-    def planned(self) -> int:
-        return sum(epoch.planned for epoch in self.epochs)
-
-    @property
-    def checked(self) -> int:
-        return sum(epoch.checked for epoch in self.epochs)
-
-    @property
-    def images(self) -> int:
-        return sum(epoch.images for epoch in self.epochs)
-
-    @property
-    def failing(self) -> int:
-        """States that the checker rejects."""
-        return self._with("finding") + self._with("crash")
-
-    @property
-    def timed_out(self) -> int:
-        """States that were not judged: the checker did not end in its time, twice."""
-        return self._with("hang")
-
-    @property
-    def unstable(self) -> int:
-        """States that were not judged: the checker gave different answers."""
-        return self._with("unstable")
-
-    @property
-    def outcomes(self) -> dict[str, int]:
-        """States by outcome, the most frequent first."""
-        return _ranked(epoch.outcomes for epoch in self.epochs)
-
-    @property
-    def rejected(self) -> dict[str, int]:
-        """Those that were judged not ok by outcome, the most frequent first."""
-        return _ranked(epoch.rejected for epoch in self.epochs)
-
-    @property
-    def reached(self) -> bool:
-        """All planned states were checked and judged, and every epoch has at least its ends."""
-        whole = len(self.epochs) == self.all_epochs and self.checked == self.planned
-        if not whole or self.timed_out or self.unstable:
-            return False
-        return all(epoch.checked >= min(2, epoch.images) for epoch in self.epochs)
-
-    @property
-    def exit_code(self) -> int:
-        """130 interrupted, 1 something was found, 4 the budget ended before the coverage or states
-        were not judged, 0."""
-        if self.interrupted:
-            return 130
-        if self.failing:
-            return 1
-        return 0 if self.reached else 4
-
-    def _with(self, kind: str) -> int:
-        return sum(epoch.verdicts.get(kind, 0) for epoch in self.epochs)
-
-
-def _ranked(counts: Iterable[dict[str, int]]) -> dict[str, int]:
-    total: Counter[str] = Counter()
-    for one in counts:
-        total.update(one)
-    return dict(sorted(total.items(), key=lambda entry: (-entry[1], entry[0])))
+    def interrupted(self) -> bool:
+        """It ended before it was done."""
+        return self.result.interrupted
 
 
 def explore(
@@ -180,13 +90,12 @@ def explore(
     bad: list[Bad] = []
     interrupted = False
     timed = budget.expired is not None
-    with UnitLog(journal, f"{identity} {seed} {budget.states} {timed}") as kept:
-        work = _Work(target, shares, seed, budget, kept)
+    with closing(UnitLog(journal, f"{identity} {seed} {budget.states} {timed}")) as kept:
+        units = _Units(target, shares, budget, kept)
         done = 0
         try:
-            for unit, kinds, answer in work.answered(workers):
-                kept.add(unit, answer)
-                work.reports[unit.epoch] = _added(work.reports[unit.epoch], kinds, answer)
+            for unit, answer in units.answered(executor(workers), seed):
+                units.counts[unit.epoch].add(answer)
                 bad += [Bad(unit.epoch, *entry) for entry in answer.bad]
                 done += answer.done
                 if advance is not None:
@@ -198,24 +107,12 @@ def explore(
     if not causes:
         grouping.ungrouped = len(rejected)
     elif not interrupted:
-        grouping.take(rejected, lambda epoch: work.plan(epoch, shares[epoch.number].states))
+        plans = Plans(target, seed)
+        grouping.take(rejected, lambda epoch: plans.whole(epoch, shares[epoch.number].states))
     placed = () if interrupted else tuple(Placed(*grouping.place(*state)) for state in known)
-    span = target.history.devices[target.device]
-    rules = target.space.rules
-    return Exploration(
-        span.name,
-        rules.host,
-        rules.atom_bytes,
-        seed,
-        budget.states,
-        sum(target.space.choices()),
-        len(target.space),
-        tuple(work.reports),
-        tuple(grouping.findings()),
-        grouping.ungrouped,
-        interrupted,
-        placed,
-    )
+    result = _result(target, budget, seed, units.counts, grouping, interrupted)
+    findings = tuple(grouping.findings())
+    return Exploration(result, findings, _summed(units.counts, "rejected"), placed)
 
 
 def try_checker(target: Target) -> None:
@@ -266,101 +163,171 @@ def _structured(epoch: Epoch, store_write: I64) -> int:
     return min(structured_size(len(epoch.atoms), writes), epoch.images)
 
 
-class _Work:
+class _Units:
     """The units of an exploration, in order, with their answers, known or new."""
 
     def __init__(
-        self,
-        target: Target,
-        shares: Sequence[Allotment],
-        seed: int,
-        budget: Budget,
-        journal: UnitLog,
+        self, target: Target, shares: Sequence[Allotment], budget: Budget, log: UnitLog
     ) -> None:
         self._target = target
         self._shares = shares
-        self.reports: list[EpochReport] = []  # of the epochs that were come to
-        self._seed = seed
+        self.counts: list[_EpochCount] = []  # of the epochs that were come to
         self._budget = budget
-        self._journal = journal
-        self._order: deque[tuple[Unit, list[StepKind], UnitResult | None]] = deque()
+        self._log = log
+        self._order: deque[Unit] = deque()  # asked for, or known, and not yet given
+        self._answers: dict[Unit, UnitResult] = {}
 
-    def plan(self, epoch: Epoch, allowance: int) -> Iterator[Step]:
-        """The states of an epoch."""
-        return plan(epoch, self._target.history.store_write, allowance, self._seed)
+    def answered(self, where: Executor, seed: int) -> Iterator[tuple[Unit, UnitResult]]:
+        """Every unit; CheckerError when the checker cannot run. All answers are kept, also those
+        that an interrupt leaves behind one that is missing."""
+        work = job(self._target, seed, self._budget.expired)
+        try:
+            for unit, answer in where.run(work, self._unknown()):
+                self._log.add(unit, answer)
+                self._answers[unit] = answer
+                yield from self._ready()
+            yield from self._ready()
+        finally:
+            sweep()  # of workers that were killed
 
-    def answered(self, workers: int) -> Iterator[tuple[Unit, list[StepKind], UnitResult]]:
-        """Every unit; CheckerError when the checker cannot run."""
-        for _, answer in answers(self._target, self._unknown(), workers, self._budget.expired):
-            yield from self._known()
-            unit, kinds, _ = self._order.popleft()
-            yield unit, kinds, answer
-        yield from self._known()
-
-    def _known(self) -> Iterator[tuple[Unit, list[StepKind], UnitResult]]:
-        while self._order and (answer := self._order[0][2]) is not None:
-            unit, kinds, _ = self._order.popleft()
-            yield unit, kinds, answer
+    def _ready(self) -> Iterator[tuple[Unit, UnitResult]]:
+        while self._order and self._order[0] in self._answers:
+            unit = self._order.popleft()
+            yield unit, self._answers.pop(unit)
 
     def _unknown(self) -> Iterator[Unit]:
         expired = self._budget.expired
-        for unit, kinds in self._units():
-            answer = self._journal.known(unit)
-            self._order.append((unit, kinds, answer))
-            if answer is None:
+        for unit in self._units():
+            self._order.append(unit)
+            known = self._log.known(unit)
+            if known is None:
                 yield unit
+            else:
+                self._answers[unit] = known
             if expired is not None and expired():
                 return
 
-    def _units(self) -> Iterator[tuple[Unit, list[StepKind]]]:
+    def _units(self) -> Iterator[Unit]:
         bounds = [self._bounds(share) for share in self._shares]
+        epochs = self._target.space.epochs()
         for turn in range(max(len(one) for one in bounds) - 1):
-            for epoch in self._target.space.epochs():
+            for number, mine in enumerate(bounds):
                 if not turn:
-                    self.reports.append(_report(epoch, self._shares[epoch.number]))
-                mine = bounds[epoch.number]
-                if turn + 1 < len(mine) and mine[turn] < mine[turn + 1]:
-                    yield from self._of_epoch(epoch, mine[turn], mine[turn + 1])
+                    self.counts.append(_EpochCount(next(epochs), self._shares[number].states))
+                if turn + 1 < len(mine):
+                    yield from self._of_epoch(number, mine[turn], mine[turn + 1])
 
     def _bounds(self, share: Allotment) -> list[int]:
         if self._budget.expired is None:
             return [0, share.states]
         return rounds(share.states, share.structured)
 
-    def _of_epoch(self, epoch: Epoch, low: int, high: int) -> Iterator[tuple[Unit, list[StepKind]]]:
-        steps = islice(self.plan(epoch, self._shares[epoch.number].states), low, high)
-        while part := list(islice(steps, UNIT_STATES)):
-            states = tuple(step.choices for step in part)
-            yield Unit(epoch.number, low, states), [step.kind for step in part]
-            low += len(part)
+    def _of_epoch(self, number: int, low: int, high: int) -> Iterator[Unit]:
+        planned = self.counts[number].planned
+        for start in range(low, min(high, planned), UNIT_STATES):
+            end = min(start + UNIT_STATES, high, planned)
+            yield Unit(number, start, end, self._shares[number].states)
 
 
-def _report(epoch: Epoch, share: Allotment) -> EpochReport:
-    return EpochReport(
-        epoch.number,
-        epoch.first_ns,
-        epoch.cut_ns,
-        epoch.acks,
-        len(epoch.atoms),
-        epoch.choices,
-        epoch.images,
-        min(share.states, epoch.images),
+class _EpochCount:
+    """What came of an epoch so far."""
+
+    def __init__(self, epoch: Epoch, share: int) -> None:
+        self.epoch = epoch
+        self.planned = min(share, epoch.images)
+        self.checked = 0
+        self.kinds: Counter[str] = Counter()
+        self.verdicts: Counter[str] = Counter()
+        self.outcomes: Counter[str] = Counter()
+        self.rejected: Counter[str] = Counter()  # outcomes of what was judged not ok
+
+    def add(self, answer: UnitResult) -> None:
+        self.checked += answer.done
+        self.kinds.update(answer.kinds)
+        for (kind, outcome), count in answer.tally.items():
+            self.verdicts[kind] += count
+            self.outcomes[outcome or kind] += count
+            if kind != "ok" and kind not in UNJUDGED:
+                self.rejected[outcome or kind] += count
+
+    def result(self) -> EpochResult:
+        one = self.epoch
+        return EpochResult(
+            one.number,
+            one.first_ns,
+            one.cut_ns,
+            one.acks,
+            len(one.atoms),
+            *_large(one.choices),
+            *_large(one.images),
+            self.planned,
+            self.checked,
+            dict(self.kinds),
+            dict(self.verdicts),
+            dict(self.outcomes),
+            unseen_share(one.images, self.checked, self.kinds["random"]),
+        )
+
+
+def unseen_share(images: int, checked: int, random: int) -> float:
+    """With no finding in an epoch: the largest share of its images that can be bad, with 95 %
+    confidence. 0 when all were checked; 1 without random states, which alone say anything."""
+    if checked >= images:
+        return 0.0
+    return float(1 - _NO_CONFIDENCE ** (1 / random)) if random else 1.0
+
+
+def _summed(counts: Sequence[_EpochCount], name: str) -> dict[str, int]:
+    """A count of all epochs, the most frequent first."""
+    total: Counter[str] = Counter()
+    for one in counts:
+        total.update(getattr(one, name))
+    return dict(sorted(total.items(), key=lambda entry: (-entry[1], entry[0])))
+
+
+def _result(
+    target: Target,
+    budget: Budget,
+    seed: int,
+    counts: Sequence[_EpochCount],
+    grouping: Grouping,
+    interrupted: bool,
+) -> ExplorationResult:
+    """All that is told."""
+    rules, epochs, verdicts = target.space.rules, len(target.space), _summed(counts, "verdicts")
+    failing = verdicts.get("finding", 0) + verdicts.get("crash", 0)
+    late, unstable = verdicts.get("hang", 0), verdicts.get("unstable", 0)
+    planned, checked = (sum(getattr(c, n) for c in counts) for n in ("planned", "checked"))
+    # All planned states were checked and judged, and every epoch has at least its ends.
+    whole = len(counts) == epochs and checked == planned and not (late or unstable)
+    reached = whole and all(c.checked >= min(2, c.epoch.images) for c in counts)
+    # Something was found; the budget ended before the coverage, or states were not judged.
+    code = 1 if failing else 0 if reached else 4
+    return ExplorationResult(
+        SCHEMA,
+        target.history.devices[target.device].name,
+        rules.host,
+        rules.atom_bytes,
+        seed,
+        budget.states,
+        *_large(sum(target.space.choices())),
+        *_large(sum(one.epoch.images for one in counts)),
+        planned,
+        checked,
+        failing,
+        late,
+        unstable,
+        grouping.ungrouped,
+        _summed(counts, "outcomes"),
+        reached,
+        epochs,
+        interrupted,
+        130 if interrupted else code,
+        [told_of(one, target) for one in grouping.findings()],
+        [one.result() for one in counts],
     )
 
 
-def _added(report: EpochReport, kinds: list[StepKind], answer: UnitResult) -> EpochReport:
-    verdicts, outcomes = Counter(report.verdicts), Counter(report.outcomes)
-    rejected = Counter(report.rejected)
-    for (kind, outcome), count in answer.tally.items():
-        verdicts[kind] += count
-        outcomes[outcome or kind] += count
-        if kind != "ok" and kind not in UNJUDGED:
-            rejected[outcome or kind] += count
-    return replace(
-        report,
-        checked=report.checked + answer.done,
-        kinds=dict(Counter(report.kinds) + Counter(kinds[: answer.done])),
-        verdicts=dict(verdicts),
-        outcomes=dict(outcomes),
-        rejected=dict(rejected),
-    )
+def _large(number: int) -> tuple[int | None, str]:
+    """Exact, and given as text alone where few readers of JSON take a number so long."""
+    return number if number < _LARGEST else None, power_of_ten(number)

@@ -5,8 +5,8 @@ to the question that `agree` asks in a terminal, by `--trust`, or because a run 
 (`crashsim run` of an experiment that names it). Agreement is to these words, in this folder, with
 these contents of the files that the words name, and is kept as one file in the user's state folder
 (`$XDG_STATE_HOME/crashsim/trusted`, by default below `~/.local/state`); removing that file takes it
-back. What such a file imports or starts in its turn is not looked at. crashsim's own checkers need
-no agreement. docs/security.md says against whom this helps.
+back. What such a file imports or starts in its turn is not looked at. crashsim's own rules need no
+agreement. docs/security.md says against whom this helps.
 """
 
 from __future__ import annotations
@@ -23,11 +23,9 @@ from pathlib import Path
 
 import click
 
+from crashsim.checkers.spec import Rule, Spec, words
 from crashsim.errors import UsageError
-from crashsim.explore.session import CheckerSpec
 from crashsim.printable import echo, printable
-
-OWN_FUNCTIONS = ("crashsim.checkers.sqlite:check_files",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,19 +49,17 @@ class Named:
         return f"  {kind}: {printable(self.words)}\n  in folder: {printable(self.folder)}"
 
 
-def named(spec: CheckerSpec) -> Named | None:
+def named(spec: Spec) -> Named | None:
     """What is to be agreed to; nothing for a checker of crashsim's own."""
-    for kind in ("command", "function", "files_function"):
-        words = getattr(spec, kind)
-        if words is not None and words not in OWN_FUNCTIONS:
-            folder = _real(spec.folder)
-            names = [name for name in _files(kind, words) if os.path.isfile(folder / name)]
-            files = {name: _digest(folder / name) for name in names}
-            return Named(kind, words, str(folder), files)
-    return None
+    kind, said = words(spec)
+    if isinstance(spec, Rule):
+        return None
+    folder = _real(str(spec.folder))
+    names = [name for name in _files(kind, said) if os.path.isfile(folder / name)]
+    return Named(kind, said, str(folder), {name: _digest(folder / name) for name in names})
 
 
-def remember(spec: CheckerSpec) -> None:
+def remember(spec: Spec) -> None:
     """Keep that this checker was agreed to. Where nothing can be kept, it is asked for again."""
     one, folder = named(spec), _kept()
     if one is None or folder is None:
@@ -75,14 +71,14 @@ def remember(spec: CheckerSpec) -> None:
 
 
 def agree(
-    findings: Sequence[tuple[Path, CheckerSpec]],
+    findings: Sequence[tuple[Path, Spec]],
     trust: bool,
-    ours: Sequence[CheckerSpec] = (),
+    ours: Sequence[Spec] = (),
 ) -> None:
     """Come back once all checkers of these findings may run: all with `trust`, and those that
     `ours` names. UsageError when one may not."""
     known = {one.key for one in map(named, ours) if one is not None}
-    strange: dict[str, tuple[Path, CheckerSpec, Named]] = {}
+    strange: dict[str, tuple[Path, Spec, Named]] = {}
     for path, spec in findings:
         one = named(spec)
         if one is not None and one.key not in known and not _is_kept(one):

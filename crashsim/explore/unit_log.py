@@ -12,14 +12,16 @@ import fcntl
 import json
 import os
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import astuple
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from crashsim.errors import OutputError, UsageError
 from crashsim.explore.workers import Unit, UnitResult
 
-FORMAT = 1
+FORMAT = 2
 _UNITS_BETWEEN_SYNCS = 64
 
 
@@ -30,39 +32,31 @@ class UnitLog:
         """`identity` stands for everything that the answers depend on. UsageError when the file
         belongs to something else or is in use, OutputError when it cannot be written."""
         self._path = path
-        self._answers: dict[tuple[int, int, int], UnitResult] = {}
+        self._answers: dict[Unit, UnitResult] = {}
         self._unsynced = 0
-        self._begun = False
         self._file = None
         if path is None:
             return
-        try:
+        with self._reported():
             self._file = path.open("a+b")
-            # Of the process: workers do not inherit it, so it ends with this process at once.
-            fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            self._begin(identity)
-        except BlockingIOError:
-            raise UsageError(f"{path}: another exploration is writing to it") from None
-        except OSError as error:
-            raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from None
-        finally:
-            if self._file is not None and not self._begun:
+            try:
+                # Of the process: workers do not inherit it, so it ends with this process at once.
+                fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                self._begin(identity)
+            except BaseException:  # whatever it is, the file is left as it was
                 self._file.close()
-
-    def __len__(self) -> int:
-        """Units that are known."""
-        return len(self._answers)
+                raise
 
     def known(self, unit: Unit) -> UnitResult | None:
         """The answer of an earlier run."""
-        return self._answers.get((unit.epoch, unit.low, len(unit.states)))
+        return self._answers.get(unit)
 
     def add(self, unit: Unit, answer: UnitResult) -> None:
         """Keep a whole unit, if it is new; one that time cut short will be done again."""
-        if self._file is None or answer.done < len(unit.states) or self.known(unit) is not None:
+        if self._file is None or answer.done < unit.high - unit.low or unit in self._answers:
             return
         tally = [[*key, count] for key, count in answer.tally.items()]
-        self._write(_line([unit.epoch, unit.low, answer.done, tally, answer.bad]))
+        self._write(_line([*astuple(unit), answer.kinds, tally, answer.bad]))
         self._unsynced += 1
         if self._unsynced == _UNITS_BETWEEN_SYNCS:
             self._sync()
@@ -82,7 +76,6 @@ class UnitLog:
         if not lines or (len(lines) == 1 and head.startswith(lines[0]) and lines[0] != head):
             self._file.truncate(0)  # new, or killed while it was begun
             self._write(head)
-            self._begun = True
             return
         if lines[0] != head:
             told = _content(lines[0])
@@ -98,41 +91,34 @@ class UnitLog:
             if content is None:
                 break
             whole += len(line)
-            epoch, low, done, tally, bad = content
+            *unit, kinds, tally, bad = content
+            known = Unit(*unit)
             counted = {(kind, outcome): count for kind, outcome, count in tally}
             found = [(place, kind, outcome) for place, kind, outcome in bad]
-            self._answers[epoch, low, done] = UnitResult(done, counted, found)
+            self._answers[known] = UnitResult(known.high - known.low, kinds, counted, found)
         self._file.truncate(whole)
-        self._begun = True
 
     def _write(self, line: bytes) -> None:
         assert self._file is not None
-        try:
+        with self._reported():
             self._file.write(line)
             self._file.flush()
-        except OSError as error:
-            message = f"{self._path}: cannot be written: {error.strerror or error}"
-            raise OutputError(message) from None
 
     def _sync(self) -> None:
         assert self._file is not None
-        try:
+        with self._reported():
             os.fsync(self._file.fileno())
+        self._unsynced = 0
+
+    @contextmanager
+    def _reported(self) -> Iterator[None]:
+        try:
+            yield
+        except BlockingIOError:
+            raise UsageError(f"{self._path}: another exploration is writing to it") from None
         except OSError as error:
             message = f"{self._path}: cannot be written: {error.strerror or error}"
             raise OutputError(message) from None
-        self._unsynced = 0
-
-    def __enter__(self) -> UnitLog:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def _line(content: Any) -> bytes:

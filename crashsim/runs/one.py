@@ -31,7 +31,6 @@ from crashsim.replay.cuts import host_crash
 from crashsim.replay.image import damaged
 from crashsim.replay.survivors import surviving
 from crashsim.results import CaseResult
-from crashsim.runs.check import Check, specified
 from crashsim.runs.curve import Curve, Instant, instant, of_ramps, of_steps
 from crashsim.runs.measure import measure
 from crashsim.runs.new_file import new_file
@@ -39,7 +38,9 @@ from crashsim.simulate.inputs import Inputs, make_inputs
 from crashsim.simulate.stack import simulate
 
 if TYPE_CHECKING:
-    from crashsim.runs.found import Found
+    from crashsim.checkers.called import Judge
+    from crashsim.checkers.spec import Spec
+    from crashsim.runs.session import Found
     from crashsim.states import HostKind
 
 Survivors = str | int  # none, all, or a seed
@@ -65,14 +66,15 @@ class Run:
         paranoid: bool = False,
         history: History | None = None,
         files: dict[str, str] | None = None,
+        inputs: Inputs | None = None,
     ) -> None:
-        """`paranoid`: compare all that can be compared. `history` and `files` (recordings, path ->
-        SHA-256) are those of a run that was made before."""
+        """`paranoid`: compare all that can be compared. `history`, `inputs` and `files`
+        (recordings, path -> SHA-256) are those of a run that was made before."""
         self.case = case
         self.paranoid = paranoid
         self._files = files
-        if history is not None:
-            self.__dict__["history"] = history
+        given = {"history": history, "inputs": inputs}
+        self.__dict__ |= {name: value for name, value in given.items() if value is not None}
 
     @property
     def name(self) -> str:
@@ -169,7 +171,7 @@ class Run:
 
     def explore(
         self,
-        check: Check,
+        check: str | Judge | Spec,
         states: int = 10_000,
         host: HostKind = "any-host",
         atom: int | None = None,
@@ -184,19 +186,13 @@ class Run:
         `advance(checked, planned)` tells how far it is.
         NothingExplored when there is nothing to check, CheckerError when the checker is of no
         use."""
+        from crashsim.checkers.spec import spec_of
         from crashsim.explore.budget import Budget
-        from crashsim.explore.session import open_run
-        from crashsim.explore.survey import explore
-        from crashsim.runs.found import Found, FoundState
-        from crashsim.states import Rules
+        from crashsim.runs.session import Found, FoundState, open_session
 
-        spec, code = specified(check)
-        rules = Rules(host, atom or self.experiment.disk.atom)
-        opened = open_run(self, spec, rules, device, code)
-        found = explore(
-            opened.target, Budget(states), self.experiment.seed, workers, advance=advance
-        )
-        return Found(found, tuple(FoundState(one, opened) for one in found.findings))
+        session = open_session(self, spec_of(check), host, atom, device)
+        found = session.explore(Budget(states), workers, advance)
+        return Found(found.result, tuple(FoundState(one, session) for one in found.findings))
 
     def device_number(self, wanted: str | None) -> int:
         """A device by its name; without one the only one. UsageError when there is none."""

@@ -1,4 +1,4 @@
-"""Exact arithmetic on very large numbers of states, and states as mixed-radix numbers."""
+"""Exact arithmetic on very large numbers of states."""
 
 from __future__ import annotations
 
@@ -34,15 +34,3 @@ def power_of_ten(number: int) -> str:
         exponent -= 1
         lead = number * 10 // 10**exponent
     return f"{sign}{lead // 10}.{lead % 10}e+{exponent} (10^{exponent})"
-
-
-def gray(number: int, radices: Sequence[int]) -> tuple[list[int], list[int]]:
-    """The reflected Gray code of `number` in mixed radix, the first digit the fastest, and the
-    direction (1, -1) in which each digit goes on: neighbours differ in one digit, by one."""
-    code, direction = [], []
-    for radix in radices:
-        number, digit = divmod(number, radix)
-        back = number & 1
-        code.append(radix - 1 - digit if back else digit)
-        direction.append(-1 if back else 1)
-    return code, direction

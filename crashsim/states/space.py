@@ -43,16 +43,6 @@ class Epoch:
     images: int  # exact product of the versions: distinct images
 
 
-@dataclass(frozen=True, slots=True)
-class StateCount:
-    """Exact totals. The same image in two epochs counts twice: it comes with other
-    acknowledgements."""
-
-    epochs: int
-    choices: int
-    images: int
-
-
 class _Change(NamedTuple):
     """One event of `table.Events`."""
 
@@ -117,11 +107,6 @@ class Space:
         for low, high in pairwise(self._bounds):
             total = _replaced(total, old[low:high].tolist(), new[low:high].tolist())
             yield total
-
-    def count(self) -> StateCount:
-        """Exact totals. The images need the content of every store: seconds for a million."""
-        images = sum(epoch.images for epoch in self.epochs())
-        return StateCount(len(self), sum(self.choices()), images)
 
     def epochs(self, first: int = 0) -> Iterator[Epoch]:
         """All epochs in order, from number `first` on."""

@@ -7,31 +7,23 @@ there is its verdict (`called.py`, `contained.py`): it may hang, exit or corrupt
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from crashsim.checkers.contained import Contained
-from crashsim.checkers.filesystem import How
-from crashsim.checkers.image_session import DEVICE, MEMORY_BYTES, TIME_LIMIT_S, ImageSession
+from crashsim.checkers.image_session import DEVICE, ImageSession
 from crashsim.checkers.sandbox import Sandbox
 from crashsim.checkers.verdict import Acks, Ranges, Verdict
 
+if TYPE_CHECKING:
+    from crashsim.checkers.spec import Files, Function
 
-class Function:
-    """A checker that calls `function(image, acks)`."""
 
-    def __init__(
-        self,
-        name: str,
-        *,
-        code: bytes = b"",
-        time_limit_s: float = TIME_LIMIT_S,
-        memory_bytes: int = MEMORY_BYTES,
-        folder: Path | None = None,
-    ) -> None:
-        """Files and modules are looked for in `folder`, by default where we are, when the first
-        image is checked: that raises UsageError when there is no such function. `code`: the
-        function itself (`called.by_value`), which is not looked for then."""
-        where = folder or Path.cwd()
-        self._contained = Contained(name, code, where, time_limit_s, memory_bytes)
+class FunctionChecker:
+    """Calls a function with the image. The function is looked for when the first image is checked:
+    that raises UsageError when there is none."""
+
+    def __init__(self, spec: Function) -> None:
+        self._contained = Contained(spec)
 
     def check(self, image: memoryview, acks: Acks, changed: Ranges | None = None) -> Verdict:
         return self._contained.ask_image(image, acks)
@@ -44,25 +36,14 @@ class Function:
         self._contained.close()
 
 
-class FilesFunction:
-    """A checker that calls `function(folder, acks)` with the files of the file system in the
-    image; it may write to them."""
+class FilesChecker:
+    """Calls a function with the files of the file system in the image; it may write to them."""
 
-    def __init__(
-        self,
-        name: str,
-        *,
-        code: bytes = b"",
-        time_limit_s: float = TIME_LIMIT_S,
-        memory_bytes: int = MEMORY_BYTES,
-        folder: Path | None = None,
-        how: How = "auto",
-        paranoid: bool = False,
-    ) -> None:
-        """As for `Function`."""
-        where = folder or Path.cwd()
-        self._contained = Contained(name, code, where, time_limit_s, memory_bytes)
-        self._session = ImageSession(time_limit_s, memory_bytes, DEVICE, how, paranoid, [where])
+    def __init__(self, spec: Files, paranoid: bool) -> None:
+        self._contained = Contained(spec)
+        needs = [Path(spec.folder).absolute()]
+        limits = spec.time_limit_s, spec.memory_bytes
+        self._session = ImageSession(spec.how, DEVICE, *limits, paranoid, needs)
         self._sandbox: Sandbox | None = None
 
     @property

@@ -1,9 +1,10 @@
 """Is the database of the SQLite recordings what it promised to be? (`experiments/recordings`)
 
-As a command: `python3 -m crashsim.checkers.sqlite {mnt} {acks}`; in process, on the files:
-`crashsim.checkers.sqlite:check_files`. The program's transaction i inserts key i and, from i = 3
-on, changes key i - 3; so what is there tells which transactions are. `app.db` is opened as the
-program would open it again, so SQLite recovers it from its journal or log.
+The experiments beside this file name it as `sqlite_check.py:check_files`, which is called with the
+files; `python3 sqlite_check.py {mnt} {acks}` is the same as a command. The program's transaction i
+inserts key i and, from i = 3 on, changes key i - 3; so what is there tells which transactions are.
+`app.db` is opened as the program would open it again, so SQLite recovers it from its journal or
+log.
 
 | outcome | the first of these that holds |
 |---|---|
@@ -29,7 +30,7 @@ from contextlib import closing
 from functools import lru_cache
 from pathlib import Path
 
-from crashsim.checkers.verdict import Acks, Verdict, verdict
+from crashsim.checkers import Acks, Verdict
 
 DATABASE = "app.db"
 _BACK = 3  # transaction i changes key i - 3
@@ -51,14 +52,14 @@ def check_database(path: Path, labels: Sequence[str]) -> Verdict:
             database.text_factory = _text
             faults = [row[0] for row in database.execute("PRAGMA integrity_check")]
             if faults != ["ok"]:
-                return verdict("finding", "corrupt", "\n".join(map(str, faults)))
+                return Verdict("finding", "corrupt", "\n".join(map(str, faults)))
             if not database.execute("select 1 from sqlite_master where name = 'kv'").fetchone():
                 return _nothing("no table", labels, "there is no table kv")
             rows = dict(database.execute("select k, v from kv order by k"))
     except sqlite3.OperationalError as error:
-        return verdict("finding", "unreadable", str(error))
+        return Verdict("finding", "unreadable", str(error))
     except sqlite3.DatabaseError as error:
-        return verdict("finding", "corrupt", str(error))
+        return Verdict("finding", "corrupt", str(error))
     return _compare(rows, promised)
 
 
@@ -70,15 +71,15 @@ def _text(raw: bytes) -> str:
 def _nothing(outcome: str, labels: Sequence[str], told: str) -> Verdict:
     if "ready" in labels:
         given = len(labels) - 1
-        return verdict("finding", outcome, f"{told}; {given} acknowledged and not there")
-    return verdict("ok", "not created yet", told)
+        return Verdict("finding", outcome, f"{told}; {given} acknowledged and not there")
+    return Verdict("ok", "not created yet", told)
 
 
 def _compare(rows: dict[int, object], promised: set[int]) -> Verdict:
     """Rows against what the transactions would have left."""
     for key, value in rows.items():
         if value not in values(key):
-            return verdict("finding", "wrong value", f"key {key}: {value!r:.80}")
+            return Verdict("finding", "wrong value", f"key {key}: {value!r:.80}")
     changed = {key + _BACK for key, value in rows.items() if value == values(key)[1]}
     inserted = set(rows)
     torn = sorted(changed ^ {key for key in rows if key >= _BACK})
@@ -86,17 +87,17 @@ def _compare(rows: dict[int, object], promised: set[int]) -> Verdict:
         side = "inserted" if torn[0] in inserted else "changed"
         other = "changed" if torn[0] in inserted else "inserted"
         told = f"transaction {torn[0]} has {side} its row and not {other} the other"
-        return verdict("finding", "torn transaction", told)
+        return Verdict("finding", "torn transaction", told)
     there = len(inserted)
     if inserted != set(range(there)):
         missing = min(set(range(there)) - inserted)
         told = f"transaction {missing} is not there, {max(inserted)} is"
-        return verdict("finding", "hole", told)
+        return Verdict("finding", "hole", told)
     lost = sorted(promised - inserted)
     if lost:
         told = f"{len(lost)} acknowledged and not there, the first is {lost[0]}; {there} are there"
-        return verdict("finding", "lost acknowledged rows", told)
-    return verdict("ok", "ok")
+        return Verdict("finding", "lost acknowledged rows", told)
+    return Verdict("ok", "ok")
 
 
 @lru_cache(maxsize=1 << 14)
@@ -109,7 +110,7 @@ def values(key: int) -> tuple[str, str]:
 def main(arguments: Sequence[str]) -> int:
     """Exit code 0 fine, 1 a finding, 2 wrong usage."""
     if len(arguments) != 2:
-        sys.stderr.write("usage: python3 -m crashsim.checkers.sqlite FOLDER ACKNOWLEDGEMENTS\n")
+        sys.stderr.write("usage: sqlite_check.py FOLDER ACKNOWLEDGEMENTS\n")
         return _USAGE
     folder, acks = map(Path, arguments)
     found = check_database(folder / DATABASE, acks.read_text(encoding="utf-8").splitlines())

@@ -25,45 +25,37 @@ import shlex
 import shutil
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from crashsim.checkers.filesystem import SYSTEM_PATH, How
-from crashsim.checkers.image_session import DEVICE, MEMORY_BYTES, TIME_LIMIT_S, ImageSession
+from crashsim.checkers.filesystem import SYSTEM_PATH
+from crashsim.checkers.image_session import ImageSession
 from crashsim.checkers.sandbox import Sandbox
 from crashsim.checkers.spawn import Ended, Environment, signal_name
 from crashsim.checkers.verdict import OK, Acks, Ranges, Verdict, verdict
 from crashsim.errors import UsageError
 from crashsim.experiment.placeholders import filled, named, unknown
 
+if TYPE_CHECKING:
+    from crashsim.checkers.spec import Command
+
 _PATH = f"{Path(sys.executable).parent}:{SYSTEM_PATH}"
 _CANNOT_RUN = (126, 127)  # what shells answer for a program that cannot be run, or found
 _OUTCOME = re.compile(r"^outcome:(.*)$", re.MULTILINE)
 
 
-class Command:
-    """A checker that runs a program for each image."""
+class CommandChecker:
+    """Runs a program for each image."""
 
-    def __init__(
-        self,
-        template: str,
-        *,
-        time_limit_s: float = TIME_LIMIT_S,
-        memory_bytes: int = MEMORY_BYTES,
-        device: str = DEVICE,
-        folder: Path | None = None,
-        how: How = "auto",
-        paranoid: bool = False,
-    ) -> None:
-        """`device`: the guest's name of the device, for `{device}`. `folder`: where files that the
-        command names are looked for; by default where we are. UsageError for a command that is
-        none."""
-        where = (folder or Path.cwd()).absolute()
-        self._words = _words(template, where)
-        self._time_limit_s = time_limit_s
+    def __init__(self, spec: Command, device: str, paranoid: bool) -> None:
+        """`device`: the guest's name of the device, for `{device}`. UsageError for a command that
+        is none."""
+        where = Path(spec.folder).absolute()
+        self._words = _words(spec.line, where)
+        self._time_limit_s = spec.time_limit_s
         wants_files = any("mnt" in named(word) for word in self._words)
         needs = [where, *(Path(word) for word in self._words if word.startswith(os.sep))]
-        self._session = ImageSession(
-            time_limit_s, memory_bytes, device, how if wants_files else None, paranoid, needs
-        )
+        how, limits = spec.how if wants_files else None, (spec.time_limit_s, spec.memory_bytes)
+        self._session = ImageSession(how, device, *limits, paranoid, needs)
         self._filled: tuple[Sandbox, list[str], Environment] | None = None
 
     @property
