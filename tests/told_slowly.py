@@ -54,8 +54,7 @@ class Slowly:
         files.close()
 
     def _kept(self, files: TwoFiles, row: int) -> tuple[bool, bool]:
-        offset, length = self.history.store_offset[row], self.history.store_length[row]
-        stamps = files._kept[offset : offset + length]
+        stamps = files.kept_of(row)
         held = (stamps > row) & (stamps != DAMAGED)
         return bool(held.any()), bool(held.all())
 

@@ -32,7 +32,7 @@ KEEP = {Stage.IN_HOST: "host", Stage.IN_FILE: "file", Stage.AFTER_QUIT: "after-q
 KEEP |= {Stage.ELSEWHERE: "elsewhere", Stage.SUBMITTED: "submitted"}
 KEEP |= {Stage.COMPLETED: "completed", Stage.DURABLE: "durable"}
 _IN_MEMORY = "/dev/shm"
-_BYTES_OF_FILES = 12  # for each byte touched: two stamps, two of content, and what a copy needs
+_BYTES_OF_FILES = 4  # for each byte touched: two of content, as much of stamps at most, and room
 _CONTENT_CUTS = 32  # cuts of a case whose images are compared byte by byte in content as well
 _CONTENT_STORES = 1 << 18
 

@@ -1,29 +1,105 @@
 """The loss once more, the slow way: two real files, one event after the other.
 
-An independent computation of what `power.at_risk` calculates. For every byte of the devices a file
-holds the number of the store that put it there (u32, 0: as before the run): one file for what the
-guest wrote, one for what the failure keeps. The History's events are applied in order of time:
-stores to the guest's file, snapshots of whole pages, completions, journal commits, FLUSHes. Bytes
-in which the two files differ are lost. Nothing in here looks at `power`.
+An independent computation of what `power.at_risk` calculates; nothing in here looks at `power`. For
+each cell of the pages that are ever stored to (`replay.cells`) a mapped file holds the number of
+the store that put it there (u32, 0: as before the run): one file for what the guest wrote, one for
+what the failure keeps. The History's events are applied to them in order of time: stores to the
+guest's file, snapshots of whole pages, completions, journal commits, FLUSHes. Bytes in which the
+two files differ are lost.
+
+What an I/O takes along of a page is a *parcel*: a copy in the arena, until the disk has it for
+good. A page that has not changed since it was sent need not be sent again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from crashsim.engine.compiled import compiled
 from crashsim.engine.history import NEVER, History
-from crashsim.engine.pages import PAGE_BYTES
+from crashsim.engine.streams import I64
+from crashsim.replay import cells
+from crashsim.replay.cells import Cells
+from crashsim.replay.events import (
+    COMMIT,
+    COMPLETE,
+    COPY,
+    DAMAGE,
+    DEATH,
+    FLUSHED,
+    SNAPSHOT,
+    STORE,
+    Events,
+    in_order,
+)
 from crashsim.replay.sparse import SparseFile
 
-_STORE, _COPY, _DAMAGE, _DEATH, _SNAPSHOT, _COMPLETE, _COMMIT, _FUA, _FLUSHED = range(9)
-_DAMAGED = np.uint32(0xFFFFFFFF)  # a stamp that no store has
-_STAMP_BYTES = 4
+DAMAGED = 0xFFFFFFFF  # a stamp that no store has
+_ROOM = 1 << 16  # stamps in the arena at first
+
 Stamps = npt.NDArray[np.uint32]
-_AS_BEFORE: Stamps = np.zeros(PAGE_BYTES, dtype=np.uint32)
+Flags = npt.NDArray[np.bool_]
+Table = npt.NDArray[Any]  # of records
+_PAGE = np.dtype(
+    [
+        ("cell", "i8"),  # its cells [cell, end)
+        ("end", "i8"),
+        ("new_until_ns", "i8"),  # end of its first batch; -1: none yet, NEVER: covered (H13)
+        ("void", "i8"),  # parcels before this number arrive no more
+        ("differing", "i4"),  # bytes
+        ("device", "i4"),
+        ("dax", "?"),
+        ("in_memory", "?"),  # the failure keeps the device's memory
+        ("on_disk", "?"),
+        ("new_extents", "?"),
+        ("stored", "?"),
+        ("changed", "?"),  # to be compared again
+        ("hidden", "?"),  # it has arrived, but no commit that is kept covers it (H13)
+    ]
+)
+_PIECE = np.dtype([("page", "i4"), ("stamp", "u4"), ("cell", "i8"), ("end", "i8")])
+_BATCH = np.dtype([("io", "i8"), ("io_end", "i8"), ("end_ns", "i8"), ("carries", "?")])
+# Its touched pages [page, end); those that arrive end sooner if the last one is shorn or damaged.
+_IO = np.dtype(
+    [(name, "i8") for name in ("complete_ns", "parcel", "parcel_end")]
+    + [("page", "i4"), ("end", "i4"), ("arrives", "i4"), ("arrived", "?")]
+)
+_COMMITTED = np.dtype([("device", "i8"), ("covers_ns", "i8"), ("complete_ns", "i8")])
+_PARCEL = np.dtype([("page", "i8"), ("at", "i8")])
+_CHANGED, _NEW, _PARCELS, _UNSENT, _FILLED, _OLDEST, _SENT = range(7)
+_CACHED, _FLUSHED_IOS, _COMMITS, _LOST = range(7, 11)
+
+
+class _Tables(NamedTuple):
+    """Who takes part, and how far it is."""
+
+    page: Table
+    piece: Table
+    batch: Table
+    io: Table
+    commit: Table
+    parcel: Table
+    width: I64  # of each cell
+    unsent: Flags  # pages: no I/O that carries it has what it holds; `counts[_UNSENT]` cells
+    changed: I64  # pages to be compared, `counts[_CHANGED]` of them
+    new: I64  # pages that no commit covers
+    cached: I64  # I/Os that wait for a FLUSH, in order
+    commits: I64  # so do these
+    counts: I64
+
+
+class _Stamped(NamedTuple):
+    """Who wrote each cell."""
+
+    guest: Stamps
+    kept: Stamps
+    host: Stamps  # L2 of guests without DAX
+    hidden: Stamps  # what arrived of new pages
+    arena: Stamps
 
 
 class TwoFiles:
@@ -34,214 +110,370 @@ class TwoFiles:
     "durable"."""
 
     def __init__(self, history: History, keep: str, folder: Path) -> None:
-        last = history.devices[-1]
-        size = (last.first_page + last.pages) * PAGE_BYTES * _STAMP_BYTES
-        self._history = history
-        self._keep = keep
+        self._cells = cells.cut(history.store_offset, history.store_length)
+        self._when_sent = keep == "submitted"
+        plp = keep == "durable" and history.info.plp
+        self._when_complete = keep in ("submitted", "completed") or plp
+        self._tables = _tables(history, keep, self._cells)
+        self._events = in_order(history, keep, self._cells)
+        count = self._cells.width.size
+        size = max(count, 1) * 4
         self._files = [SparseFile(folder, size, scratch=True) for _ in range(2)]
-        self._guest, self._kept = (np.frombuffer(f.map, dtype=np.uint32) for f in self._files)
-        self._host: dict[int, Stamps] = {}  # L2 of a guest without DAX
-        self._sent: dict[int, list[tuple[int, Stamps]]] = {}  # I/O -> its pages' content
-        self._unsent: set[int] = set()  # pages of which no I/O that carries them has what they hold
-        self._cached: list[int] = []  # completed I/Os, in the disk's cache
-        self._cached_commits: list[int] = []
-        # Rule H13: pages whose first write no kept commit covers, and what they would show.
-        self._new: dict[int, int] = {}  # page -> end of its first batch
-        self._hidden: dict[int, Stamps] = {}
-        self._converted: set[int] = set()
-        self._reserved: set[int] = set()
-        self._changed: set[int] = set()  # pages to be compared again
-        self._differing: dict[int, int] = {}  # page -> bytes
-        self.lost_bytes = 0
-        self._events = self._in_order()
-        self._next = next(self._events, None)
+        for file in self._files:
+            file.reserve(0, size)
+        guest, kept = (np.frombuffer(file.map, dtype=np.uint32) for file in self._files)
+        host, hidden = (np.zeros(count, dtype=np.uint32) for _ in range(2))
+        self._stamped = _Stamped(guest, kept, host, hidden, np.empty(_ROOM, dtype=np.uint32))
 
     def advance(self, cut_ns: int) -> int:
         """Apply everything up to and including `cut_ns`; compare; return the bytes that differ."""
-        while self._next is not None and self._next[0] <= cut_ns:
-            self._apply(self._next)
-            self._next = next(self._events, None)
-        for page in sorted(self._changed):
-            here = slice(page * PAGE_BYTES, (page + 1) * PAGE_BYTES)
-            count = int(np.count_nonzero(self._guest[here] != self._kept[here]))
-            self.lost_bytes += count - self._differing.pop(page, 0)
-            if count:
-                self._differing[page] = count
-        self._changed.clear()
-        return self.lost_bytes
+        how = (self._when_sent, self._when_complete)
+        while lacking := _advance(self._events, self._tables, self._stamped, *how, cut_ns):
+            arena = self._stamped.arena
+            larger = np.concatenate([arena, np.empty(arena.size + lacking, dtype=np.uint32)])
+            self._stamped = self._stamped._replace(arena=larger)
+        return int(self._tables.counts[_LOST])
+
+    def kept_of(self, store: int) -> Stamps:
+        """The stamps of a store's cells in what is kept."""
+        low, high = np.searchsorted(self._cells.piece_row, [store, store + 1])
+        return self._stamped.kept[self._cells.piece_cell[low] : self._cells.piece_end[high - 1]]
 
     def close(self) -> None:
         """The files are gone."""
-        del self._guest, self._kept
+        del self._stamped
         for file in self._files:
             file.close()
 
-    def _in_order(self) -> Iterator[tuple[int, int, int]]:
-        history = self._history
-        damage_ns = np.where(history.io_corrupted, history.io_complete_ns, NEVER)
-        damage_ns[history.batch_failed[history.io_batch] != 0] = NEVER
-        times = [history.store_t_ns, history.copy_t_ns, damage_ns]
-        times += [np.array([history.info.dead_ns], dtype=np.int64), history.batch_t_ns]
-        times += [history.io_complete_ns, history.commit_complete_ns, history.commit_fua_ns]
-        times += [history.flush_disk_end_ns]
-        t = np.concatenate(times)
-        kind = np.repeat(np.arange(len(times)), [column.size for column in times])
-        index = np.concatenate([np.arange(column.size) for column in times])
-        order = np.lexsort((index, kind, t))
-        self._first_io = np.searchsorted(history.io_batch, np.arange(history.batch_t_ns.size + 1))
-        self._batch_end = np.zeros(history.batch_t_ns.size, dtype=np.int64)
-        np.maximum.at(self._batch_end, history.io_batch, history.io_complete_ns)
-        return zip(t[order].tolist(), kind[order].tolist(), index[order].tolist(), strict=True)
 
-    def _apply(self, event: tuple[int, int, int]) -> None:
-        _, kind, index = event
-        if kind == _STORE:
-            self._store(index)
-        elif kind == _COPY:
-            page = int(self._history.copy_page[index])
-            self._host[page] = self._page(self._guest, page).copy()
-            self._unsent.add(page)
-            if self._keeps_memory(page):
-                self._put(page, self._host[page])
-        elif kind == _DAMAGE:
-            io = self._history.io_first_page[index] + self._history.io_pages[index] - 1
-            self._lose(int(io))
-        elif kind == _DEATH:
-            for page in sorted(self._reserved):
-                self._lose(page)
-        elif kind == _SNAPSHOT:
-            for io in range(int(self._first_io[index]), int(self._first_io[index + 1])):
-                self._submit(io)
-        elif kind == _COMPLETE:
-            if self._in_cache_is_kept():
-                self._arrive(index)
+def _tables(history: History, keep: str, cut: Cells) -> _Tables:
+    info = history.info
+    page = np.zeros(cut.page.size, dtype=_PAGE)
+    ends = [span.end_page for span in history.devices]
+    device = page["device"] = np.searchsorted(ends, cut.page, "right")
+    page["cell"], page["end"], page["new_until_ns"] = cut.page_cell[:-1], cut.page_cell[1:], -1
+    page["dax"], page["new_extents"] = np.array([info.dax, info.new_extents])[:, device]
+    page["in_memory"] = np.array([_keeps_memory(history, keep, i) for i in range(len(ends))])[
+        device
+    ]
+    page["on_disk"] = np.array([kind == "file" for kind in info.media])[device]
+    piece = np.zeros(cut.piece_row.size, dtype=_PIECE)
+    piece["page"], piece["cell"], piece["end"] = cut.piece_page, cut.piece_cell, cut.piece_end
+    piece["stamp"] = cut.piece_row + 1
+    batch = np.zeros(history.batch_t_ns.size, dtype=_BATCH)
+    bounds = np.searchsorted(history.io_batch, np.arange(batch.size + 1))
+    batch["io"], batch["io_end"] = bounds[:-1], bounds[1:]
+    batch["carries"] = history.batch_failed == 0
+    np.maximum.at(batch["end_ns"], history.io_batch, history.io_complete_ns)
+    io = np.zeros(history.io_batch.size, dtype=_IO)
+    end_page = history.io_first_page + history.io_pages
+    io["page"] = np.searchsorted(cut.page, history.io_first_page)
+    io["end"] = io["arrives"] = np.searchsorted(cut.page, end_page)
+    lame = np.flatnonzero(history.io_corrupted | history.io_shorn)
+    io["arrives"][lame] = np.searchsorted(cut.page, end_page[lame] - 1)
+    io["complete_ns"] = history.io_complete_ns
+    commit = np.zeros(history.commit_t_ns.size, dtype=_COMMITTED)
+    commit["device"], commit["covers_ns"] = history.commit_device, history.commit_t_ns
+    commit["complete_ns"] = history.commit_complete_ns
+    # A page is sent again when it was stored to, copied or lost since.
+    damaged = np.count_nonzero(history.io_corrupted)
+    parcels = piece.size + history.copy_page.size + int(damaged) + page.size
+    return _Tables(
+        page=page,
+        piece=piece,
+        batch=batch,
+        io=io,
+        commit=commit,
+        parcel=np.empty(parcels, dtype=_PARCEL),
+        width=cut.width,
+        unsent=np.zeros(-(-page.size // 8) * 8, dtype=bool),
+        changed=np.empty(page.size, dtype=np.int64),
+        new=np.empty(page.size, dtype=np.int64),
+        cached=np.empty(io.size, dtype=np.int64),
+        commits=np.empty(commit.size, dtype=np.int64),
+        counts=np.zeros(_LOST + 1, dtype=np.int64),
+    )
+
+
+def _keeps_memory(history: History, keep: str, device: int) -> bool:
+    """Whether the failure keeps the device's memory."""
+    kind = history.info.media[device]
+    if kind == "nvdimm":
+        return keep != "elsewhere"
+    if keep == "host":
+        return True
+    in_file = keep in ("file", "after-quit") and kind not in ("private", "ram")
+    return in_file and not (keep == "after-quit" and history.info.discard_data[device])
+
+
+@compiled
+def _advance(
+    events: Events,
+    tables: _Tables,
+    stamped: _Stamped,
+    when_sent: bool,
+    when_complete: bool,
+    until_ns: int,
+) -> int:
+    """Apply all events up to `until_ns` and compare; or stop before a snapshot, and say how much
+    room its copies lack."""
+    first, times, whats, at = events
+    pages, pieces, batches, ios, commits, parcels, width, unsent, changed, new, cached = tables[:11]
+    waiting, count = tables[11:]
+    guest, kept, host, hidden, arena = stamped
+    while True:
+        kind, t_ns = -1, until_ns
+        for k in range(at.size):
+            if at[k] < first[k + 1] and (
+                times[at[k]] < t_ns or (kind < 0 and times[at[k]] == t_ns)
+            ):
+                kind, t_ns = k, times[at[k]]
+        if kind < 0:
+            _compare(pages, width, guest, kept, changed, count)
+            return 0
+        what = whats[at[kind]]
+        if kind == STORE:
+            piece = pieces[what]
+            page = pages[piece["page"]]
+            _touch(pages, changed, count, piece["page"])
+            page["stored"] = True
+            _unsend(pages, unsent, count, piece["page"])
+            guest[piece["cell"] : piece["end"]] = piece["stamp"]
+            if page["dax"] and page["in_memory"]:  # it is in L2 at once
+                kept[piece["cell"] : piece["end"]] = piece["stamp"]
+        elif kind == COPY:
+            page = pages[what]
+            _unsend(pages, unsent, count, what)
+            _copy(host, page["cell"], guest, page["cell"], page["end"] - page["cell"])
+            if page["in_memory"]:
+                _put(pages, kept, changed, count, what, host, page["cell"])
+        elif kind == DAMAGE:
+            _lose(pages, unsent, guest, kept, changed, count, what)
+        elif kind == DEATH:
+            for each in range(pages.size):
+                _lose(pages, unsent, guest, kept, changed, count, each)
+        elif kind == SNAPSHOT:
+            batch = batches[what]
+            lacking = _make_room(pages, ios, parcels, arena, count)
+            if lacking:
+                return lacking
+            for io in range(batch["io"], batch["io_end"]):
+                if batch["carries"]:
+                    _new_pages(pages, new, count, ios[io], batch["end_ns"])
+                    _send(pages, unsent, ios[io], parcels, guest, host, arena, count)
+                count[_SENT] = io + 1
+                if when_sent:
+                    _arrive(pages, kept, hidden, changed, count, ios[io], parcels, arena)
+        elif kind == COMPLETE:
+            if when_complete:
+                _arrive(pages, kept, hidden, changed, count, ios[what], parcels, arena)
             else:
-                self._cached.append(index)
-        elif kind == _COMMIT:
-            if self._in_cache_is_kept():
-                self._commit(index)
-            else:
-                self._cached_commits.append(index)
-        elif self._keep == "durable" and not self._history.info.ignores_flush:
-            if kind == _FUA:
-                self._commit(index)
-            elif not self._history.flush_disk_ignored[index]:
-                self._flushed(int(self._history.flush_disk_issue_ns[index]))
+                cached[count[_CACHED]] = what
+                count[_CACHED] += 1
+        elif kind == COMMIT and not when_complete:
+            waiting[count[_COMMITS]] = what
+            count[_COMMITS] += 1
+        elif kind != FLUSHED:
+            _commit(pages, kept, hidden, changed, new, count, commits[what])
+        else:  # it covers what had completed when it was issued
+            while count[_FLUSHED_IOS] < count[_CACHED]:
+                io = cached[count[_FLUSHED_IOS]]
+                if ios[io]["complete_ns"] > what:
+                    break
+                _arrive(pages, kept, hidden, changed, count, ios[io], parcels, arena)
+                count[_FLUSHED_IOS] += 1
+            left = 0
+            for i in range(count[_COMMITS]):
+                if commits[waiting[i]]["complete_ns"] <= what:
+                    _commit(pages, kept, hidden, changed, new, count, commits[waiting[i]])
+                else:
+                    waiting[left] = waiting[i]
+                    left += 1
+            count[_COMMITS] = left
+        at[kind] += 1
 
-    def _in_cache_is_kept(self) -> bool:
-        """Whether the failure keeps what the disk completed."""
-        if self._keep == "durable":
-            return self._history.info.plp
-        return self._keep in ("submitted", "completed")
 
-    def _keeps_memory(self, page: int) -> bool:
-        """Whether the failure keeps what is in the page of the device's memory."""
-        info = self._history.info
-        device = self._device(page)
-        kind = info.media[device]
-        if kind == "nvdimm":
-            return self._keep != "elsewhere"
-        if self._keep == "host":
-            return True
-        in_file = self._keep in ("file", "after-quit") and kind not in ("private", "ram")
-        return in_file and not (self._keep == "after-quit" and info.discard_data[device])
+@compiled
+def _make_room(pages: Table, ios: Table, parcels: Table, arena: Stamps, count: I64) -> int:
+    """If what is unsent finds no room move what is under way to the front; how much is lacking
+    then."""
+    if count[_FILLED] + count[_UNSENT] <= arena.size:
+        return 0
+    while count[_OLDEST] < count[_SENT] and ios[count[_OLDEST]]["arrived"]:
+        count[_OLDEST] += 1
+    filled = 0
+    for io in range(count[_OLDEST], count[_SENT]):
+        if not ios[io]["arrived"]:
+            for parcel in range(ios[io]["parcel"], ios[io]["parcel_end"]):
+                page = pages[parcels[parcel]["page"]]
+                size = page["end"] - page["cell"]
+                _copy(arena, filled, arena, parcels[parcel]["at"], size)
+                parcels[parcel]["at"] = filled
+                filled += size
+    count[_FILLED] = filled
+    # Twice as much, so that this is not done for little.
+    lacking: int = max(2 * filled + count[_UNSENT] - arena.size, 0)
+    return lacking
 
-    def _device(self, page: int) -> int:
-        devices = self._history.devices
-        return next(i for i, d in enumerate(devices) if page < d.first_page + d.pages)
 
-    def _store(self, row: int) -> None:
-        history = self._history
-        offset, length = int(history.store_offset[row]), int(history.store_length[row])
-        pages = range(offset // PAGE_BYTES, (offset + length - 1) // PAGE_BYTES + 1)
-        self._touch(pages)
-        self._guest[offset : offset + length] = row + 1
-        self._unsent.update(pages)
-        dax = history.info.dax[self._device(pages[0])]
-        if dax and self._keeps_memory(pages[0]):  # it is in L2 at once
-            self._kept[offset : offset + length] = row + 1
+@compiled
+def _new_pages(pages: Table, new: I64, count: I64, io: Any, end_ns: int) -> None:
+    if io["page"] == io["end"] or not pages[io["page"]]["new_extents"]:  # all are of one device
+        return
+    for each in range(io["page"], io["end"]):
+        if pages[each]["new_until_ns"] == -1:
+            pages[each]["new_until_ns"] = end_ns
+            new[count[_NEW]] = each
+            count[_NEW] += 1
 
-    def _flushed(self, issued_ns: int) -> None:
-        """A FLUSH covers what had completed when it was issued."""
-        history = self._history
-        covered = [io for io in self._cached if int(history.io_complete_ns[io]) <= issued_ns]
-        for io in covered:
-            self._arrive(io)
-        self._cached = [io for io in self._cached if int(history.io_complete_ns[io]) > issued_ns]
-        for commit in self._cached_commits:
-            if int(history.commit_complete_ns[commit]) <= issued_ns:
-                self._commit(commit)
 
-    def _commit(self, commit: int) -> None:
-        """First writes that the commit covers are kept, too."""
-        history = self._history
-        device, covers = int(history.commit_device[commit]), int(history.commit_t_ns[commit])
-        for page in [page for page, end in self._new.items() if end <= covers]:
-            if self._device(page) == device:
-                del self._new[page]
-                self._converted.add(page)
-                if page in self._hidden:
-                    self._put(page, self._hidden.pop(page))
+@compiled
+def _send(
+    pages: Table,
+    unsent: Flags,
+    io: Any,
+    parcels: Table,
+    guest: Stamps,
+    host: Stamps,
+    arena: Stamps,
+    count: I64,
+) -> None:
+    """Copy what the I/O takes along."""
+    io["parcel"] = count[_PARCELS]
+    eights = unsent.view(np.uint64)
+    each = io["page"] - 1
+    while each < io["arrives"] - 1:
+        each += 1
+        if each % 8 == 0 and eights[each >> 3] == 0:  # as a rule little of a folio has changed
+            each += 7
+        elif unsent[each]:
+            page = pages[each]
+            size = page["end"] - page["cell"]
+            unsent[each] = False
+            count[_UNSENT] -= size
+            source = guest if page["dax"] else host
+            _copy(arena, count[_FILLED], source, page["cell"], size)
+            parcels[count[_PARCELS]]["page"] = each
+            parcels[count[_PARCELS]]["at"] = count[_FILLED]
+            count[_PARCELS] += 1
+            count[_FILLED] += size
+    io["parcel_end"] = count[_PARCELS]
 
-    def _submit(self, io: int) -> None:
-        history = self._history
-        first, batch = int(history.io_first_page[io]), int(history.io_batch[io])
-        if history.batch_failed[batch]:
-            return
-        device = self._device(first)
-        pages = range(first, first + int(history.io_pages[io]))
-        if history.info.new_extents[device]:
-            for page in pages:
-                if page not in self._converted:
-                    self._new.setdefault(page, int(self._batch_end[batch]))
-        if history.io_shorn[io] or history.io_corrupted[io]:
-            pages = pages[:-1]
-        if len(self._unsent) < len(pages):  # what has not changed since it was sent need not be
-            carried = [page for page in sorted(self._unsent) if page in pages]
+
+@compiled
+def _arrive(
+    pages: Table,
+    kept: Stamps,
+    hidden: Stamps,
+    changed: I64,
+    count: I64,
+    io: Any,
+    parcels: Table,
+    arena: Stamps,
+) -> None:
+    if io["arrived"]:
+        return
+    io["arrived"] = True
+    for parcel in range(io["parcel"], io["parcel_end"]):
+        each, at = parcels[parcel]["page"], parcels[parcel]["at"]
+        page = pages[each]
+        if parcel < page["void"]:
+            continue
+        if page["new_extents"] and page["new_until_ns"] != NEVER:
+            page["hidden"] = True
+            _copy(hidden, page["cell"], arena, at, page["end"] - page["cell"])
         else:
-            carried = [page for page in pages if page in self._unsent]
-        self._unsent.difference_update(carried)
-        content = []
-        for page in carried:
-            if history.info.dax[device]:
-                content.append((page, self._page(self._guest, page).copy()))
-            else:
-                content.append((page, self._host.get(page, _AS_BEFORE)))
-        self._sent[io] = content
-        if self._keep == "submitted":
-            self._arrive(io)
+            _put(pages, kept, changed, count, each, arena, at)
 
-    def _lose(self, page: int) -> None:
-        """The disk holds nothing of the page any more; what had come before arrives no more."""
-        if self._keep in ("host", "file", "after-quit", "elsewhere") or page not in self._reserved:
-            return
-        if self._history.info.media[self._device(page)] != "file":
-            return
-        self._unsent.add(page)  # the next I/O mends it
-        for content in self._sent.values():
-            content[:] = [(one, stamps) for one, stamps in content if one != page]
-        self._hidden.pop(page, None)
-        stored = self._page(self._guest, page) != 0
-        self._put(page, np.where(stored, _DAMAGED, np.uint32(0)))
 
-    def _arrive(self, io: int) -> None:
-        for page, content in self._sent.pop(io, ()):
-            if page in self._new:
-                self._hidden[page] = content
-            else:
-                self._put(page, content)
+@compiled
+def _commit(
+    pages: Table,
+    kept: Stamps,
+    hidden: Stamps,
+    changed: I64,
+    new: I64,
+    count: I64,
+    commit: Any,
+) -> None:
+    """First writes that the commit covers are kept, too."""
+    left = 0
+    for i in range(count[_NEW]):
+        page = pages[new[i]]
+        if page["new_until_ns"] <= commit["covers_ns"] and page["device"] == commit["device"]:
+            page["new_until_ns"] = NEVER
+            if page["hidden"]:
+                page["hidden"] = False
+                _put(pages, kept, changed, count, new[i], hidden, page["cell"])
+        else:
+            new[left] = new[i]
+            left += 1
+    count[_NEW] = left
 
-    def _put(self, page: int, content: Stamps) -> None:
-        self._touch(range(page, page + 1))
-        self._page(self._kept, page)[:] = content
 
-    def _page(self, stamps: Stamps, page: int) -> Stamps:
-        return stamps[page * PAGE_BYTES : (page + 1) * PAGE_BYTES]
+@compiled
+def _lose(
+    pages: Table,
+    unsent: Flags,
+    guest: Stamps,
+    kept: Stamps,
+    changed: I64,
+    count: I64,
+    which: int,
+) -> None:
+    """The disk holds nothing of the page any more; what had come before arrives no more."""
+    page = pages[which]
+    if page["stored"] and page["on_disk"]:
+        _unsend(pages, unsent, count, which)  # the next I/O mends it
+        page["void"] = count[_PARCELS]
+        page["hidden"] = False
+        _touch(pages, changed, count, which)
+        for cell in range(page["cell"], page["end"]):
+            kept[cell] = DAMAGED if guest[cell] else 0
 
-    def _touch(self, pages: range) -> None:
-        for page in pages:
-            if page not in self._reserved:
-                self._reserved.add(page)
-                for file in self._files:
-                    file.reserve(page * PAGE_BYTES * _STAMP_BYTES, PAGE_BYTES * _STAMP_BYTES)
-        self._changed.update(pages)
+
+@compiled
+def _unsend(pages: Table, unsent: Flags, count: I64, which: int) -> None:
+    if not unsent[which]:
+        unsent[which] = True
+        count[_UNSENT] += pages[which]["end"] - pages[which]["cell"]
+
+
+@compiled
+def _put(
+    pages: Table, kept: Stamps, changed: I64, count: I64, which: int, source: Stamps, at: int
+) -> None:
+    _touch(pages, changed, count, which)
+    first, end = pages[which]["cell"], pages[which]["end"]
+    _copy(kept, first, source, at, end - first)
+
+
+@compiled
+def _copy(to: Stamps, there: int, source: Stamps, here: int, size: int) -> None:
+    for i in range(size):
+        to[there + i] = source[here + i]
+
+
+@compiled
+def _touch(pages: Table, changed: I64, count: I64, which: int) -> None:
+    if not pages[which]["changed"]:
+        pages[which]["changed"] = True
+        changed[count[_CHANGED]] = which
+        count[_CHANGED] += 1
+
+
+@compiled
+def _compare(
+    pages: Table, width: I64, guest: Stamps, kept: Stamps, changed: I64, count: I64
+) -> None:
+    """Count the bytes that differ, on pages that were touched."""
+    for which in changed[: count[_CHANGED]]:
+        page = pages[which]
+        differing = 0
+        for cell in range(page["cell"], page["end"]):
+            if guest[cell] != kept[cell]:
+                differing += width[cell]
+        count[_LOST] += differing - page["differing"]
+        page["differing"] = differing
+        page["changed"] = False
+    count[_CHANGED] = 0

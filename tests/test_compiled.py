@@ -1,0 +1,71 @@
+"""A compiled loop gives what the same loop gives as plain Python."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+
+from crashsim.engine.compiled import compiled
+from crashsim.experiment.backing import DiskFaults
+from crashsim.replay.versions import TwoFiles
+from tests.oracle import OracleWorld
+from tests.oracle.worlds import worlds
+from tests.test_lost_again import disk_faults, faulty
+
+ROOT = Path(__file__).parent.parent
+PROGRAM = "import json, tests.test_compiled as t; print(json.dumps(t.answers()))"
+
+
+def answers() -> list[list[int]]:
+    """What compiled code says of random worlds with random faults."""
+    found: list[list[int]] = []
+
+    @given(world=worlds(), faults=disk_faults())
+    @settings(
+        max_examples=12,
+        derandomize=True,
+        database=None,
+        deadline=None,
+        suppress_health_check=[HealthCheck.too_slow],
+    )
+    def look(world: OracleWorld, faults: DiskFaults) -> None:
+        history = faulty(world, faults)
+        for keep in ("host", "submitted", "completed", "durable"):
+            with tempfile.TemporaryDirectory() as folder:
+                files = TwoFiles(history, keep, Path(folder))
+                cuts = [t for t in history.batch_t_ns.tolist() if t <= history.end_ns]
+                found.append([files.advance(t) for t in [*cuts, history.end_ns]])
+                files.close()
+
+    look()
+    return found
+
+
+@pytest.mark.slow
+def test_compiled_loops_give_what_they_give_uncompiled() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM],
+        cwd=ROOT,
+        env=os.environ | {"NUMBA_DISABLE_JIT": "1"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    plain = json.loads(done.stdout)
+    assert plain == answers()
+    assert any(any(bytes_lost) for bytes_lost in plain)
+
+
+def test_without_a_folder_to_keep_it_in_a_loop_is_compiled_all_the_same() -> None:
+    source = "def twice(number):\n    return 2 * number\n"
+    space: dict[str, object] = {}
+    exec(compile(source, "<nowhere>", "exec"), space)  # a function whose source no file holds
+    twice = compiled(space["twice"])  # type: ignore[type-var]
+    assert twice(21) == 42  # type: ignore[operator]
