@@ -14,11 +14,9 @@ from decimal import Decimal
 from typing import Annotated, Any, Literal
 
 from pydantic import (
-    BeforeValidator,
     Field,
     GetJsonSchemaHandler,
-    PlainSerializer,
-    WithJsonSchema,
+    ValidationInfo,
     model_validator,
 )
 from pydantic.json_schema import JsonSchemaValue
@@ -35,6 +33,7 @@ from crashsim.experiment.quantities import (
     Rate,
     Size,
     Theta,
+    Written,
     refused,
 )
 from crashsim.experiment.sync_calls import CALLS, SyncCall
@@ -63,7 +62,7 @@ _RECORDS = re.compile(r"\s*([0-9]{1,12})\s?records?\s*\Z")
 _EVERY_EXPECTED = "expected a number of records such as 100 records, or a duration such as 1s"
 
 
-def _every(value: Any) -> EveryRecords | EveryTime:
+def _every(value: Any, _: ValidationInfo) -> EveryRecords | EveryTime:
     if isinstance(value, EveryRecords | EveryTime):
         return value
     if isinstance(value, str):
@@ -85,20 +84,14 @@ def _every_text(every: EveryRecords | EveryTime) -> str:
     return f"{every.records} record{'' if every.records == 1 else 's'}"
 
 
-Every = Annotated[
-    EveryRecords | EveryTime,
-    BeforeValidator(_every),
-    PlainSerializer(_every_text, when_used="json"),
-    WithJsonSchema(
-        {
-            "anyOf": [
-                {"type": "string", "pattern": r"^\s*[0-9]{1,12}\s?records?\s*$"},
-                {"type": "string", "pattern": units.DURATION_PATTERN},
-            ],
-            "examples": ["100 records", "1s"],
-        }
-    ),
-]
+_EVERY_SCHEMA = {
+    "anyOf": [
+        {"type": "string", "pattern": r"^\s*[0-9]{1,12}\s?records?\s*$"},
+        {"type": "string", "pattern": units.DURATION_PATTERN},
+    ],
+    "examples": ["100 records", "1s"],
+}
+Every = Annotated[EveryRecords | EveryTime, Written(_every, _EVERY_SCHEMA, _every_text)]
 
 
 class Sync(Block):

@@ -10,12 +10,9 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import (
-    BeforeValidator,
     Field,
     ValidationError,
     ValidationInfo,
-    WithJsonSchema,
-    field_serializer,
 )
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
@@ -29,8 +26,10 @@ from crashsim.experiment.quantities import (
     PositiveDuration,
     Ratio,
     Size,
+    Written,
     read_size,
     refused,
+    text,
 )
 
 SMALLEST_FOLIO_BYTES = 4096
@@ -87,39 +86,28 @@ def _folio_part(value: Any, info: ValidationInfo) -> FolioPart:
         raise refused(f"{_FOLIO_EXPECTED}: {error.message()}") from None
 
 
+def _exact_folio(folio: str | int | tuple[FolioPart, ...]) -> Any:
+    if isinstance(folio, tuple):
+        return [part.model_dump(mode="json", exclude_none=True) for part in folio]
+    return units.exact_bytes(folio) if isinstance(folio, int) else folio
+
+
+_SIZE_TEXT: dict[str, object] = {"type": "string", "pattern": units.SIZE_PATTERN}
+_UNTIL_TEXT: dict[str, object] = {"anyOf": [_SIZE_TEXT, {"type": "null"}]}
+_FOLIO_PARTS = {
+    name: {"description": FolioPart.model_fields[name].description, **schema}
+    for name, schema in (("size", _SIZE_TEXT), ("until", _UNTIL_TEXT))
+}
+_FOLIO_LIST = {
+    "type": "array",
+    "minItems": 1,
+    "items": {"type": "object", "properties": _FOLIO_PARTS, "additionalProperties": False},
+}
+_FOLIO_SCHEMA = {
+    "anyOf": [{"const": "auto"}, text(units.SIZE_PATTERN, "2MiB"), _FOLIO_LIST],
+}
 Folio = Annotated[
-    Literal["auto"] | int | tuple[FolioPart, ...],
-    BeforeValidator(_folio),
-    WithJsonSchema(
-        {
-            "anyOf": [
-                {"const": "auto"},
-                {"type": "string", "pattern": units.SIZE_PATTERN, "examples": ["2MiB"]},
-                {
-                    "type": "array",
-                    "minItems": 1,
-                    "items": {
-                        "type": "object",
-                        "properties": {
-                            "size": {
-                                "type": "string",
-                                "pattern": units.SIZE_PATTERN,
-                                "description": FolioPart.model_fields["size"].description,
-                            },
-                            "until": {
-                                "description": FolioPart.model_fields["until"].description,
-                                "anyOf": [
-                                    {"type": "string", "pattern": units.SIZE_PATTERN},
-                                    {"type": "null"},
-                                ],
-                            },
-                        },
-                        "additionalProperties": False,
-                    },
-                },
-            ]
-        }
-    ),
+    Literal["auto"] | int | tuple[FolioPart, ...], Written(_folio, _FOLIO_SCHEMA, _exact_folio)
 ]
 
 
@@ -144,12 +132,6 @@ class Backing(Block):
         description="What the host dirties and cleans as one: a power of two from 4KiB to 2MiB, a "
         "list of parts {size, until}, or auto: what monitor, kernel and file system make of it.",
     )
-
-    @field_serializer("folio", when_used="json")
-    def _exact_folio(self, folio: str | int | tuple[FolioPart, ...]) -> Any:
-        if isinstance(folio, tuple):
-            return [part.model_dump(mode="json", exclude_none=True) for part in folio]
-        return units.exact_bytes(folio) if isinstance(folio, int) else folio
 
     def contradictions(self) -> Iterator[Contradiction]:
         wrong = _wrong_folio(self.folio) if isinstance(self.folio, int) else None

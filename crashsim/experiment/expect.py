@@ -10,27 +10,46 @@ from __future__ import annotations
 import operator
 import re
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, NamedTuple
 
-from pydantic import (
-    BeforeValidator,
-    Field,
-    PlainSerializer,
-    ValidationInfo,
-    WithJsonSchema,
-    create_model,
-)
+from pydantic import Field, ValidationInfo, create_model
 
 from crashsim.engine import units
 from crashsim.errors import UnitError
 from crashsim.experiment.block import Block, Contradiction
-from crashsim.experiment.quantities import refused, units_required
+from crashsim.experiment.quantities import Written, refused, units_required
 from crashsim.results import FIGURES, Expectation
 
-Kind = Literal["bytes", "duration", "count"]
 
+class _Kind(NamedTuple):
+    """How figures of one unit are written."""
+
+    parse: Callable[[str], int]
+    exact: Callable[[int], str]
+    wanted: str
+    pattern: str
+    example: str
+
+
+def _count(text: str) -> int:
+    if re.fullmatch("[0-9]{1,18}", text) is None:
+        raise UnitError(text)
+    return int(text)
+
+
+_KINDS = {
+    "bytes": _Kind(
+        units.parse_bytes, units.exact_bytes, "size", units.SIZE_PATTERN.strip("^$"), "<= 1MiB"
+    ),
+    "ns": _Kind(
+        *(units.parse_duration, units.exact_duration, "duration"),
+        *(units.DURATION_PATTERN.strip("^$"), "<= 6s"),
+    ),
+    "": _Kind(_count, str, "count", "[0-9]{1,18}", "== 0"),
+}
 _COMPARISONS: dict[str, Callable[[int, int], bool]] = {
     "==": operator.eq,
     "<=": operator.le,
@@ -38,95 +57,47 @@ _COMPARISONS: dict[str, Callable[[int, int], bool]] = {
     "<": operator.lt,
     ">": operator.gt,
 }
-_CONDITION = re.compile(r"\s*(==|<=|>=|<|>)?\s*(.*?)\s*\Z", re.DOTALL)
-_COUNT = re.compile(r"[0-9]{1,18}\Z")
-_UNIT = {"bytes": "bytes", "duration": "ns", "count": ""}
-_EXAMPLES: dict[Kind, str] = {"bytes": "<= 1MiB", "duration": "<= 6s", "count": "== 0"}
+_COMPARISON = r"^\s*(==|<=|>=|<|>)?\s*"
 
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """A comparison with `value` (bytes, ns or a plain count, as `kind` says)."""
+    """A comparison with `value`, whose `unit` is that of the figure: bytes, ns or none."""
 
     comparison: str
     value: int
-    kind: Kind
+    unit: str
 
     def __str__(self) -> str:
-        return f"{self.comparison} {_exact(self.value, self.kind)}"
+        return f"{self.comparison} {_KINDS[self.unit].exact(self.value)}"
 
     def holds(self, actual: int) -> bool:
         """Whether a figure satisfies the condition."""
         return _COMPARISONS[self.comparison](actual, self.value)
 
 
-def _exact(value: int, kind: Kind) -> str:
-    if kind == "bytes":
-        return units.exact_bytes(value)
-    return units.exact_duration(value) if kind == "duration" else str(value)
-
-
-def _quantity(text: str, kind: Kind) -> int | None:
-    try:
-        if kind == "bytes":
-            return units.parse_bytes(text)
-        if kind == "duration":
-            return units.parse_duration(text)
-    except UnitError:
-        return None
-    return int(text) if _COUNT.match(text) else None
-
-
-def _reader(kind: Kind) -> Callable[[Any, ValidationInfo], Condition]:
-    wanted = {"bytes": "size", "duration": "duration", "count": "count"}[kind]
-    expected = f"expected a comparison with a {wanted} such as '{_EXAMPLES[kind]}'"
+def _condition(unit: str) -> Written:
+    kind = _KINDS[unit]
 
     def read(value: Any, info: ValidationInfo) -> Condition:
-        if isinstance(value, Condition) and value.kind == kind:
+        if isinstance(value, Condition) and value.unit == unit:
             return value
         if isinstance(value, int) and not isinstance(value, bool):
             # 0 is the same in every unit, and the commonest expectation of all.
-            if value >= 0 and (kind == "count" or value == 0 or not units_required(info)):
-                return Condition("==", value, kind)
+            if value >= 0 and (not unit or value == 0 or not units_required(info)):
+                return Condition("==", value, unit)
         elif isinstance(value, str):
-            match = _CONDITION.match(value)
-            number = None
-            if match is not None:
-                number = 0 if match[2] == "0" else _quantity(match[2], kind)
-            if match is not None and number is not None:
-                return Condition(match[1] or "==", number, kind)
+            match = re.fullmatch(_COMPARISON + r"(.*?)\s*", value, re.DOTALL)
+            assert match is not None  # whatever the text
+            with suppress(UnitError):
+                number = 0 if match[2] == "0" else kind.parse(match[2])
+                return Condition(match[1] or "==", number, unit)
+        expected = f"expected a comparison with a {kind.wanted} such as '{kind.example}'"
         raise refused(f"{expected}, got {units.shown(value)}")
 
-    return read
-
-
-_COMPARISON_PATTERN = r"^\s*(==|<=|>=|<|>)?\s*"
-
-
-def _schema(pattern: str, kind: Kind) -> WithJsonSchema:
-    number = {"type": "integer", "minimum": 0}
-    if kind != "count":
-        number["maximum"] = 0
-    text = {"type": "string", "pattern": _COMPARISON_PATTERN + f"(0|{pattern})" + r"\s*$"}
-    return WithJsonSchema({"anyOf": [number, text], "examples": [_EXAMPLES[kind]]})
-
-
-_text = PlainSerializer(str, when_used="json")
-BytesCondition = Annotated[
-    Condition,
-    BeforeValidator(_reader("bytes")),
-    _text,
-    _schema(units.SIZE_PATTERN.strip("^$"), "bytes"),
-]
-DurationCondition = Annotated[
-    Condition,
-    BeforeValidator(_reader("duration")),
-    _text,
-    _schema(units.DURATION_PATTERN.strip("^$"), "duration"),
-]
-CountCondition = Annotated[
-    Condition, BeforeValidator(_reader("count")), _text, _schema("[0-9]{1,18}", "count")
-]
+    number = {"type": "integer", "minimum": 0} | ({"maximum": 0} if unit else {})
+    text = {"type": "string", "pattern": _COMPARISON + f"(0|{kind.pattern})" + r"\s*$"}
+    return Written(read, {"anyOf": [number, text], "examples": [kind.example]}, str)
 
 
 class Known(Block):
@@ -158,7 +129,7 @@ class Known(Block):
         return self.outcome is not None and fnmatchcase(outcome, self.outcome)
 
 
-_CONDITIONS = {"bytes": BytesCondition, "ns": DurationCondition, "": CountCondition}
+_CONDITIONS = {unit: Annotated[Condition, _condition(unit)] for unit in _KINDS}
 _fields: dict[str, Any] = {
     name: (_CONDITIONS[figure.unit] | None, Field(default=None, description=figure.says))
     for name, figure in FIGURES.items()
@@ -188,7 +159,7 @@ def judge(expectations: Expect, metrics: Mapping[str, int]) -> list[Expectation]
             metric=name,
             condition=str(condition),
             actual=metrics[name],
-            unit=_UNIT[condition.kind],
+            unit=condition.unit,
             holds=condition.holds(metrics[name]),
         )
         for name, condition in expectations.conditions().items()

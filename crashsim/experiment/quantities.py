@@ -9,11 +9,11 @@ nobody can tell whether `5` was meant as seconds. Each type also knows its exact
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from decimal import Decimal, InvalidOperation
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, PlainSerializer, ValidationInfo, WithJsonSchema
+from pydantic import Field, ValidationInfo
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from crashsim.engine import units
@@ -39,25 +39,46 @@ def any_of(known: Iterable[str], got: object) -> str:
     return f"expected {expected}, got {units.shown(got)}{near}"
 
 
-class NameIn:
-    """`Annotated[str, NameIn(TABLE)]`: the name of something in a table. What is put there later
-    counts, too: the table is looked at when a value is checked, or the schema is made."""
+class Written:
+    """`Annotated[T, Written(...)]`: how a value stands in a file. `read` gives the value of what
+    was written (or was given by Python code) or raises `refused`; `exact` is its text, by default
+    the value itself; `schema` says what an editor may let pass."""
 
-    def __init__(self, table: Collection[str]) -> None:
-        self._table = table
-
-    def _check(self, value: object) -> str:
-        if isinstance(value, str) and value in self._table:
-            return str(value)
-        raise refused(any_of(self._table, value))
+    def __init__(
+        self,
+        read: Callable[[Any, ValidationInfo], Any],
+        schema: Mapping[str, object] | Callable[[], Mapping[str, object]],
+        exact: Callable[[Any], str] | None = None,
+    ) -> None:
+        self._read = read
+        self._schema = schema
+        self._exact = exact
 
     def __get_pydantic_core_schema__(self, *_: object) -> CoreSchema:
-        return core_schema.no_info_plain_validator_function(
-            self._check, serialization=core_schema.to_string_ser_schema()
+        serialization = None
+        if self._exact is not None:
+            serialization = core_schema.plain_serializer_function_ser_schema(
+                self._exact, when_used="json"
+            )
+        return core_schema.with_info_plain_validator_function(
+            self._read, serialization=serialization
         )
 
     def __get_pydantic_json_schema__(self, *_: object) -> dict[str, Any]:
-        return {"enum": list(self._table), "type": "string"}
+        return dict(self._schema() if callable(self._schema) else self._schema)
+
+
+class NameIn(Written):
+    """The name of something in a table. What is put there later counts, too: the table is looked
+    at when a value is checked, or the schema is made."""
+
+    def __init__(self, table: Collection[str]) -> None:
+        def read(value: object, _: ValidationInfo) -> str:
+            if isinstance(value, str) and value in table:
+                return value
+            raise refused(any_of(table, value))
+
+        super().__init__(read, lambda: {"enum": list(table), "type": "string"})
 
 
 def units_required(info: ValidationInfo) -> bool:
@@ -90,7 +111,7 @@ def _reader(
     return read
 
 
-def _ratio(value: Any) -> tuple[int, int]:
+def _ratio(value: Any, _: ValidationInfo) -> tuple[int, int]:
     if isinstance(value, tuple):
         value = "/".join(str(part) for part in value)
     if not isinstance(value, str):
@@ -101,7 +122,7 @@ def _ratio(value: Any) -> tuple[int, int]:
         raise refused(str(error)) from None
 
 
-def _theta(value: Any) -> Decimal:
+def _theta(value: Any, _: ValidationInfo) -> Decimal:
     try:
         if isinstance(value, bool | float) or (isinstance(value, str) and not _NUMBER.match(value)):
             raise InvalidOperation
@@ -114,7 +135,7 @@ def _theta(value: Any) -> Decimal:
     return number
 
 
-def _kernel(value: Any) -> str:
+def _kernel(value: Any, _: ValidationInfo) -> str:
     """YAML reads 6.18 as a number; the loader keeps its digits."""
     text = str(value) if isinstance(value, str | Decimal) else ""
     if not _KERNEL.match(text):
@@ -122,66 +143,36 @@ def _kernel(value: Any) -> str:
     return text
 
 
-def _text(pattern: str, example: str) -> WithJsonSchema:
-    return WithJsonSchema({"type": "string", "pattern": pattern, "examples": [example]})
+def text(pattern: str, example: str) -> dict[str, object]:
+    """The schema of a text."""
+    return {"type": "string", "pattern": pattern, "examples": [example]}
 
 
-_exact_duration = PlainSerializer(units.exact_duration, when_used="json")
-_duration_schema = _text(units.DURATION_PATTERN, "5s")
-
-Duration = Annotated[
-    int,
-    BeforeValidator(_reader(units.parse_duration, units.EXPECTED_DURATION, 0)),
-    _exact_duration,
-    _duration_schema,
-]
-PositiveDuration = Annotated[
-    int,
-    BeforeValidator(_reader(units.parse_duration, units.EXPECTED_DURATION, 1)),
-    _exact_duration,
-    _duration_schema,
-]
+_read_duration, _read_positive_duration = (
+    _reader(units.parse_duration, units.EXPECTED_DURATION, smallest) for smallest in (0, 1)
+)
 read_size = _reader(units.parse_bytes, units.EXPECTED_SIZE, 1)
-Size = Annotated[
-    int,
-    BeforeValidator(read_size),
-    PlainSerializer(units.exact_bytes, when_used="json"),
-    _text(units.SIZE_PATTERN, "64MiB"),
-]
-ByteRate = Annotated[
-    int,
-    BeforeValidator(_reader(units.parse_byte_rate, units.EXPECTED_BYTE_RATE, 1)),
-    PlainSerializer(units.exact_byte_rate, when_used="json"),
-    _text(units.BYTE_RATE_PATTERN, "1.2GB/s"),
-]
-Rate = Annotated[
-    int,
-    BeforeValidator(_reader(units.parse_rate, units.EXPECTED_RATE, 1)),
-    PlainSerializer(units.exact_rate, when_used="json"),
-    _text(units.RATE_PATTERN, "2000/s"),
-]
+_read_byte_rate = _reader(units.parse_byte_rate, units.EXPECTED_BYTE_RATE, 1)
+_read_rate = _reader(units.parse_rate, units.EXPECTED_RATE, 1)
+_duration = text(units.DURATION_PATTERN, "5s")
+_byte_rate = text(units.BYTE_RATE_PATTERN, "1.2GB/s")
+_number = {"type": "number"}
+
+Duration = Annotated[int, Written(_read_duration, _duration, units.exact_duration)]
+PositiveDuration = Annotated[int, Written(_read_positive_duration, _duration, units.exact_duration)]
+Size = Annotated[int, Written(read_size, text(units.SIZE_PATTERN, "64MiB"), units.exact_bytes)]
+ByteRate = Annotated[int, Written(_read_byte_rate, _byte_rate, units.exact_byte_rate)]
+Rate = Annotated[int, Written(_read_rate, text(units.RATE_PATTERN, "2000/s"), units.exact_rate)]
 Ratio = Annotated[
-    tuple[int, int],
-    BeforeValidator(_ratio),
-    PlainSerializer(units.exact_ratio, when_used="json"),
-    _text(units.RATIO_PATTERN, "1/8"),
+    tuple[int, int], Written(_ratio, text(units.RATIO_PATTERN, "1/8"), units.exact_ratio)
 ]
-Theta = Annotated[
-    Decimal,
-    BeforeValidator(_theta),
-    PlainSerializer(str, when_used="json"),
-    WithJsonSchema(
-        {
-            "anyOf": [
-                {"type": "number", "minimum": 0, "maximum": 4},
-                {"type": "string", "pattern": _NUMBER.pattern},
-            ]
-        }
-    ),
-]
-Kernel = Annotated[
-    str,
-    BeforeValidator(_kernel),
-    WithJsonSchema({"anyOf": [{"type": "string", "pattern": _KERNEL.pattern}, {"type": "number"}]}),
-]
+_theta_schema = {
+    "anyOf": [
+        _number | {"minimum": 0, "maximum": 4},
+        {"type": "string", "pattern": _NUMBER.pattern},
+    ]
+}
+Theta = Annotated[Decimal, Written(_theta, _theta_schema, str)]
+_kernel_schema = {"anyOf": [{"type": "string", "pattern": _KERNEL.pattern}, _number]}
+Kernel = Annotated[str, Written(_kernel, _kernel_schema)]
 Count = Annotated[int, Field(ge=1, le=10**9)]
