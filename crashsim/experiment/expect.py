@@ -58,6 +58,7 @@ _COMPARISONS: dict[str, Callable[[int, int], bool]] = {
     ">": operator.gt,
 }
 _COMPARISON = r"^\s*(==|<=|>=|<|>)?\s*"
+_WRITTEN = re.compile(_COMPARISON + r"(.*?)\s*", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,9 +87,7 @@ def _condition(unit: str) -> Written:
             # 0 is the same in every unit, and the commonest expectation of all.
             if value >= 0 and (not unit or value == 0 or not units_required(info)):
                 return Condition("==", value, unit)
-        elif isinstance(value, str):
-            match = re.fullmatch(_COMPARISON + r"(.*?)\s*", value, re.DOTALL)
-            assert match is not None  # whatever the text
+        elif isinstance(value, str) and (match := _WRITTEN.fullmatch(value)):
             with suppress(UnitError):
                 number = 0 if match[2] == "0" else kind.parse(match[2])
                 return Condition(match[1] or "==", number, unit)
