@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,6 +29,7 @@ from crashsim.vmm.doctor import examine_words
 from crashsim.vmm.machine import FILE, Backend, Machine, Monitor, PmemDevice
 from crashsim.vmm.monitors import MONITORS
 
+ROOT = Path(__file__).parents[1]
 EXPERIMENT = {
     "device": {"name": "pmem0", "size": "1MiB"},
     "workload": {"kind": "append-log", "records": 5},
@@ -166,3 +171,38 @@ def test_a_format_of_recordings_is_one_entry_of_their_table(
     with run.image(at=run.end_ns) as image:
         assert bytes(image.data[:6]) == b"first." and bytes(image.data[4096:4103]) == b"second."
     assert "lines" in json_schema()["$defs"]["Recording"]["properties"]["format"]["enum"]
+
+
+# The page
+
+
+def test_the_blocks_of_the_page_run_one_after_another(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    assert len(blocks) == 7
+    program = tmp_path / "mine.py"
+    program.write_text("\n".join(blocks), encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, program],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+    said = done.stdout.splitlines()
+    assert "largest_flush <= 4KiB holds" in said and "broken_promises == 0 fails" in said
+    assert "faults_not_fired == 0 holds" in said
+
+
+def test_the_tables_that_the_page_names_are_there() -> None:
+    page = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
+    rows = re.findall(
+        r"^\| [\w ]+ \| `([A-Z_]+)` \| `([\w/.]+)`[^|]*\| `([\w/.]+)` \|$", page, re.M
+    )
+    assert len(rows) == 6
+    for table, module, test in rows:
+        name = module.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+        assert isinstance(getattr(importlib.import_module(name), table), dict)
+        assert (ROOT / test).exists()
