@@ -7,8 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crashsim.report.envelopes import band, distribution, line, means, seen, stack, thinned
+from crashsim.report.distribution import distribution, thinned
+from crashsim.report.layers import stack
 from crashsim.results import Means, Steps
+from crashsim.results.thinning import band, line, means, seen
 
 END = 1000
 

@@ -14,7 +14,7 @@ import pytest
 from matplotlib.text import Annotation, Text
 
 from crashsim.engine.units import parse_bytes, parse_duration
-from crashsim.report import choices, layers, prices, timelines
+from crashsim.report import choices, distribution, layers, prices, timelines
 from crashsim.report.alike import note
 from crashsim.report.canvas import log_scale, rendered, size_unit, style, time_unit
 from crashsim.report.plots import draw
@@ -154,10 +154,10 @@ def test_cases_that_draw_the_same_are_drawn_once_and_named_together() -> None:
     cases = [first, replace(first, name="atom=4KiB"), other]
     assert timelines.risk_panels(cases) == [[0, 1], [2]]
     assert layers.panels_of(cases) == [[0, 1], [2]]
-    assert prices.distribution_groups(cases) == [[0, 1], [2]]
+    assert distribution.distribution_groups(cases) == [[0, 1], [2]]
     with style():
         assert "atom=512B / 4KiB" in words_of(timelines.risk_over_time(cases))
-        assert "atom=512B / 4KiB" in words_of(prices.distribution_of_loss(cases))
+        assert "atom=512B / 4KiB" in words_of(distribution.distribution_of_loss(cases))
     captions = {plot.name: plot.caption for plot in draw(fixtures.results(*cases[:2]))}
     assert "drawn once" in captions["risk"]
     assert "price" not in captions, "two cases that lose and cost the same compare nothing"
@@ -179,7 +179,7 @@ def test_flushes_and_the_flushers_passes_are_marked_where_they_were() -> None:
     [
         (timelines.risk_over_time, "nothing is at risk at any instant"),
         (timelines.recovery_point_over_time, "every write is safe at once"),
-        (prices.distribution_of_loss, "nothing is lost at any instant"),
+        (distribution.distribution_of_loss, "nothing is lost at any instant"),
         (layers.layers_over_time, "all on the media at every instant"),
     ],
 )

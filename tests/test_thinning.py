@@ -9,13 +9,14 @@ import numpy as np
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from crashsim.power import thinning
 from crashsim.power.losses import Losses
 from crashsim.power.safety import Stage
 from crashsim.power.steps import Ramps, StepFunction
-from crashsim.power.thinning import largest, layers, saw_teeth
-from crashsim.report import envelopes
+from crashsim.report import layers as layer_plot
+from crashsim.results import thinning
+from crashsim.results.thinning import largest, saw_teeth
 from crashsim.runs import measure
+from crashsim.runs.measure import layers
 from tests.against_oracle import comparable, simulate_world
 from tests.oracle import OracleWorld
 from tests.oracle.worlds import worlds
@@ -62,7 +63,7 @@ def test_a_thinned_step_function_shows_the_largest_value_of_each_interval(
 def test_thinned_saw_teeth_show_the_largest_value_of_each_interval(
     teeth: Ramps, end: int, limit: int
 ) -> None:
-    thin = saw_teeth(teeth, end, limit)
+    thin = saw_teeth(*teeth, end, limit)
     real = [teeth.at(t) for t in range(end)]
     if thin.exact:
         assert all(real[t] == v for t, v in zip(thin.instants, thin.values, strict=True))
@@ -85,8 +86,8 @@ def test_thinned_layers_are_the_mean_of_each_interval_and_add_up_to_that_of_the_
     # Each stage is reached by what reached the one after it, so the stages only grow.
     t = np.unique(np.concatenate([part.instants for part in drawn]))
     parts = [scale * thinning.values_at(part, t) for part in drawn]
-    stages = {thinning._INWARD[0]: StepFunction(t, np.zeros_like(t))}
-    for stage, number in zip(thinning._INWARD[1:], range(1, 5), strict=True):
+    stages = {measure._INWARD[0]: StepFunction(t, np.zeros_like(t))}
+    for stage, number in zip(measure._INWARD[1:], range(1, 5), strict=True):
         stages[stage] = StepFunction(t, np.sum(parts[:number], axis=0))
     found = layers(stages, end, limit, intervals=limit)
     for part, thin in zip(parts, found.values(), strict=True):
@@ -109,7 +110,7 @@ def test_the_layers_of_a_run_are_the_means_of_what_the_analysis_says_at_each_nan
     assume(end >= 12)
     stages = measure._stages(history, Losses(history, Stage.DURABLE).at_risk)
     found = layers(stages, end, limit=12, intervals=12)
-    for (inner, outer), thin in zip(pairwise(thinning._INWARD), found.values(), strict=True):
+    for (inner, outer), thin in zip(pairwise(measure._INWARD), found.values(), strict=True):
         real = [stages[outer].at(t) - stages[inner].at(t) for t in range(end)]
         shown = zip(thin.instants, [*thin.instants[1:], end], thin.values, strict=True)
         if not thin.exact:
@@ -117,5 +118,6 @@ def test_the_layers_of_a_run_are_the_means_of_what_the_analysis_says_at_each_nan
 
 
 def test_every_column_of_a_picture_is_a_whole_number_of_thinned_intervals() -> None:
-    assert thinning.MEANS % envelopes.COLUMNS == 0
-    assert thinning.MEANS < thinning.PICTURE_STEPS
+    for columns in (layer_plot._COLUMNS, layer_plot._ALIKE_COLUMNS, 1):
+        assert thinning.COLUMNS % columns == 0
+    assert thinning.COLUMNS < thinning.PICTURE_STEPS

@@ -8,6 +8,8 @@ have one.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
@@ -25,9 +27,9 @@ from crashsim.report.canvas import (
     set_axis,
     size_unit,
 )
-from crashsim.report.envelopes import COLUMNS, Stacked, means, stack
 from crashsim.report.words import layer_name
 from crashsim.results import CaseResult, Means
+from crashsim.results.thinning import COLUMNS, F64, I64, clipped, edges_of, means
 
 MOST_PANELS = 12
 _COLUMNS = COLUMNS // 4
@@ -87,6 +89,30 @@ def layers_over_time(cases: list[CaseResult]) -> Figure:
     if handles:
         figure.legend(handles=handles, loc="outside upper left", ncols=2)
     return figure
+
+
+class Stacked(NamedTuple):
+    """Parts of a whole (float64) from each of `t_ns` to the next; `mean_ns` is 0 where they are
+    exact, otherwise the length of the interval of which each value is the mean."""
+
+    t_ns: I64
+    rows: list[F64]
+    mean_ns: int
+
+
+def stack(layers: list[Means], end_ns: int, columns: int = COLUMNS) -> Stacked:
+    """The functions on the union of their instants, or, when these are too many or thinned, the
+    mean of each column: of parts that change places only the means still add up to the whole's."""
+    parts = [clipped(one, 0, end_ns) for one in layers]
+    t_ns = np.unique(np.concatenate([instants for instants, _ in parts]))
+    exact = t_ns.size <= 2 * columns and all(one.exact for one in layers)
+    if exact:
+        rows = [values[np.searchsorted(at, t_ns, "right") - 1] for at, values in parts]
+    else:
+        t_ns = edges_of(0, end_ns, columns)[:-1]
+        rows = [means(one, end_ns, columns) for one in layers]
+    rows = [np.append(row, row[-1]) for row in rows]
+    return Stacked(np.append(t_ns, end_ns), rows, 0 if exact else end_ns // columns)
 
 
 def _top(shape: Stacked) -> float:

@@ -30,7 +30,7 @@ def draw(results: Results) -> list[Plot]:
     cases = results.cases
     if not cases:
         return []
-    from crashsim.report import bars, gantt, layers, prices, timelines
+    from crashsim.report import bars, distribution, gantt, layers, prices, timelines
     from crashsim.report.alike import note
     from crashsim.report.canvas import rendered, style
 
@@ -61,8 +61,8 @@ def draw(results: Results) -> list[Plot]:
             "distribution",
             "How likely is which loss",
             "Read: at this share of all instants a power cut takes more than this many bytes."
-            + note(prices.distribution_groups(cases), cases),
-            prices.distribution_of_loss,
+            + note(distribution.distribution_groups(cases), cases),
+            distribution.distribution_of_loss,
         ),
         (
             "layers",

@@ -30,7 +30,8 @@ from crashsim.report.canvas import (
     say,
     set_scale,
 )
-from crashsim.report.envelopes import (
+from crashsim.results import CaseResult
+from crashsim.results.thinning import (
     COLUMNS,
     I64,
     Band,
@@ -41,7 +42,6 @@ from crashsim.report.envelopes import (
     means,
     seen,
 )
-from crashsim.results import CaseResult, Means
 
 MOST_PANELS = 16
 _COLUMNS = COLUMNS // 2
@@ -181,8 +181,7 @@ def _worst(what: _Quantity, members: list[CaseResult], *, brief: bool) -> str:
 
 
 def _mean(case: CaseResult) -> float:
-    loss = Means(case.loss.instants, [*map(float, case.loss.values)])
-    return float(means(loss, _end(case), 1)[0])
+    return float(means(case.loss, _end(case), 1)[0])
 
 
 def _marks(axes: Axes, case: CaseResult) -> None:

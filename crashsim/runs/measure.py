@@ -7,19 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
 from crashsim.engine.history import History, Reason
 from crashsim.engine.pages import PAGE_BYTES
-from crashsim.engine.streams import I64
 from crashsim.engine.units import exact_instant
 from crashsim.errors import NothingExplored
 from crashsim.experiment.expect import judge
 from crashsim.experiment.loader import Case
 from crashsim.experiment.model import Experiment
-from crashsim.power import thinning
 from crashsim.power.broken_promises import schedule_of
 from crashsim.power.losses import Losses
 from crashsim.power.safety import Domain, Stage, kept_stage
@@ -36,8 +35,10 @@ from crashsim.results import (
     Expectation,
     Make,
     Marks,
+    Means,
     Schedule,
     Spread,
+    thinning,
 )
 from crashsim.simulate.inputs import Inputs
 
@@ -91,8 +92,8 @@ def measure(case: Case, history: History, inputs: Inputs, paranoid: bool) -> Cas
         recorded=history.info.recorded,
         syncs=_syncs(case.experiment, history),
         loss=thinning.largest(losses.at_risk, end, thinning.EXACT_STEPS),
-        recovery_point=thinning.saw_teeth(losses.recovery, end, thinning.PICTURE_STEPS),
-        layers=thinning.layers(stages, end, thinning.PICTURE_STEPS),
+        recovery_point=thinning.saw_teeth(*losses.recovery, end, thinning.PICTURE_STEPS),
+        layers=layers(stages, end, thinning.PICTURE_STEPS),
         domains={str(d): spread(stages[kept_stage(d, options)], end) for d in Domain},
         uncovered_by_domain={str(d.domain): spread(d.uncovered, end) for d in domains},
         devices=_devices(history),
@@ -122,6 +123,28 @@ def _stages(history: History, durable: StepFunction) -> dict[Stage, StepFunction
             found[stage] = found[Stage.IN_HOST]
         else:
             found[stage] = Losses(history, stage).at_risk
+    return found
+
+
+_INWARD = (Stage.STORED, Stage.IN_HOST, Stage.SUBMITTED, Stage.COMPLETED, Stage.DURABLE)
+
+
+def layers(
+    stages: dict[Stage, StepFunction], end_ns: int, limit: int, intervals: int = thinning.COLUMNS
+) -> dict[str, Means]:
+    """Bytes at risk by the layer that holds their latest version: what got past one stage but not
+    the next; beyond `limit` steps the mean of each of `intervals` (fewer than `limit`)."""
+    t_ns = np.unique(np.concatenate([stages[stage].instants for stage in _INWARD]))
+    t_ns = t_ns[t_ns <= end_ns]
+    edges = thinning.edges_of(0, end_ns, intervals)[:-1].tolist()
+    found: dict[str, Means] = {}
+    for number, (inner, outer) in enumerate(pairwise(_INWARD), start=1):
+        values = thinning.values_at(stages[outer], t_ns) - thinning.values_at(stages[inner], t_ns)
+        if t_ns.size <= limit:
+            found[f"L{number}"] = Means(t_ns.tolist(), values.tolist())
+        else:
+            shown = thinning.means(StepFunction(t_ns, values), end_ns, intervals)
+            found[f"L{number}"] = Means(edges, shown.tolist(), exact=False)
     return found
 
 
@@ -158,17 +181,11 @@ def _marks(history: History) -> Marks:
     flusher = history.batch_reason == Reason.FLUSHER
     other = (history.batch_reason == Reason.BACKGROUND) | (history.batch_reason == Reason.EARLY)
     return Marks(
-        flush_acks=_thinned(np.sort(acked)),
-        flusher_passes=_thinned(history.batch_t_ns[flusher]),
-        other_writeback=_thinned(history.batch_t_ns[other]),
-        acknowledgements=_thinned(history.ack_t_ns[history.ack_t_ns <= end]),
+        flush_acks=thinning.evenly(np.sort(acked)),
+        flusher_passes=thinning.evenly(history.batch_t_ns[flusher]),
+        other_writeback=thinning.evenly(history.batch_t_ns[other]),
+        acknowledgements=thinning.evenly(history.ack_t_ns[history.ack_t_ns <= end]),
     )
-
-
-def _thinned(instants: I64) -> list[int]:
-    """At most `thinning.PICTURE_STEPS` of them, evenly chosen: they are for the eye."""
-    step = -(-instants.size // thinning.PICTURE_STEPS) or 1
-    return list(instants[::step].tolist())
 
 
 def _schedules(found: Losses) -> list[Schedule]:
