@@ -34,9 +34,7 @@ from crashsim.report.choices import best, loses_acknowledged
 from crashsim.results import CaseResult
 from crashsim.results.thinning import F64
 
-MOST_COLOURED = len(COLOURS)
 MOST_LABELLED = 24
-_COLUMNS = 240
 _NEAR = 0.035  # of the picture: points so close have one label
 _LONGEST_LINE = 30
 
