@@ -34,11 +34,41 @@ LONG = (
 )
 
 
-def begin(tmp_path: Path, workers: str, text: str = LONG) -> subprocess.Popen[str]:
+UNDRAWN = """
+from crashsim.report import write
+write.draw = lambda results: ()
+"""
+
+AFTER_THE_FIRST_CASE = """
+from pathlib import Path
+from crashsim.runs import cases
+def run_cases(*arguments, really=cases.run_cases):
+    for one in really(*arguments):
+        yield one
+        Path("{}").touch()
+cases.run_cases = run_cases
+"""
+
+
+def crashsim_after(code: str, *arguments: str | Path) -> list[str]:
+    """`python -m crashsim` after some code of our own."""
+    code = f"""
+import os, runpy, signal, sys, threading
+def interrupt(*_):
+    os.kill(os.getpid(), signal.SIGINT)
+{code}
+sys.argv = ["crashsim", *sys.argv[1:]]
+runpy.run_module("crashsim", run_name="__main__", alter_sys=True)
+"""
+    return [sys.executable, "-c", code, *map(str, arguments)]
+
+
+def begin(tmp_path: Path, workers: str, text: str = LONG, code: str = "") -> subprocess.Popen[str]:
     file = tmp_path / "long.yaml"
     file.write_text(text)
+    words = ("run", file, "--workers", workers, "--output", tmp_path / "runs")
     return subprocess.Popen(
-        command("run", file, "--workers", workers, "--output", tmp_path / "runs"),
+        crashsim_after(UNDRAWN + code, *words),
         cwd=ROOT,
         env=environment(TMPDIR=str(tmp_path)),
         stdout=subprocess.PIPE,
@@ -97,9 +127,11 @@ def cpu_seconds(process: subprocess.Popen[str]) -> float:
 def test_an_interrupt_keeps_what_was_done_and_says_so(
     tmp_path: Path, workers: str, records: str, number: signal.Signals
 ) -> None:
-    process = begin(tmp_path, workers, LONG.replace("[50, 3000000]", records))
-    # The first case takes a fraction of a second after the imports; its successor far longer.
-    wait_until(lambda: cpu_seconds(process) > 4, process)
+    done = tmp_path / "done"
+    text = LONG.replace("[50, 3000000]", records)
+    process = begin(tmp_path, workers, text, AFTER_THE_FIRST_CASE.format(done))
+    # The short case takes a fraction of a second after the imports, the other one far longer.
+    wait_until(lambda: done.exists() or cpu_seconds(process) > 4, process)
     os.killpg(process.pid, number)
     out, err = process.communicate(timeout=PATIENCE_SECONDS)
     assert process.returncode == 128 + number, err
@@ -119,7 +151,7 @@ def test_an_interrupt_keeps_what_was_done_and_says_so(
 def test_an_interrupt_before_anything_was_done_keeps_nothing(tmp_path: Path, workers: str) -> None:
     text = LONG.replace("[50, 3000000]", "[3000000, 3000001]")
     process = begin(tmp_path, workers, text)
-    wait_until(lambda: cpu_seconds(process) > 2, process)
+    wait_until(lambda: cpu_seconds(process) > 1, process)
     os.killpg(process.pid, signal.SIGINT)
     _, err = process.communicate(timeout=PATIENCE_SECONDS)
     assert process.returncode == 130, err
@@ -131,22 +163,11 @@ def test_an_interrupt_before_anything_was_done_keeps_nothing(tmp_path: Path, wor
 # At the very moment: the process interrupts itself
 
 
-def interrupting_itself(
-    when: str, folder: Path, *arguments: str
-) -> subprocess.CompletedProcess[str]:
-    """`python -m crashsim`, after some code of our own."""
-    code = f"""
-import os, runpy, signal, sys, threading
-def interrupt(*_):
-    os.kill(os.getpid(), signal.SIGINT)
-{when}
-sys.argv = ["crashsim", *sys.argv[1:]]
-runpy.run_module("crashsim", run_name="__main__", alter_sys=True)
-"""
+def interrupting_itself(when: str, folder: Path) -> subprocess.CompletedProcess[str]:
     file = folder / "small.yaml"
     file.write_text(SMALL)
     return subprocess.run(
-        [sys.executable, "-c", code, *(arguments or ("run", str(file))), "--output", folder / "r"],
+        crashsim_after(when, "run", file, "--output", folder / "r"),
         cwd=ROOT,
         env=environment(),
         capture_output=True,
@@ -223,17 +244,18 @@ def test_a_second_interrupt_does_not_wait(tmp_path: Path) -> None:
 
 
 def test_an_interrupt_while_the_interpreter_ends_changes_nothing(tmp_path: Path) -> None:
-    done = interrupting_itself("import atexit; atexit.register(interrupt)", tmp_path)
+    at_exit = "import atexit; atexit.register(interrupt)"
+    done = interrupting_itself(UNDRAWN + at_exit, tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
 
 
-WHEN_LATEST_APPEARS = """
+WHEN_LATEST_APPEARS = f"""{UNDRAWN}
 import pathlib
 def replace(path, target, really=pathlib.Path.replace):
     really(path, target)
     interrupt()
-    for _ in range({more}):
-        threading.Timer({after}, interrupt).start()
+    for _ in range({{more}}):
+        threading.Timer({{after}}, interrupt).start()
 pathlib.Path.replace = replace
 """
 
@@ -301,7 +323,7 @@ def test_a_reader_that_goes_away_changes_no_exit_code(
     read, write = os.pipe()
     os.close(read)
     process = subprocess.Popen(
-        command("run", file, "--output", tmp_path / "runs", *options),
+        crashsim_after(UNDRAWN, "run", file, "--output", tmp_path / "runs", *options),
         cwd=ROOT,
         env=environment(),
         stdout=write,
