@@ -6,17 +6,19 @@
 #   make bench  measure
 #   make truth  explore the SQLite recordings, hold docs/sqlite.md and advise against what comes of it
 #   make fuzz   try random inputs for FUZZ_SECONDS (60) of each kind
+#   make mutate change the rules, MUTANTS (200) times, and see which changes no test sees
 #   make docs   write docs/what-you-lose.md anew from the experiments, docs/rules.md from the code and its tests
 #   make clean  remove .venv and what the tools left behind; runs/ stays
 
 BIN = .venv/bin
 DEMO = demo
+MUTANTS = 200
 PYTHONS = python3 python3.14 python3.13 python3.12 python3.11
 RECENT = import sys; sys.exit(sys.version_info < (3, 11))
 PIP = $(BIN)/python -m pip -qq --disable-pip-version-check --no-input
 HAS_PIP = $(BIN)/python -m pip --version >/dev/null 2>&1 || $(BIN)/python -m ensurepip >/dev/null
 
-.PHONY: demo test check bench truth fuzz docs clean
+.PHONY: demo test check bench truth fuzz mutate docs clean
 
 demo: .venv/installed
 	@echo "crashsim run experiments/$(DEMO).yaml"
@@ -43,11 +45,15 @@ truth: .venv/installed-dev
 fuzz: .venv/installed-dev
 	@$(BIN)/python -m tests.fuzz
 
+mutate: .venv/installed-dev
+	@$(PIP) install --editable '.[mutate]'
+	@nice $(BIN)/python -m tools.mutate $(MUTANTS)
+
 docs: .venv/installed
 	@$(BIN)/python -m tools
 
 clean:
-	rm -rf .venv dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv dist mutants .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find crashsim tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
 
 # Both stamps are made anew when pyproject.toml changes. The development tools come with all that the

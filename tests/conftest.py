@@ -8,14 +8,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import Phase, settings
 
 from crashsim.report import write
 from tests.cli_support import Program
 
 # No test is about time: a busy machine must not fail one.
 settings.register_profile("crashsim", deadline=None)
-settings.load_profile("crashsim")
+# Of a change to the code it is enough to know that it is seen (tools/mutate.py).
+settings.register_profile("mutants", settings.get_profile("crashsim"), phases=[Phase.generate])
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "crashsim"))
 
 # Nor about the terminal of whoever runs it: pipes are no wider than it.
 os.environ.pop("COLUMNS", None)
