@@ -8,6 +8,7 @@ import shlex
 import shutil
 import subprocess
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -169,6 +170,7 @@ def test_without_a_checker_nothing_is_said_of_what_the_guest_held(program: Progr
 # --- SQLite ---------------------------------------------------------------------------------------
 
 
+@cache
 def sqlite(name: str, states: int) -> tuple[Advised, str]:
     one = ["sweep=null", "cases={}", "explore.atom=4KiB", f"explore.states={states}"]
     return found_in(EXPERIMENTS / f"sqlite-{name}.yaml", *one)
