@@ -13,10 +13,13 @@ from hypothesis import Phase, settings
 from crashsim.report import write
 from tests.cli_support import Program
 
-# No test is about time: a busy machine must not fail one.
-settings.register_profile("crashsim", deadline=None)
-# Of a change to the code it is enough to know that it is seen (tools/mutate.py).
-settings.register_profile("mutants", settings.get_profile("crashsim"), phases=[Phase.generate])
+# No test is about time: a busy machine must not fail one. Nor about luck: the examples are the same
+# in each run, but for `make fuzz`. Of a change to the code it is enough to know that it is seen.
+settings.register_profile("fuzz", deadline=None)
+settings.register_profile("crashsim", deadline=None, derandomize=True, database=None)
+settings.register_profile(
+    "mutants", settings.get_profile("crashsim"), phases=[Phase.explicit, Phase.generate]
+)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "crashsim"))
 
 # Nor about the terminal of whoever runs it: pipes are no wider than it.

@@ -15,6 +15,7 @@ import time
 from secrets import randbits
 
 FILES = ("tests/test_experiment_fuzz.py", "tests/test_monitor_fuzz.py", "tests/test_files_fuzz.py")
+PROFILE = {"HYPOTHESIS_PROFILE": "fuzz"}
 ROUND_S = 600  # a round takes some ten seconds; this is a hang, or a very busy machine
 MEMORY_BYTES = 4 << 30
 
@@ -32,6 +33,7 @@ def fuzz(file: str, seconds: float) -> bool:
                 stderr=subprocess.STDOUT,
                 text=True,
                 timeout=ROUND_S,
+                env=os.environ | PROFILE,
                 preexec_fn=lambda: resource.setrlimit(
                     resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES)
                 ),
@@ -42,7 +44,7 @@ def fuzz(file: str, seconds: float) -> bool:
             print(f"{said}\n{' '.join(words)}: not done after {ROUND_S} s")
             return False
         if done.returncode:
-            print(f"{done.stdout}\nAgain: {' '.join(words)}")
+            print(f"{done.stdout}\nAgain: HYPOTHESIS_PROFILE=fuzz {' '.join(words)}")
             return False
         rounds += 1
     print(f"{file}: {rounds} rounds passed")

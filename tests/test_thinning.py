@@ -49,12 +49,12 @@ def test_a_thinned_step_function_shows_the_largest_value_of_each_interval(
     whole: StepFunction, end: int, limit: int
 ) -> None:
     thin = largest(whole, end, limit)
-    shown = [value_at(t, thin.instants, thin.values) for t in range(end)]
-    real = [whole.at(t) for t in range(end)]
+    shown = [value_at(t, thin.instants, thin.values) for t in range(end + 1)]
+    real = [whole.at(t) for t in range(end + 1)]
     if thin.exact:
         assert shown == real
     else:
-        bounds = [*thin.instants, end]
+        bounds = [*thin.instants, end + 1]
         for low, high, value in zip(bounds, bounds[1:], thin.values, strict=False):
             assert value == max(real[low:high])
 
