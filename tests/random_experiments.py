@@ -130,7 +130,7 @@ VMMS = ("qemu", "cloud-hypervisor", "crosvm", *FLUSHING)
 def experiments(draw: st.DrawFn, host: str) -> Experiment:
     """A valid one whose states can be explored for that host."""
     names = ("a", "b")[: draw(st.sampled_from((1, 1, 2)))]
-    lame = (
+    faulty = (
         ("ignored_flush", "shorn")
         if host == "this-host"
         else ("ignored_flush", "shorn", "corrupted", "dead")
@@ -143,7 +143,7 @@ def experiments(draw: st.DrawFn, host: str) -> Experiment:
         "vmm": draw(st.sampled_from(VMMS)),
         "guest": draw(maybe(GUESTS)),
         "host": draw(maybe(HOSTS)),
-        "disk": draw(maybe(DISKS)) | {"faults": draw(maybe({name: faults() for name in lame}))},
+        "disk": draw(maybe(DISKS)) | {"faults": draw(maybe({name: faults() for name in faulty}))},
         "duration": draw(st.sampled_from(("1ms", "100ms", "2s", "2s"))),
     }
     try:

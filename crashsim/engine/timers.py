@@ -12,8 +12,9 @@ while after the first of them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 from crashsim.engine.clock import Clock
 from crashsim.engine.history import NEVER
@@ -86,23 +87,59 @@ class Stamps:
             self.bar_ns = (self._last_ns // self._tick_ns + 1) * self._tick_ns
 
 
+class Storer(Protocol):
+    """Who stores in bulk (a vCPU): the clock learns late of it."""
+
+    def catch_up(self) -> None:
+        """Account for every store that has begun by now."""
+
+    def split_at_snapshot(self) -> None:
+        """A snapshot is being taken: split the store in progress, and plan what follows again."""
+
+    def recheck_room(self) -> None:
+        """A threshold changed: look at it before the next store."""
+
+    def journal_aborted(self) -> None:
+        """No store begins after this instant."""
+
+    def next_begin_ns(self) -> int | None:
+        """When the next planned store begins, None if none is."""
+
+
+class Storers(list[Storer]):
+    """Those that store to one memory."""
+
+    def catch_up(self) -> None:
+        for storer in self:
+            storer.catch_up()
+
+    def split_at_snapshot(self) -> None:
+        for storer in self:
+            storer.split_at_snapshot()
+
+    def planned(self) -> Iterator[int]:
+        """When stores are planned next."""
+        for storer in self:
+            begin_ns = storer.next_begin_ns()
+            if begin_ns is not None:
+                yield begin_ns
+
+
 class Anticipated:
-    """An act that is due a while after a first event, of which it is told too late.
+    """An act that is due a while after a first store, of which it is told too late.
 
     `due(t)`: when, for an event at `t`; never earlier for a later one. `first()`: the event, None
-    if there was none. `catch_up()`: account for what has happened by now. `planned()`: instants at
-    which events are planned next. `act()` is called when it is due."""
+    if there was none. `act()` is called when it is due."""
 
     __slots__ = (
         "_act",
         "_armed_for_ns",
         "_armed_ns",
-        "_catch_up",
         "_clock",
         "_due",
         "_first",
-        "_planned",
         "_rank",
+        "_storers",
     )
 
     def __init__(
@@ -111,16 +148,14 @@ class Anticipated:
         rank: int,
         due: Callable[[int], int],
         first: Callable[[], int | None],
-        catch_up: Callable[[], None],
-        planned: Callable[[], Iterable[int]],
+        storers: Storers,
         act: Callable[[], None],
     ) -> None:
         self._clock = clock
         self._rank = rank
         self._due = due
         self._first = first
-        self._catch_up = catch_up
-        self._planned = planned
+        self._storers = storers
         self._act = act
         self._armed_ns = self._armed_for_ns = NEVER
 
@@ -136,14 +171,14 @@ class Anticipated:
     def again(self) -> None:
         """The event is history: look for the next one."""
         self._armed_ns = self._armed_for_ns = NEVER
-        for t_ns in self._planned():
+        for t_ns in self._storers.planned():
             self.expect(t_ns)
 
     def _look(self, due_ns: int) -> None:
         if due_ns != self._armed_ns:
             return
         self._armed_ns = self._armed_for_ns = NEVER
-        self._catch_up()
+        self._storers.catch_up()
         first_ns = self._first()
         if first_ns is None:
             self.again()
@@ -165,8 +200,7 @@ class WakeUps:
         rank: int,
         timer: Callable[[int], int],
         first_ns: int | None,
-        catch_up: Callable[[], None],
-        planned: Callable[[], Iterable[int]],
+        storers: Storers,
         look: Callable[[], bool],
     ) -> None:
         self._clock = clock
@@ -176,7 +210,7 @@ class WakeUps:
         self._idle = first_ns is None
         self._first_ns: int | None = None  # an age began, and no wake-up was set
         self._soon = Anticipated(
-            clock, rank, timer, lambda: self._first_ns, catch_up, planned, self._wake_first
+            clock, rank, timer, lambda: self._first_ns, storers, self._wake_first
         )
         if first_ns is not None:
             clock.at(first_ns, rank, self._wake)

@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
+from crashsim.engine.clock import Clock
 from crashsim.engine.pageset import Work
 from crashsim.engine.streams import I64
 
@@ -25,17 +26,12 @@ class QueuePort(Protocol):
     def submit_uncontended(self, vcpu: int, work: Work) -> I64: ...
 
 
-class NowPort(Protocol):
-    @property
-    def now(self) -> int: ...
-
-
 class Driver:
     """Flush requests of one device."""
 
     __slots__ = ("_clock", "_outstanding", "_queue", "_room", "_waiting", "one_at_a_time")
 
-    def __init__(self, clock: NowPort, queue: QueuePort, generation: str, room: int) -> None:
+    def __init__(self, clock: Clock, queue: QueuePort, generation: str, room: int) -> None:
         self._clock = clock
         self._queue = queue
         self.one_at_a_time = generation != "concurrent"

@@ -7,7 +7,7 @@ file, through them to the disk (virtio-blk with cache=writethrough), or past the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
@@ -18,7 +18,7 @@ from crashsim.engine.history import NEVER
 from crashsim.engine.pages import unique_sorted
 from crashsim.engine.pageset import PageSet
 from crashsim.engine.streams import I64
-from crashsim.engine.timers import WakeUps
+from crashsim.engine.timers import Storers, WakeUps
 
 COPY_PAGE_NS = 512
 
@@ -31,14 +31,6 @@ class HostPort(Protocol):
 
     def written_through(self, done: Callable[[bool], None]) -> None:
         """`done(ok)` when copies are where the device's cache mode wants them."""
-
-
-class StoringVCpu(Protocol):
-    """What L1 asks of a vCPU."""
-
-    def catch_up(self) -> None: ...
-    def split_at_snapshot(self) -> None: ...
-    def next_begin_ns(self) -> int | None: ...
 
 
 class GuestPageCache:
@@ -79,15 +71,13 @@ class GuestPageCache:
         self._expire_ns = expire_ns
         self._age_start_ns: int | None = None
         self.sources: list[PageSet] = []
-        self.vcpus: list[StoringVCpu] = []
+        self.vcpus = Storers()
         self.aborted_ns: int | None = None  # from then on the file system is read-only (Rule G9)
         self.copies: list[tuple[int, I64]] = []  # instant, pages
         self._wake_ups: WakeUps | None = None
         if timer is not None:
             rank = Rank.GUEST_FLUSHER + device
-            self._wake_ups = WakeUps(
-                clock, rank, timer, first_wake_ns, self._catch_up, self._planned, self._wake
-            )
+            self._wake_ups = WakeUps(clock, rank, timer, first_wake_ns, self.vcpus, self._wake)
 
     def will_store(self, t_ns: int) -> None:
         if self._wake_ups is not None:
@@ -98,16 +88,6 @@ class GuestPageCache:
             self._age_start_ns = first_ns
             if self._wake_ups is not None:
                 self._wake_ups.aged(first_ns)
-
-    def _catch_up(self) -> None:
-        for vcpu in self.vcpus:
-            vcpu.catch_up()
-
-    def _planned(self) -> Iterator[int]:
-        for vcpu in self.vcpus:
-            begin_ns = vcpu.next_begin_ns()
-            if begin_ns is not None:
-                yield begin_ns
 
     def reserve(self, pages: int) -> None:
         """The host's thresholds do not count L1."""
@@ -138,7 +118,7 @@ class GuestPageCache:
         were none, or none may leave any more."""
         if self.aborted_ns is not None and self._clock.now > self.aborted_ns:
             return None
-        self._catch_up()
+        self.vcpus.catch_up()
         if not any(source.count for source in self.sources):
             return None
         if only is not None:
@@ -146,8 +126,7 @@ class GuestPageCache:
             pages = np.intersect1d(dirty, only, assume_unique=True)
             if not pages.size:
                 return None
-        for vcpu in self.vcpus:
-            vcpu.split_at_snapshot()
+        self.vcpus.split_at_snapshot()
         if only is None:
             parts = [source.take_all().folios(self.folios) for source in self.sources]
             pages = unique_sorted(np.concatenate(parts))
@@ -160,7 +139,7 @@ class GuestPageCache:
     def _wake(self) -> bool:
         """A pass; whether anything in L1 is older than it may be cleaned now."""
         now = self._clock.now
-        self._catch_up()
+        self.vcpus.catch_up()
         if self._age_start_ns is not None and now - self._age_start_ns >= self._expire_ns:
             if self._write_back() is not None:
                 self._host.written_through(_ignore)

@@ -6,27 +6,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from crashsim.engine.columns import column
 from crashsim.engine.streams import I64
-from crashsim.guest.plan import Plan
-from crashsim.guest.program import Program
-
-
-@dataclass(slots=True)
-class PlanLog:
-    """Rows of one plan that have happened: [low[i], high[i]) began `shift[i]` later than
-    planned."""
-
-    plan: Plan
-    low: list[int] = field(default_factory=list)
-    high: list[int] = field(default_factory=list)
-    shift: list[int] = field(default_factory=list)
-
-    def extend(self, low: I64, high: I64, shift: I64) -> None:
-        """Many windows at once; empty ones are left out."""
-        some = np.flatnonzero(high > low)
-        self.low.extend(low[some].tolist())
-        self.high.extend(high[some].tolist())
-        self.shift.extend(shift[some].tolist())
+from crashsim.guest.stretch import Stretch
 
 
 @dataclass(slots=True)
@@ -38,7 +20,7 @@ class StoreLog:
     offset: list[I64] = field(default_factory=list)
     length: list[I64] = field(default_factory=list)
     write: list[I64] = field(default_factory=list)
-    whole: bool = True  # no write was divided or left out: store i is write i
+    whole: bool = True  # no write was split or left out: store i is write i
 
     def add(self, t_ns: I64, offset: I64, length: I64, write: I64) -> None:
         """Append rows."""
@@ -47,15 +29,15 @@ class StoreLog:
         self.length.append(length)
         self.write.append(write)
 
-    def retire(self, log: PlanLog, program: Program) -> None:
-        """Append the rows of a plan that is not needed any more; its times are used up."""
-        if not log.low:
+    def retire(self, stretch: Stretch) -> None:
+        """Append the rows that have happened of a stretch that is not needed any more; its times
+        are used up."""
+        if not stretch.low:
             return
-        plan, low, high = log.plan, log.low[0], log.high[-1]
-        begin = plan.begin[low:high]
-        size = np.array(log.high, dtype=np.int64) - np.array(log.low, dtype=np.int64)
-        begin += np.repeat(np.array(log.shift, dtype=np.int64), size)
-        first = program.first_write + plan.first_write - plan.head
+        low, high = stretch.low[0], stretch.high[-1]
+        begin = stretch.begin[low:high]
+        begin += np.repeat(column(stretch.shift), column(stretch.high) - column(stretch.low))
+        first = stretch.program.first_write + stretch.first
         number = np.arange(first + low, first + high, dtype=np.int64)
-        self.add(begin, plan.offset[low:high], plan.length[low:high], number)
-        log.low = []
+        self.add(begin, stretch.offset[low:high], stretch.length[low:high], number)
+        stretch.low = []

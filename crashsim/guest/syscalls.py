@@ -9,38 +9,20 @@ all the same.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 from crashsim.engine.clock import Clock, Rank
 from crashsim.engine.pageset import Work
 from crashsim.engine.streams import I64
-from crashsim.engine.timers import Anticipated, Stamps, Ticks
+from crashsim.engine.timers import Anticipated, Stamps, Storers, Ticks
 from crashsim.experiment.sync_calls import SyncCall
+from crashsim.guest.driver import Driver
 from crashsim.guest.l1 import GuestPageCache
 from crashsim.guest.ports import Done
 from crashsim.guest.program import Program
 
 KERNEL = -1  # stands for a vCPU's number where the guest's kernel acts
-
-
-class FlushPort(Protocol):
-    """The driver: one device flush for a vCPU; `done(result)` at its acknowledgement."""
-
-    @property
-    def one_at_a_time(self) -> bool: ...
-    def flush(self, vcpu: int, done: Callable[[int], None]) -> None: ...
-    def flush_uncontended(self, vcpu: int, work: Work) -> I64: ...
-
-
-class StoringVCpu(Protocol):
-    """What the kernel asks of a vCPU."""
-
-    def catch_up(self) -> None: ...
-    def split_at_snapshot(self) -> None: ...
-    def journal_aborted(self) -> None: ...
-    def next_begin_ns(self) -> int | None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,11 +69,12 @@ class GuestKernel:
         self,
         clock: Clock,
         device: int,
-        driver: FlushPort,
+        driver: Driver,
         journal: Journal | None,
         page_cache: GuestPageCache | None,
         path: Path,
     ) -> None:
+        self.vcpus = Storers()
         self._path = path
         self.aborted_ns: int | None = None  # when the journal has
         self._clock = clock
@@ -107,13 +90,11 @@ class GuestKernel:
                 Rank.COMMIT + device,
                 lambda t_ns: journal.ticks.commit_ns(t_ns, journal.interval_ns),
                 lambda: self._times.since_ns,
-                self._catch_up,
-                self._planned,
+                self.vcpus,
                 self._commit_by_itself,
             )
         self._group_busy = False
         self._group_waiting: list[tuple[int, Program, Callable[[bool], None]]] = []
-        self.vcpus: list[StoringVCpu] = []
 
     # the journal (Rule G6)
 
@@ -146,16 +127,6 @@ class GuestKernel:
         self._commit()
         self._flush_in_turn(KERNEL, 2 if self._path.flushes else 0, _ignore, commits=True)
         self._timer.again()
-
-    def _planned(self) -> Iterator[int]:
-        for vcpu in self.vcpus:
-            begin_ns = vcpu.next_begin_ns()
-            if begin_ns is not None:
-                yield begin_ns
-
-    def _catch_up(self) -> None:
-        for vcpu in self.vcpus:
-            vcpu.catch_up()
 
     # sync calls (Rules G4, G9)
 
@@ -197,7 +168,7 @@ class GuestKernel:
             return
         flushes, commits = self._flushes(call), False
         if self._may_commit(call):
-            self._catch_up()
+            self.vcpus.catch_up()
             if self._times.since_ns is not None:
                 commits = True
                 flushes *= 2

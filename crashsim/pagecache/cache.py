@@ -12,7 +12,7 @@ Thresholds count pages of 4 KiB, whatever the folios (H2).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from enum import Enum
 from typing import Protocol
 
@@ -25,7 +25,7 @@ from crashsim.engine.injector import Injector
 from crashsim.engine.pages import PAGE_BYTES
 from crashsim.engine.pageset import Work
 from crashsim.engine.streams import I64, Stream
-from crashsim.engine.timers import Anticipated, Stamps, Ticks, WakeUps
+from crashsim.engine.timers import Anticipated, Stamps, Storers, Ticks, WakeUps
 from crashsim.pagecache.fsync import (
     JOURNALS,
     Commit,
@@ -100,6 +100,7 @@ class PageCache:
         "freerun_pages",
         "limit_pages",
         "planned_pages",
+        "storers",
     )
 
     def __init__(
@@ -124,6 +125,7 @@ class PageCache:
         self._fsyncs = 0
         self._syncs: list[FsyncKind] = []
         self.files: list[BackingFile] = []
+        self.storers = Storers()  # to any of them
         self.batches: list[Batch] = []
         self.commits: list[Commit] = []
         self.planned_pages = 0  # new pages of windows under way, not in any set yet
@@ -141,8 +143,7 @@ class PageCache:
                 Rank.FLUSHER,
                 lambda t_ns: self._ticks.timer_ns(t_ns, settings.dirty_writeback),
                 first_wake_ns,
-                self._catch_up,
-                self._planned,
+                self.storers,
                 self._wake,
             )
 
@@ -216,8 +217,7 @@ class PageCache:
             Rank.HOST_JOURNAL + file.device,
             lambda t_ns: self._ticks.commit_ns(t_ns, self._settings.commit_interval),
             lambda: file.mtime.since_ns,
-            file.catch_up,
-            lambda: _planned_of(file),
+            file.storers,
             commit,
         )
         return own_commits
@@ -229,14 +229,6 @@ class PageCache:
         if file.own_commits is not None:
             file.own_commits.expect(max(t_ns, file.mtime.bar_ns))
 
-    def _catch_up(self) -> None:
-        for file in self.files:
-            file.catch_up()
-
-    def _planned(self) -> Iterator[int]:
-        for file in self.files:
-            yield from _planned_of(file)
-
     def fsync_uncontended(self, device: int, datasync: bool, work: Work) -> tuple[I64, I64]:
         """The next fsyncs of a file, one after the other, if only its one guest acts meanwhile:
         when each begins and returns. Fewer of them, or none, if anything else might happen."""
@@ -246,7 +238,7 @@ class PageCache:
         stamped = file.mtime.since_ns is not None
         settled = file.age_start_ns is not None and stamped == datasync
         settled &= not self._system.sync_resets_age
-        simple = file.plain() and len(file.guests) == 1
+        simple = file.plain() and len(file.storers) == 1
         if not (simple and len(file.sources) == 1 and settled and file.idle() and disk.idle()):
             return NONE, NONE
         faults_ns = [fault.quiet_until_ns() for fault in self._faults]
@@ -358,7 +350,7 @@ class PageCache:
         soon_ns = self._clock.now + 1
         if any(source.count for file in self.files for source in file.sources):
             return soon_ns
-        return max(soon_ns, min([self._clock.quiet_until_ns(), *self._planned()]))
+        return max(soon_ns, min([self._clock.quiet_until_ns(), *self.storers.planned()]))
 
     # Rule H7
 
@@ -385,9 +377,8 @@ class PageCache:
             self._recheck_room()
 
     def _recheck_room(self) -> None:
-        for file in self.files:
-            for guest in file.guests:
-                guest.recheck_room()
+        for storer in self.storers:
+            storer.recheck_room()
 
     def pause_ns(self, dirtied_pages: int) -> int:
         """How long a writer that has just dirtied that many pages is held up."""
@@ -402,8 +393,7 @@ class PageCache:
         return min(PAUSE_MAX_NS, -(-work // (self._disk.bandwidth * (self.limit_pages - pages))))
 
     def _dirty_pages(self) -> int:
-        for file in self.files:
-            file.catch_up()
+        self.storers.catch_up()
         return sum(file.dirty_count() for file in self.files)
 
     def _write_background(self, _: None) -> None:
@@ -431,14 +421,6 @@ class PageCache:
                     self._cursor = int((file.folios.first_page(last) + file.folios.pages(last))[0])
                     return True
         return False
-
-
-def _planned_of(file: BackingFile) -> Iterator[int]:
-    """When stores to the file are planned next."""
-    for guest in file.guests:
-        begin_ns = guest.next_begin_ns()
-        if begin_ns is not None:
-            yield begin_ns
 
 
 def _nothing() -> None:

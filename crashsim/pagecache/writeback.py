@@ -23,7 +23,7 @@ from crashsim.engine.history import Reason
 from crashsim.engine.pages import PAGE_SHIFT, unique_sorted
 from crashsim.engine.pageset import PageSet, Taken
 from crashsim.engine.streams import I64
-from crashsim.engine.timers import Anticipated, Stamps
+from crashsim.engine.timers import Anticipated, Stamps, Storers
 
 NONE: I64 = np.empty(0, dtype=np.int64)
 BoolArray = np.ndarray[tuple[int], np.dtype[np.bool_]]
@@ -43,22 +43,6 @@ class DiskPort(Protocol):
     def idle(self) -> bool: ...
     def flushed_uncontended(self, issue_ns: I64) -> None: ...
     def flush(self, done: Callable[[], None]) -> None: ...
-
-
-class Guest(Protocol):
-    """What the page cache asks of whoever stores to the file's pages (a vCPU)."""
-
-    def catch_up(self) -> None:
-        """Account for every store that has begun by now."""
-
-    def split_at_snapshot(self) -> None:
-        """A snapshot is being taken: split the store in progress, and plan what follows again."""
-
-    def recheck_room(self) -> None:
-        """A threshold changed: look at it before the next store."""
-
-    def next_begin_ns(self) -> int | None:
-        """When the next planned store begins, None outside of a window."""
 
 
 @dataclass(slots=True)
@@ -106,12 +90,12 @@ class BackingFile:
         "committing",
         "device",
         "folios",
-        "guests",
         "in_flight",
         "metadata_bytes",
         "mtime",
         "own_commits",
         "sources",
+        "storers",
     )
 
     def __init__(
@@ -140,7 +124,7 @@ class BackingFile:
         self.device = device
         self.folios = folios
         self.sources: list[PageSet] = []
-        self.guests: list[Guest] = []
+        self.storers = Storers()
         self.in_flight: list[Batch] = []
         self.age_start_ns: int | None = None  # the inode is dirty since (Rule H6); None: not dirty
         self.aged: Callable[[int], None] = _ignore  # called when that begins
@@ -191,8 +175,8 @@ class BackingFile:
         return self._disk.write(size)[1] if size else 0
 
     def catch_up(self) -> None:
-        for guest in self.guests:
-            guest.catch_up()
+        """Account for every store that has begun by now."""
+        self.storers.catch_up()
 
     def dirty_count(self) -> int:
         """Dirty pages, exactly."""
@@ -239,8 +223,7 @@ class BackingFile:
         """Snapshot every dirty page; for a file with nothing under writeback."""
         count = self.dirty_count()
         if count:
-            for guest in self.guests:
-                guest.split_at_snapshot()
+            self.storers.split_at_snapshot()
             taken = [source.take_all() for source in self.sources]
             self._submit(taken, count, reason, whole=True)
 
@@ -257,8 +240,7 @@ class BackingFile:
     def write_back(self, folios: I64, reason: Reason) -> None:
         """Snapshot `folios`: ascending, dirty, none of them under writeback."""
         if folios.size:
-            for guest in self.guests:
-                guest.split_at_snapshot()
+            self.storers.split_at_snapshot()
             for source in self.sources:
                 source.discard(folios)
             count = self.folios.count_pages(folios)
@@ -271,7 +253,7 @@ class BackingFile:
 
     def prealloc(self) -> None:
         """Every page is dirty before anything is stored (Rule V5)."""
-        if self.guests or not self.sources:  # else copies are what dirties it
+        if self.storers or not self.sources:  # else copies are what dirties it
             self.sources.append(PageSet(self.folios))
         self.sources[-1].add(np.arange(self.folios.first, self.folios.end, dtype=np.int64))
         self.dirtied_now()

@@ -150,7 +150,8 @@ class Stack:
                 page_cache.vcpus.append(vcpu)
             elif shared:
                 file.sources.append(dirty)
-                file.guests.append(vcpu)
+                file.storers.append(vcpu)
+                self.cache.storers.append(vcpu)
         if backing.prealloc and shared:
             file.prealloc()
         if not file.sources:
@@ -333,8 +334,8 @@ class Stack:
             atom_bytes=disk.atom,
             stable_writes=disk.stable_writes,
             recorded=any(p.labels for p in self.programs),
-            guest_wait_ns=sum(vcpu.wait_ns + vcpu.throttle_ns for vcpu in self.vcpus),
-            throttle_ns=sum(vcpu.throttle_ns for vcpu in self.vcpus),
+            guest_wait_ns=sum(vcpu.wait_ns + vcpu.throttle.total_ns for vcpu in self.vcpus),
+            throttle_ns=sum(vcpu.throttle.total_ns for vcpu in self.vcpus),
             failed_syncs=sum(vcpu.acknowledged.failed_syncs for vcpu in self.vcpus),
             metadata_bytes=self.cache.metadata_bytes,
             writes=sum(p.offset.size for p in self.programs),
