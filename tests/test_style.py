@@ -25,7 +25,11 @@ ALL = sorted(
     ]
 )
 # Where a module's distribution has another name; pydantic_core is pinned by pydantic.
-DISTRIBUTION = {"ruamel": "ruamel.yaml", "pydantic_core": "pydantic"}
+DISTRIBUTION = {
+    "google_crc32c": "google-crc32c",
+    "pydantic_core": "pydantic",
+    "ruamel": "ruamel.yaml",
+}
 
 
 def read(path: Path) -> str:

@@ -37,7 +37,8 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "power": ("engine", "experiment", "results"),
     "replay": ("engine", "experiment", "simulate", "power", "results"),
     "states": ("engine", "power", "replay"),
-    "checkers": ("engine", "experiment", "guest"),
+    "ext4": ("engine",),
+    "checkers": ("engine", "experiment", "guest", "ext4"),
     "explore": ("engine", "replay", "states", "checkers", "results", "executor"),
     "runs": (
         *("engine", "experiment", "simulate", "power", "replay", "states", "checkers", "explore"),

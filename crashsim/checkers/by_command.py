@@ -55,23 +55,23 @@ class CommandChecker:
         wants_files = any("mnt" in named(word) for word in self._words)
         needs = [where, *(Path(word) for word in self._words if word.startswith(os.sep))]
         how, limits = spec.how if wants_files else None, (spec.time_limit_s, spec.memory_bytes)
-        self._session = ImageSession(how, device, *limits, paranoid, needs)
+        self.session = ImageSession(how, device, *limits, paranoid, needs)
         self._filled: tuple[Sandbox, list[str], Environment] | None = None
 
     @property
     def way(self) -> str | None:
         """How `{mnt}` is made, `loop` or `debugfs`, once an image was checked."""
-        return self._session.way
+        return self.session.way
 
     def check(self, image: memoryview, acks: Acks, changed: Ranges | None = None) -> Verdict:
-        return self._session.check(image, acks, changed, self._ask)
+        return self.session.check(image, acks, changed, self._ask)
 
     def again(self, image: memoryview, acks: Acks, patience: int) -> Verdict:
-        self._session.renew()
-        return self._session.check(image, acks, None, self._ask, patience)
+        self.session.renew()
+        return self.session.check(image, acks, None, self._ask, patience)
 
     def close(self) -> None:
-        self._session.close()
+        self.session.close()
         self._filled = None
 
     def _ask(self, sandbox: Sandbox) -> Verdict:

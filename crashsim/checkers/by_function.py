@@ -43,25 +43,25 @@ class FilesChecker:
         self._contained = Contained(spec)
         needs = [Path(spec.folder).absolute()]
         limits = spec.time_limit_s, spec.memory_bytes
-        self._session = ImageSession(spec.how, DEVICE, *limits, paranoid, needs)
+        self.session = ImageSession(spec.how, DEVICE, *limits, paranoid, needs)
         self._sandbox: Sandbox | None = None
 
     @property
     def way(self) -> str | None:
         """How the files are made, `loop` or `debugfs`, once an image was checked."""
-        return self._session.way
+        return self.session.way
 
     def check(self, image: memoryview, acks: Acks, changed: Ranges | None = None) -> Verdict:
         return self._check(image, acks, changed, 1)
 
     def again(self, image: memoryview, acks: Acks, patience: int) -> Verdict:
         self._contained.renew()
-        self._session.renew()
+        self.session.renew()
         return self._check(image, acks, None, patience)
 
     def close(self) -> None:
         self._contained.close()  # first: it may have files open
-        self._session.close()
+        self.session.close()
         self._sandbox = None
 
     def _check(
@@ -74,4 +74,4 @@ class FilesChecker:
             mounts = sandbox.helper.process if sandbox.helper.has_mounts else None
             return self._contained.ask_files(sandbox.files, mounts, image.nbytes, acks, patience)
 
-        return self._session.check(image, acks, changed, ask, patience)
+        return self.session.check(image, acks, changed, ask, patience)

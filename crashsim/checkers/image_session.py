@@ -19,6 +19,7 @@ from crashsim.errors import CrashsimError, HelperDied
 TIME_LIMIT_S = 10.0
 MEMORY_BYTES = 1 << 30
 DEVICE = "pmem0"
+Question = Callable[[Sandbox], Verdict]
 
 
 class ImageSession:
@@ -44,18 +45,25 @@ class ImageSession:
         self._helper: Helper | None = None
         self._sandbox: Sandbox | None = None
         self._way: Way | None = None
+        # Asks in place of us when the kernel has mounted the files.
+        self.witness: Callable[[Sandbox, Question], Verdict] | None = None
 
     @property
     def way(self) -> str | None:
         """`loop` or `debugfs`, once an image was laid out with its files."""
         return None if self._way is None else self._way.name
 
+    @property
+    def shows_files(self) -> bool:
+        """Whether the checker wants those of the file system in the image."""
+        return self._how is not None
+
     def check(
         self,
         image: memoryview,
         acks: Acks,
         changed: Ranges | None,
-        ask: Callable[[Sandbox], Verdict],
+        ask: Question,
         patience: int = 1,
     ) -> Verdict:
         """What `ask` says of the image, once all is laid out; `patience`: programs have so many
@@ -80,9 +88,7 @@ class ImageSession:
             self._helper.close()
         self._helper = None
 
-    def _checked(
-        self, sandbox: Sandbox, ask: Callable[[Sandbox], Verdict], patience: int
-    ) -> Verdict:
+    def _checked(self, sandbox: Sandbox, ask: Question, patience: int) -> Verdict:
         sandbox.patience = patience
         if self._how is None:
             return ask(sandbox)
@@ -91,7 +97,12 @@ class ImageSession:
         way = self._way
         try:
             told = way.lay_out(sandbox)
-            found = told if isinstance(told, Verdict) else _with(ask(sandbox), told)
+            if isinstance(told, Verdict):
+                found = told
+            elif self.witness is not None and way.name == "loop":
+                found = self.witness(sandbox, ask)
+            else:
+                found = _with(ask(sandbox), told)
         finally:
             try:
                 way.clear(sandbox)

@@ -1,4 +1,4 @@
-"""Was a file opened for writing, or a folder changed, since it was last asked?
+"""Was a file opened for writing, or at all, or a folder changed, since it was last asked?
 
 Contract: with inotify the kernel says so however the file was written, also through a mapping:
 that needs a file opened for writing, and its closing is an event. So nothing can have changed after
@@ -14,6 +14,7 @@ from pathlib import Path
 
 _MODIFY, _ATTRIB, _CLOSE_WRITE, _MOVED, _CREATE, _DELETE = 0x2, 0x4, 0x8, 0xC0, 0x100, 0x200
 _SELF = 0xC00  # it was removed or renamed itself
+_OPEN = 0x20
 _CONTENT = _MODIFY | _CLOSE_WRITE
 _ENTRIES = _ATTRIB | _MOVED | _CREATE | _DELETE | _SELF
 _EVENTS_BYTES = 1 << 16
@@ -38,8 +39,11 @@ class Inotify:
 
     def add(self, path: Path) -> int:
         """Its number among what is watched."""
-        mask = _ENTRIES if path.is_dir() else _CONTENT
-        return called(libc.inotify_add_watch(self._fd, os.fsencode(path), mask), str(path))
+        return self._add(path, _ENTRIES if path.is_dir() else _CONTENT)
+
+    def add_opened(self, path: Path) -> int:
+        """The same of a file that counts as touched when somebody opens it."""
+        return self._add(path, _OPEN)
 
     def touched(self) -> frozenset[int]:
         """Numbers of what may have changed since the last call, -1 among them if there was more
@@ -58,3 +62,6 @@ class Inotify:
 
     def close(self) -> None:
         os.close(self._fd)
+
+    def _add(self, path: Path, mask: int) -> int:
+        return called(libc.inotify_add_watch(self._fd, os.fsencode(path), mask), str(path))

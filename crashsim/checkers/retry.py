@@ -51,16 +51,18 @@ def _settled(judged: list[Verdict], late: list[Verdict]) -> Verdict:
     if not judged:
         return late[-1]
     first, then = judged[0], (judged[1:] or late)[-1:]
-    if first.kind == "ok" or _same(first, then[0]):
+    if first.kind == "ok" or agree(first, then[0]):
         return first
-    return _unstable(first, then[0])
+    return unstable(first, then[0])
 
 
-def _same(one: Verdict, other: Verdict) -> bool:
+def agree(one: Verdict, other: Verdict) -> bool:
+    """Whether they are the same answer, whatever else they tell."""
     return (one.kind, one.outcome) == (other.kind, other.outcome)
 
 
-def _unstable(first: Verdict, then: Verdict) -> Verdict:
+def unstable(first: Verdict, then: Verdict) -> Verdict:
+    """What two answers to one question come to."""
     parts = f"unstable: first {_named(first)}, then {_named(then)}"
     told = [f"first: {first.kind} {first.outcome}", first.message]
     told += [f"then: {then.kind} {then.outcome}", then.message]

@@ -19,6 +19,7 @@ from typing import Any
 from crashsim import __version__
 from crashsim.checkers import Checker
 from crashsim.checkers.builtin import built_in
+from crashsim.checkers.by_function import FunctionChecker
 from crashsim.checkers.retry import Confirmed
 from crashsim.checkers.spec import Command, Files, Function, Rule, Spec, to_json
 from crashsim.experiment.model import Experiment
@@ -114,7 +115,12 @@ def _maker(run: Run, spec: Spec, device: int) -> Callable[[], Checker]:
 
 
 def _confirmed(spec: Command | Function | Files, device: str, paranoid: bool) -> Checker:
-    return Confirmed(spec.checker(device, paranoid))
+    checker = spec.checker(device, paranoid)
+    if isinstance(checker, FunctionChecker) or not checker.session.shows_files:
+        return Confirmed(checker)
+    from crashsim.checkers.each_view import EachView  # with what reads file systems
+
+    return EachView(checker, paranoid)
 
 
 def _dump(experiment: Experiment) -> dict[str, Any]:
