@@ -18,7 +18,7 @@ import pytest
 
 from crashsim.engine.history import NEVER, History, Reason
 from crashsim.engine.streams import I64
-from crashsim.experiment.backing import Backing, DiskFaults, Fault, FolioPart, RateLimiter
+from crashsim.experiment.backing import Backing, FolioPart, RateLimiter
 from crashsim.experiment.model import (
     Device,
     Disk,
@@ -28,6 +28,7 @@ from crashsim.experiment.model import (
     Guest,
     Host,
 )
+from crashsim.experiment.profiles import DiskFaults, Fault
 from crashsim.experiment.sync_calls import CALLS
 from crashsim.guest.program import Op, Program
 from crashsim.simulate.stack import simulate

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from crashsim.engine.compiled import compiled
-from crashsim.experiment.backing import DiskFaults
+from crashsim.experiment.profiles import DiskFaults
 from crashsim.replay.versions import TwoFiles
 from tests.oracle import OracleWorld
 from tests.oracle.worlds import worlds

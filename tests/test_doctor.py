@@ -12,7 +12,7 @@ import pytest
 from crashsim.cli.diagnosis import print_diagnosis
 from crashsim.errors import CommandLineError, UsageError
 from crashsim.vmm import probe
-from crashsim.vmm.doctor import examine, examine_process, examine_words, examine_xml
+from crashsim.vmm.examine import examine, examine_process, examine_words, examine_xml
 
 GOOD = "-object memory-backend-file,id=mem1,share=on,mem-path=p.img,size=1M"
 DEVICE = "-device virtio-pmem-pci,memdev=mem1,id=nv1"

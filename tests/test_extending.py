@@ -25,7 +25,7 @@ from crashsim.experiment.show import show
 from crashsim.experiment.sync_calls import CALLS, SyncCall
 from crashsim.traces.formats import FORMATS
 from crashsim.traces.trace import FUA, Trace
-from crashsim.vmm.doctor import examine_words
+from crashsim.vmm.examine import examine_words
 from crashsim.vmm.machine import FILE, Backend, Machine, Monitor, PmemDevice
 from crashsim.vmm.monitors import MONITORS
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from crashsim.engine.history import NEVER, History
 from crashsim.engine.streams import I64
-from crashsim.experiment.backing import DiskFaults, Fault
+from crashsim.experiment.profiles import DiskFaults, Fault
 from crashsim.power import loss
 from crashsim.power.at_risk import at_risk
 from crashsim.power.losses import Losses

@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 
 from crashsim.engine.history import NEVER
-from crashsim.experiment.backing import DiskFaults, Fault
+from crashsim.experiment.profiles import DiskFaults, Fault
 from crashsim.power.losses import Losses
 from crashsim.power.safety import Stage
 from crashsim.power.tell import Teller

@@ -15,9 +15,11 @@ import pytest
 
 from crashsim.device.rate_limiter import TokenBucket
 from crashsim.engine.history import NEVER, History
-from crashsim.experiment.backing import Backing, DiskFaults, Fault
+from crashsim.experiment.backing import Backing
+from crashsim.experiment.failures import HostCrash
+from crashsim.experiment.profiles import DiskFaults, Fault
 from crashsim.power.losses import Losses
-from crashsim.power.safety import Domain, HostCrash, Stage, kept_stage
+from crashsim.power.safety import Domain, Stage, kept_stage
 from tests import played
 from tests.against_oracle import simulate_world
 from tests.oracle import (
@@ -201,11 +203,17 @@ def test_D4_a_dead_disk_holds_nothing_from_its_death_on() -> None:
 # --- failures -------------------------------------------------------------------------------------
 
 
+def _host_crash(in_flight_kept: bool, cache_kept: bool) -> HostCrash:
+    return HostCrash(
+        in_flight="kept" if in_flight_kept else "lost", disk_cache="kept" if cache_kept else "lost"
+    )
+
+
 def test_P4_a_host_crash_keeps_what_is_in_flight_or_only_what_was_flushed_if_so_asked() -> None:
     history = play([Write(0, 8), Sync()])
     kept = {
         (in_flight, cache): safe(
-            history, kept_stage(Domain.HOST_CRASH, HostCrash(in_flight, cache))
+            history, kept_stage(Domain.HOST_CRASH, _host_crash(in_flight, cache))
         )
         for in_flight in (False, True)
         for cache in (False, True)

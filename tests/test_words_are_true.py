@@ -21,7 +21,6 @@ from crashsim.experiment.loader import Case, plan
 from crashsim.experiment.model import Experiment
 from crashsim.power.safety import Domain
 from crashsim.power.tell import loss_at
-from crashsim.replay.cuts import host_crash
 from crashsim.report.standing import headline, sentences, standing
 from crashsim.results import CaseResult, Example, Results
 from crashsim.runs.cases import run_case
@@ -56,7 +55,7 @@ class Told:
         self.case: CaseResult = finished.figures
         self.history: History = finished.history
         self.recorded = self.history.info.recorded
-        self.options = host_crash(power)
+        self.options = power.host_crash
         self.slowly: dict[Domain, Slowly] = {}
         by_stage: dict[object, Slowly] = {}
         for domain in Domain:

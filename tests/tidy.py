@@ -72,7 +72,7 @@ OUTER = (
     "crashsim.report",
     "crashsim.checkers",
     "crashsim.explore.trust",
-    "crashsim.vmm.doctor",
+    "crashsim.vmm.examine",
     "crashsim.executor",
     "crashsim.__main__",
 )

@@ -12,7 +12,8 @@ import numpy as np
 
 from crashsim.engine.history import NEVER, History
 from crashsim.engine.pages import words
-from crashsim.power.safety import Domain, HostCrash, Stage, kept_stage
+from crashsim.experiment.failures import HostCrash
+from crashsim.power.safety import Domain, Stage, kept_stage
 from crashsim.replay.cuts import KEEP
 from crashsim.replay.versions import TwoFiles
 

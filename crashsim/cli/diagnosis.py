@@ -17,7 +17,7 @@ from crashsim.engine.units import exact_bytes
 from crashsim.printable import printable
 from crashsim.report.speaker import Speaker, console_for, width_of
 from crashsim.vmm.assembly import NVDIMM
-from crashsim.vmm.doctor import Diagnosis
+from crashsim.vmm.examine import Diagnosis
 from crashsim.vmm.hazards import COSTS, DISCARDS, FAILS, LOSES, READ_ONLY, Hazard
 from crashsim.vmm.machine import PmemDevice
 

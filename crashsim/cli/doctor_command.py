@@ -22,7 +22,7 @@ def doctor(words: tuple[str, ...], pid: int | None, xml: Path | None, as_json: b
     crashsim doctor -- qemu-system-x86_64 ...   (QEMU, cloud-hypervisor, crosvm, Firecracker)
     """
     from crashsim.cli.diagnosis import print_diagnosis
-    from crashsim.vmm.doctor import examine
+    from crashsim.vmm.examine import examine
 
     diagnosis = examine(words, pid, xml, Path.cwd())
     with printing():

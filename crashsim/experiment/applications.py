@@ -32,8 +32,8 @@ from crashsim.experiment.quantities import (
     PositiveDuration,
     Rate,
     Size,
+    Spelling,
     Theta,
-    Written,
     refused,
 )
 from crashsim.experiment.sync_calls import CALLS, SyncCall
@@ -91,7 +91,7 @@ _EVERY_SCHEMA = {
     ],
     "examples": ["100 records", "1s"],
 }
-Every = Annotated[EveryRecords | EveryTime, Written(_every, _EVERY_SCHEMA, _every_text)]
+Every = Annotated[EveryRecords | EveryTime, Spelling(_every, _EVERY_SCHEMA, _every_text)]
 
 
 class Sync(Block):

@@ -1,37 +1,37 @@
-"""What lies under a device: the monitor's memory backend and its file, and a disk's faults.
+"""A device, and what lies under it: the monitor's memory backend and its file.
 
-Contract: the defaults are an honest stack: a shared mapping of a file whose blocks are all written,
-on a disk without faults. Rules V4, V5, H2, H13, H15 (backings), D4 (faults).
+Contract: the default is an honest one: a shared mapping of a file whose blocks are all written.
+Rules V3 (rate limiter), V4, V5, H2, H13, H15 (backings), V9 (other devices).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     Field,
     ValidationError,
     ValidationInfo,
+    field_validator,
 )
-from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 
-from crashsim.disk.faults import DISK_FAULTS
 from crashsim.engine import units
-from crashsim.experiment.block import Block, Contradiction
+from crashsim.experiment.applications import PAGE_BYTES, Sync, Workload
+from crashsim.experiment.block import NAME, Block, Contradiction
 from crashsim.experiment.quantities import (
     Count,
     Duration,
     PositiveDuration,
-    Ratio,
     Size,
-    Written,
+    Spelling,
     read_size,
     refused,
     text,
 )
 
+LARGEST_DEVICE_BYTES = 16 << 40
 SMALLEST_FOLIO_BYTES = 4096
 LARGEST_FOLIO_BYTES = 2 << 20
 
@@ -107,7 +107,7 @@ _FOLIO_SCHEMA = {
     "anyOf": [{"const": "auto"}, text(units.SIZE_PATTERN, "2MiB"), _FOLIO_LIST],
 }
 Folio = Annotated[
-    Literal["auto"] | int | tuple[FolioPart, ...], Written(_folio, _FOLIO_SCHEMA, _exact_folio)
+    Literal["auto"] | int | tuple[FolioPart, ...], Spelling(_folio, _FOLIO_SCHEMA, _exact_folio)
 ]
 
 
@@ -164,50 +164,58 @@ class RateLimiter(Block):
     burst: int = Field(default=0, ge=0, le=10**9, description="So many more at first, once.")
 
 
-class Fault(Block):
-    """Something that a disk gets wrong, by chance or at given instants."""
+class Device(Block):
+    """A virtio-pmem device, or one to compare it with: one backing on the host."""
 
-    share: Ratio = Field(default=(0, 1), description="Chance of each to be hit, such as 1/1000.")
-    at: tuple[Duration, ...] = Field(
-        default=(), strict=False, description="Instants; the first at or after each is hit."
+    name: str = Field(
+        default="pmem0", pattern=NAME, max_length=64, description="What reports call it."
+    )
+    size: Size = Field(description="Size of the device, whole pages of 4KiB, at most 16TiB.")
+    type: Literal["virtio-pmem", "nvdimm", "real-nvdimm", "virtio-blk"] = Field(
+        default="virtio-pmem",
+        description="An emulated NVDIMM has no flush path; a real one needs none; virtio-blk goes "
+        "through the guest's page cache.",
+    )
+    cache: Literal["none", "writeback", "writethrough", "unsafe"] | None = Field(
+        default=None, description="QEMU's cache mode of a virtio-blk. Default: writeback."
+    )
+    backing: Backing = Field(default=Backing(), description="The memory under the device.")
+    rate_limiter: RateLimiter | None = Field(
+        default=None, description="Firecracker's limit on flushes. Default: none."
+    )
+    plugged: Duration = Field(default=0, description="When the device is plugged in.")
+    workload: Workload | None = Field(
+        default=None,
+        description="Under devices: what is written here. Default: the top-level workload.",
+    )
+    sync: Sync | None = Field(
+        default=None,
+        description="Under devices: the sync policy here. Default: the top-level sync.",
     )
 
-    @property
-    def configured(self) -> bool:
-        return bool(self.share[0] or self.at)
-
-
-class DiskFaults(Block):
-    """What a disk was seen to get wrong (Zheng et al., FAST'13): a `Fault` for each entry of
-    `DISK_FAULTS`."""
-
-    if TYPE_CHECKING:
-
-        def __init__(self, **faults: Fault) -> None: ...
-
-    def configured(self) -> dict[str, Fault]:
-        """Those that are to come, by name."""
-        faults = {name: getattr(self, name, Fault()) for name in DISK_FAULTS}
-        return {name: fault for name, fault in faults.items() if fault.configured}
-
-    @property
-    def final(self) -> bool:
-        """Whether nothing may succeed any more after one of them."""
-        return any(DISK_FAULTS[name].final for name in self.configured())
-
     def contradictions(self) -> Iterator[Contradiction]:
-        for name, fault in self.configured().items():
-            if DISK_FAULTS[name].final and len(fault.at) > 1:
-                yield Contradiction((name, "at"), "expected one instant: a disk dies once")
+        parts = self.backing.folio
+        if isinstance(parts, tuple) and parts[-1].until not in (None, self.size):
+            end = units.exact_bytes(self.size)
+            message = f"the last part must end with the device ({end}), or do without until"
+            yield Contradiction(("backing", "folio", len(parts) - 1), message)
+        if self.type != "virtio-blk" and self.cache is not None:
+            yield Contradiction(("cache",), f"cache is a setting of virtio-blk, not of {self.type}")
+        if self.type == "virtio-blk" and self.backing.kind != "file":
+            yield Contradiction(("backing", "kind"), f"{self.type} is modelled over a file alone")
+        past_it = self.type == "virtio-blk" and self.cache == "none"
+        if past_it and (self.backing.prealloc or self.backing.folio != Backing().folio):
+            message = "cache: none leaves out the host's page cache: no folio, no prealloc"
+            yield Contradiction(("backing",), message)
+        if self.rate_limiter is not None and self.type != "virtio-pmem":
+            yield Contradiction(("rate_limiter",), f"a {self.type} has no flush requests to limit")
+        if self.type == "real-nvdimm" and self.backing != Backing():
+            yield Contradiction(("backing",), "a real NVDIMM is memory by itself, without a file")
 
-
-def take_over_disk_faults() -> None:
-    """Give `DiskFaults` the keys of the table."""
-    fields = DiskFaults.model_fields
-    fields.clear()
-    for name, kind in DISK_FAULTS.items():
-        fields[name] = FieldInfo(annotation=Fault, default=Fault(), description=kind.description)
-    DiskFaults.model_rebuild(force=True)
-
-
-take_over_disk_faults()
+    @field_validator("size")
+    @classmethod
+    def _whole_pages(cls, size: int) -> int:
+        if size % PAGE_BYTES or size > LARGEST_DEVICE_BYTES:
+            got = units.exact_bytes(size)
+            raise refused(f"expected a multiple of 4KiB up to 16TiB, got {got}")
+        return size

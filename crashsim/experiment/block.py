@@ -13,6 +13,8 @@ from typing import NamedTuple, Self
 from pydantic import BaseModel, ConfigDict, model_validator
 from pydantic_core import PydanticCustomError
 
+NAME = r"^[a-z0-9][a-z0-9-]*$"
+
 
 class Contradiction(NamedTuple):
     """`path` leads from the block to the key that is to blame; empty for the block itself."""

@@ -20,7 +20,7 @@ from pydantic import Field, ValidationInfo, create_model
 from crashsim.engine import units
 from crashsim.errors import UnitError
 from crashsim.experiment.block import Block, Contradiction
-from crashsim.experiment.quantities import Written, refused, units_required
+from crashsim.experiment.quantities import Spelling, refused, units_required
 from crashsim.results import FIGURES, Expectation
 
 
@@ -77,7 +77,7 @@ class Condition:
         return _COMPARISONS[self.comparison](actual, self.value)
 
 
-def _condition(unit: str) -> Written:
+def _condition(unit: str) -> Spelling:
     kind = _KINDS[unit]
 
     def read(value: Any, info: ValidationInfo) -> Condition:
@@ -96,7 +96,7 @@ def _condition(unit: str) -> Written:
 
     number = {"type": "integer", "minimum": 0} | ({"maximum": 0} if unit else {})
     text = {"type": "string", "pattern": _COMPARISON + f"(0|{kind.pattern})" + r"\s*$"}
-    return Written(read, {"anyOf": [number, text], "examples": [kind.example]}, str)
+    return Spelling(read, {"anyOf": [number, text], "examples": [kind.example]}, str)
 
 
 class Known(Block):
@@ -146,6 +146,12 @@ class Expect(_Conditions):  # type: ignore[misc]  # its fields are the table of 
     def conditions(self) -> dict[str, Condition]:
         """The metrics that something is expected of."""
         return {name: value for name, value in self if isinstance(value, Condition)}
+
+
+class CaseBlock(Block):
+    """What holds for the cases whose name matches."""
+
+    expect: Expect = Field(description="Conditions, over those of the whole experiment.")
 
 
 def judge(expectations: Expect, metrics: Mapping[str, int]) -> list[Expectation]:

@@ -10,14 +10,13 @@ found here (`Block.contradictions`), so that no `Experiment` exists that makes n
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, cast
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from crashsim.disk.faults import DISK_FAULTS
 from crashsim.engine import units
 from crashsim.experiment.applications import (
-    PAGE_BYTES,
     AppendLog,
     DoubleBuffer,
     EveryRecords,
@@ -31,26 +30,18 @@ from crashsim.experiment.applications import (
     Workload,
     WriteAheadLog,
 )
-from crashsim.experiment.backing import (
-    LARGEST_FOLIO_BYTES,
-    SMALLEST_FOLIO_BYTES,
-    Backing,
-    RateLimiter,
-    take_over_disk_faults,
-)
-from crashsim.experiment.block import Block, Contradiction
-from crashsim.experiment.expect import Condition, Expect
+from crashsim.experiment.backing import LARGEST_FOLIO_BYTES, SMALLEST_FOLIO_BYTES, Backing, Device
+from crashsim.experiment.block import NAME, Block, Contradiction
+from crashsim.experiment.expect import CaseBlock, Condition, Expect
+from crashsim.experiment.failures import HostCrash, Power
 from crashsim.experiment.linux import EarlyWriteback, Guest, Host
-from crashsim.experiment.profiles import Disk
+from crashsim.experiment.profiles import Disk, take_over_disk_faults
 from crashsim.experiment.quantities import (
-    Duration,
     NameIn,
     PositiveDuration,
-    Size,
-    refused,
 )
+from crashsim.experiment.sweep import Sweep
 from crashsim.experiment.trial import Check, Explore
-from crashsim.results import Domain
 from crashsim.vmm.monitors import MONITORS
 
 __all__ = [
@@ -84,137 +75,11 @@ __all__ = [
     "structure",
 ]
 
-LARGEST_DEVICE_BYTES = 16 << 40
-NAME = r"^[a-z0-9][a-z0-9-]*$"
-
 
 _CACHED_NVDIMM = (
     "a real NVDIMM is not modelled below the guest's page cache: expected guest.access dax, direct "
     "or devdax (cached is the default with file_system: none)"
 )
-
-
-class Device(Block):
-    """A virtio-pmem device, or one to compare it with: one backing on the host."""
-
-    name: str = Field(
-        default="pmem0", pattern=NAME, max_length=64, description="What reports call it."
-    )
-    size: Size = Field(description="Size of the device, whole pages of 4KiB, at most 16TiB.")
-    type: Literal["virtio-pmem", "nvdimm", "real-nvdimm", "virtio-blk"] = Field(
-        default="virtio-pmem",
-        description="An emulated NVDIMM has no flush path; a real one needs none; virtio-blk goes "
-        "through the guest's page cache.",
-    )
-    cache: Literal["none", "writeback", "writethrough", "unsafe"] | None = Field(
-        default=None, description="QEMU's cache mode of a virtio-blk. Default: writeback."
-    )
-    backing: Backing = Field(default=Backing(), description="The memory under the device.")
-    rate_limiter: RateLimiter | None = Field(
-        default=None, description="Firecracker's limit on flushes. Default: none."
-    )
-    plugged: Duration = Field(default=0, description="When the device is plugged in.")
-    workload: Workload | None = Field(
-        default=None,
-        description="Under devices: what is written here. Default: the top-level workload.",
-    )
-    sync: Sync | None = Field(
-        default=None,
-        description="Under devices: the sync policy here. Default: the top-level sync.",
-    )
-
-    def contradictions(self) -> Iterator[Contradiction]:
-        parts = self.backing.folio
-        if isinstance(parts, tuple) and parts[-1].until not in (None, self.size):
-            end = units.exact_bytes(self.size)
-            message = f"the last part must end with the device ({end}), or do without until"
-            yield Contradiction(("backing", "folio", len(parts) - 1), message)
-        if self.type != "virtio-blk" and self.cache is not None:
-            yield Contradiction(("cache",), f"cache is a setting of virtio-blk, not of {self.type}")
-        if self.type == "virtio-blk" and self.backing.kind != "file":
-            yield Contradiction(("backing", "kind"), f"{self.type} is modelled over a file alone")
-        past_it = self.type == "virtio-blk" and self.cache == "none"
-        if past_it and (self.backing.prealloc or self.backing.folio != Backing().folio):
-            message = "cache: none leaves out the host's page cache: no folio, no prealloc"
-            yield Contradiction(("backing",), message)
-        if self.rate_limiter is not None and self.type != "virtio-pmem":
-            yield Contradiction(("rate_limiter",), f"a {self.type} has no flush requests to limit")
-        if self.type == "real-nvdimm" and self.backing != Backing():
-            yield Contradiction(("backing",), "a real NVDIMM is memory by itself, without a file")
-
-    @field_validator("size")
-    @classmethod
-    def _whole_pages(cls, size: int) -> int:
-        if size % PAGE_BYTES or size > LARGEST_DEVICE_BYTES:
-            got = units.exact_bytes(size)
-            raise refused(f"expected a multiple of 4KiB up to 16TiB, got {got}")
-        return size
-
-
-class HostCrash(Block):
-    """What a crash of the host leaves undecided."""
-
-    in_flight: Literal["lost", "kept"] = Field(
-        default="lost", description="Writes submitted to the disk but not completed."
-    )
-    disk_cache: Literal["kept", "lost"] = Field(
-        default="kept", description="Completed writes in the disk's volatile cache."
-    )
-
-
-class Power(Block):
-    """Which cuts are told byte by byte. The loss at every instant is known without any."""
-
-    domains: tuple[Annotated[str, NameIn([*map(str, Domain)])], ...] = Field(
-        default=("power-cut",), strict=False, min_length=1, description="What fails."
-    )
-    at: tuple[Duration, ...] = Field(default=(), strict=False, description="Cut at these instants.")
-    random: int = Field(
-        default=0, ge=0, le=100_000, description="Cut at this many random instants."
-    )
-    every_durability_event: bool = Field(
-        default=False, description="Cut at each instant at which something became durable."
-    )
-    host_crash: HostCrash = Field(
-        default=HostCrash(), description="What a host crash leaves undecided."
-    )
-
-    def contradictions(self) -> Iterator[Contradiction]:
-        for index, domain in enumerate(self.domains):
-            if domain in self.domains[:index]:
-                yield Contradiction(("domains", index), f"{domain} is listed twice")
-
-
-SweepValues = Annotated[
-    dict[str, Annotated[tuple[Any, ...], Field(strict=False, min_length=1)]], Field(min_length=1)
-]
-
-
-class Sweep(Block):
-    """One case for each combination of values. Keys are dotted paths such as `sync.call`."""
-
-    product: SweepValues | None = Field(default=None, description="Every value with every other.")
-    zip: SweepValues | None = Field(
-        default=None, description="The first values together, the second together, and so on."
-    )
-
-    def contradictions(self) -> Iterator[Contradiction]:
-        if self.product is None and self.zip is None:
-            yield Contradiction((), "expected product or zip, with the values of some keys")
-        first = next(iter(self.zip or {}), "")
-        for key, values in (self.zip or {}).items():
-            if len(values) != len((self.zip or {})[first]):
-                yield Contradiction(
-                    ("zip", key),
-                    f"{key} has {len(values)} values, {first} has {len((self.zip or {})[first])}: "
-                    "zip needs as many of each",
-                )
-
-
-class CaseBlock(Block):
-    """What holds for the cases whose name matches."""
-
-    expect: Expect = Field(description="Conditions, over those of the whole experiment.")
 
 
 class Experiment(Block):

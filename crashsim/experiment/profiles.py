@@ -1,4 +1,4 @@
-"""The host's disk and its profiles.
+"""The host's disk: its profiles and its faults.
 
 Contract: a `Disk` is complete: what is not given comes from its profile (D5: flush times and write
 bandwidth of kinds of disk; D4: power-loss protection, and the disk that answers FLUSH without doing
@@ -8,15 +8,16 @@ it).
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field, model_validator
+from pydantic.fields import FieldInfo
 
+from crashsim.disk.faults import DISK_FAULTS
 from crashsim.engine import units
 from crashsim.errors import UnitError
-from crashsim.experiment.backing import DiskFaults
 from crashsim.experiment.block import Block, Contradiction
-from crashsim.experiment.quantities import ByteRate, Duration, NameIn, Size
+from crashsim.experiment.quantities import ByteRate, Duration, NameIn, Ratio, Size
 
 _COMMON: dict[str, str | bool] = {
     "flush": "1ms",
@@ -32,6 +33,56 @@ PROFILES: dict[str, dict[str, str | bool]] = {
     "hdd": {**_COMMON, "flush": "10ms", "fua": False},
     "ignores-flush": {**_COMMON, "ignores_flush": True},
 }
+
+
+class Fault(Block):
+    """Something that a disk gets wrong, by chance or at given instants."""
+
+    share: Ratio = Field(default=(0, 1), description="Chance of each to be hit, such as 1/1000.")
+    at: tuple[Duration, ...] = Field(
+        default=(), strict=False, description="Instants; the first at or after each is hit."
+    )
+
+    @property
+    def configured(self) -> bool:
+        return bool(self.share[0] or self.at)
+
+
+class DiskFaults(Block):
+    """What a disk was seen to get wrong (Zheng et al., FAST'13): a `Fault` for each entry of
+    `DISK_FAULTS`."""
+
+    if TYPE_CHECKING:
+
+        def __init__(self, **faults: Fault) -> None: ...
+
+    def configured(self) -> dict[str, Fault]:
+        """Those that are to come, by name."""
+        faults = {name: getattr(self, name, Fault()) for name in DISK_FAULTS}
+        return {name: fault for name, fault in faults.items() if fault.configured}
+
+    @property
+    def final(self) -> bool:
+        """Whether nothing may succeed any more after one of them."""
+        return any(DISK_FAULTS[name].final for name in self.configured())
+
+    def contradictions(self) -> Iterator[Contradiction]:
+        for name, fault in self.configured().items():
+            if DISK_FAULTS[name].final and len(fault.at) > 1:
+                yield Contradiction((name, "at"), "expected one instant: a disk dies once")
+
+
+def take_over_disk_faults() -> None:
+    """Give `DiskFaults` the keys of the table."""
+    fields = DiskFaults.model_fields
+    fields.clear()
+    for name, kind in DISK_FAULTS.items():
+        fields[name] = FieldInfo(annotation=Fault, default=Fault(), description=kind.description)
+    DiskFaults.model_rebuild(force=True)
+
+
+take_over_disk_faults()
+
 
 SMALLEST_SECTOR_BYTES = 512
 LARGEST_SECTOR_BYTES = 4096

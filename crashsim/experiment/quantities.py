@@ -39,8 +39,8 @@ def any_of(known: Iterable[str], got: object) -> str:
     return f"expected {expected}, got {units.shown(got)}{near}"
 
 
-class Written:
-    """`Annotated[T, Written(...)]`: how a value stands in a file. `read` gives the value of what
+class Spelling:
+    """`Annotated[T, Spelling(...)]`: how a value stands in a file. `read` gives the value of what
     was written (or was given by Python code) or raises `refused`; `exact` is its text, by default
     the value itself; `schema` says what an editor may let pass."""
 
@@ -68,7 +68,7 @@ class Written:
         return dict(self._schema() if callable(self._schema) else self._schema)
 
 
-class NameIn(Written):
+class NameIn(Spelling):
     """The name of something in a table. What is put there later counts, too: the table is looked
     at when a value is checked, or the schema is made."""
 
@@ -148,7 +148,7 @@ def text(pattern: str, example: str) -> dict[str, object]:
     return {"type": "string", "pattern": pattern, "examples": [example]}
 
 
-_read_duration, _read_positive_duration = (
+_read_duration, _read_positive = (
     _reader(units.parse_duration, units.EXPECTED_DURATION, smallest) for smallest in (0, 1)
 )
 read_size = _reader(units.parse_bytes, units.EXPECTED_SIZE, 1)
@@ -158,13 +158,13 @@ _duration = text(units.DURATION_PATTERN, "5s")
 _byte_rate = text(units.BYTE_RATE_PATTERN, "1.2GB/s")
 _number = {"type": "number"}
 
-Duration = Annotated[int, Written(_read_duration, _duration, units.exact_duration)]
-PositiveDuration = Annotated[int, Written(_read_positive_duration, _duration, units.exact_duration)]
-Size = Annotated[int, Written(read_size, text(units.SIZE_PATTERN, "64MiB"), units.exact_bytes)]
-ByteRate = Annotated[int, Written(_read_byte_rate, _byte_rate, units.exact_byte_rate)]
-Rate = Annotated[int, Written(_read_rate, text(units.RATE_PATTERN, "2000/s"), units.exact_rate)]
+Duration = Annotated[int, Spelling(_read_duration, _duration, units.exact_duration)]
+PositiveDuration = Annotated[int, Spelling(_read_positive, _duration, units.exact_duration)]
+Size = Annotated[int, Spelling(read_size, text(units.SIZE_PATTERN, "64MiB"), units.exact_bytes)]
+ByteRate = Annotated[int, Spelling(_read_byte_rate, _byte_rate, units.exact_byte_rate)]
+Rate = Annotated[int, Spelling(_read_rate, text(units.RATE_PATTERN, "2000/s"), units.exact_rate)]
 Ratio = Annotated[
-    tuple[int, int], Written(_ratio, text(units.RATIO_PATTERN, "1/8"), units.exact_ratio)
+    tuple[int, int], Spelling(_ratio, text(units.RATIO_PATTERN, "1/8"), units.exact_ratio)
 ]
 _theta_schema = {
     "anyOf": [
@@ -172,7 +172,7 @@ _theta_schema = {
         {"type": "string", "pattern": _NUMBER.pattern},
     ]
 }
-Theta = Annotated[Decimal, Written(_theta, _theta_schema, str)]
+Theta = Annotated[Decimal, Spelling(_theta, _theta_schema, str)]
 _kernel_schema = {"anyOf": [{"type": "string", "pattern": _KERNEL.pattern}, _number]}
-Kernel = Annotated[str, Written(_kernel, _kernel_schema)]
+Kernel = Annotated[str, Spelling(_kernel, _kernel_schema)]
 Count = Annotated[int, Field(ge=1, le=10**9)]

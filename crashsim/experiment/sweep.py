@@ -9,13 +9,16 @@ fastest, the zip's rows fastest of all. A case's name is made of what is varied 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from crashsim.engine.units import shown
 from crashsim.errors import NoSuchPath
+from crashsim.experiment.block import Block, Contradiction
 from crashsim.experiment.document import Mistake, Node, child, find, plain, with_value, without
 
 MOST_CASES = 10_000
@@ -30,6 +33,32 @@ class RawCase:
     name: str
     tree: Node
     parameters: dict[str, str]
+
+
+SweepValues = Annotated[
+    dict[str, Annotated[tuple[Any, ...], Field(strict=False, min_length=1)]], Field(min_length=1)
+]
+
+
+class Sweep(Block):
+    """One case for each combination of values. Keys are dotted paths such as `sync.call`."""
+
+    product: SweepValues | None = Field(default=None, description="Every value with every other.")
+    zip: SweepValues | None = Field(
+        default=None, description="The first values together, the second together, and so on."
+    )
+
+    def contradictions(self) -> Iterator[Contradiction]:
+        if self.product is None and self.zip is None:
+            yield Contradiction((), "expected product or zip, with the values of some keys")
+        first = next(iter(self.zip or {}), "")
+        for key, values in (self.zip or {}).items():
+            if len(values) != len((self.zip or {})[first]):
+                yield Contradiction(
+                    ("zip", key),
+                    f"{key} has {len(values)} values, {first} has {len((self.zip or {})[first])}: "
+                    "zip needs as many of each",
+                )
 
 
 Choice = tuple[str, Node]  # a dotted key and the value it takes

@@ -15,7 +15,6 @@ covers it is, too.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -24,6 +23,7 @@ import numpy as np
 from crashsim.engine.history import NEVER, History
 from crashsim.engine.pages import Pieces, split
 from crashsim.engine.streams import I64
+from crashsim.experiment.failures import HostCrash
 from crashsim.results import Domain as Domain
 
 _BATCHES_TRIED = 4  # a page that one partial writeback leaves out is in one of the next, as a rule
@@ -42,14 +42,7 @@ class Stage(StrEnum):
     DURABLE = "durable"  # L5
 
 
-@dataclass(frozen=True, slots=True)
-class HostCrash:
-    """What a crash of the host leaves undecided (Rule P4)."""
-
-    in_flight_kept: bool = False
-    disk_cache_kept: bool = True
-
-
+_AS_A_RULE = HostCrash()
 _KEPT = {
     Domain.GUEST_CRASH: Stage.IN_HOST,
     Domain.VMM_KILL: Stage.IN_FILE,
@@ -60,14 +53,14 @@ _KEPT = {
 }
 
 
-def kept_stage(domain: Domain, host_crash: HostCrash = HostCrash()) -> Stage:
+def kept_stage(domain: Domain, host_crash: HostCrash = _AS_A_RULE) -> Stage:
     """The earliest stage from which a failure takes nothing."""
     if domain is Domain.PROGRAM_KILL:
         return Stage.STORED
     if domain in _KEPT:
         return _KEPT[domain]
-    if domain is Domain.HOST_CRASH and host_crash.disk_cache_kept:
-        return Stage.SUBMITTED if host_crash.in_flight_kept else Stage.COMPLETED
+    if domain is Domain.HOST_CRASH and host_crash.disk_cache == "kept":
+        return Stage.SUBMITTED if host_crash.in_flight == "kept" else Stage.COMPLETED
     return Stage.DURABLE
 
 

@@ -15,9 +15,10 @@ from crashsim.engine.history import NEVER, History
 from crashsim.engine.pages import PAGE_BYTES, Pieces, split
 from crashsim.engine.streams import I64
 from crashsim.engine.units import exact_instant, format_bytes, format_duration, roundest
+from crashsim.experiment.failures import HostCrash
 from crashsim.power.losses import Losses
 from crashsim.power.media_loss import gone, lost_again
-from crashsim.power.safety import Domain, HostCrash, Safety, Stage, kept_stage
+from crashsim.power.safety import Domain, Safety, Stage, kept_stage
 from crashsim.results import RECORDING, Example
 
 _LISTED = 10  # unsaved writes that are named one by one

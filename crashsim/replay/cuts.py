@@ -17,9 +17,10 @@ from crashsim.engine.history import History
 from crashsim.engine.pages import PAGE_BYTES
 from crashsim.engine.streams import I64, Stream
 from crashsim.errors import OutputError, ReplayMismatch
+from crashsim.experiment.failures import HostCrash
 from crashsim.experiment.model import Power
 from crashsim.power.losses import Losses
-from crashsim.power.safety import Domain, HostCrash, Stage, kept_stage
+from crashsim.power.safety import Domain, Stage, kept_stage
 from crashsim.power.steps import StepFunction
 from crashsim.replay.build import lay_image
 from crashsim.replay.image import Extents, all_pieces, certain
@@ -46,12 +47,6 @@ class Figures:
     at_risk: StepFunction
     unsaved: StepFunction
     uncovered: StepFunction
-
-
-def host_crash(power: Power) -> HostCrash:
-    """The experiment's answer to what Rule P4 leaves open."""
-    options = power.host_crash
-    return HostCrash(options.in_flight == "kept", options.disk_cache == "kept")
 
 
 def instants(

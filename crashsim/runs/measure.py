@@ -73,7 +73,7 @@ def measure(case: Case, history: History, inputs: Inputs, paranoid: bool) -> Cas
         raise NothingExplored(f"{case.name}: the guest wrote nothing, so nothing was explored")
     end = history.end_ns
     power = case.experiment.power
-    options = cuts.host_crash(power)
+    options = power.host_crash
     found = _Found(history)
     losses = found.losses
     stages = _stages(history, losses.at_risk)

@@ -27,7 +27,6 @@ from crashsim.power.losses import Losses
 from crashsim.power.safety import Domain, Stage, kept_stage
 from crashsim.power.tell import loss_at
 from crashsim.replay.build import write_image
-from crashsim.replay.cuts import host_crash
 from crashsim.replay.image import damaged
 from crashsim.replay.survivors import surviving
 from crashsim.results import CaseResult
@@ -127,7 +126,7 @@ class Run:
         """What a failure at one instant takes, and where it was, in words."""
         t_ns = self._inside(at)
         self._stage(domain)  # refuses what is no domain
-        options = host_crash(self.experiment.power)
+        options = self.experiment.power.host_crash
         return "\n".join(loss_at(self.history, Domain(domain), options, t_ns))
 
     @contextmanager
@@ -213,7 +212,7 @@ class Run:
     def _stage(self, domain: str) -> Stage:
         if domain not in list(Domain):
             raise UsageError(f"expected one of {', '.join(Domain)}, got {domain!r}")
-        return kept_stage(Domain(domain), host_crash(self.experiment.power))
+        return kept_stage(Domain(domain), self.experiment.power.host_crash)
 
     def _losses(self, stage: Stage) -> Losses:
         if stage not in self._known_losses:
