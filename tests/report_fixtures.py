@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+from crashsim.report.readback import from_json, read_document
 from crashsim.results import (
     CaseResult,
     Cut,
@@ -27,6 +29,11 @@ END = 80 * SECOND
 NO_SPREAD = Spread(0, 0, 0)
 NO_STEPS = Steps([], [])
 HOSTILE = '<script>alert("x")</script> | `a` & %0A::error::\x1b[31m'
+
+
+def read(path: Path) -> Results:
+    """The results in a file."""
+    return from_json(read_document(path), str(path))
 
 
 def spread_of(steps: Steps, end_ns: int) -> Spread:

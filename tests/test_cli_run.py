@@ -14,12 +14,12 @@ import pytest
 from crashsim.experiment.loader import Case, load
 from crashsim.replay import cuts
 from crashsim.replay.cuts import durability_events
-from crashsim.report.readback import read_results
 from crashsim.results import SCHEMA_VERSION, to_json
 from crashsim.runs import cases
 from crashsim.runs.archive import load_run, new_folder
 from crashsim.runs.measure import measure
 from crashsim.runs.one import Run
+from tests import report_fixtures as fixtures
 from tests.cli_support import (
     SMALL,
     SWEEP,
@@ -89,7 +89,7 @@ def test_results_have_every_field_that_is_promised(program: Program) -> None:
     assert len(document["cases"]) == 2
     for case in document["cases"]:
         spread_and_counts(case)
-    read = read_results(program.latest() / "results.json")
+    read = fixtures.read(program.latest() / "results.json")
     assert json.loads(json.dumps(to_json(read))) == document
 
 

@@ -16,12 +16,12 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.text import Text
 
-from crashsim.report import bars, causes, epochs
+from crashsim.report import bars, causes
 from crashsim.report.canvas import COLOURS, style
 from crashsim.report.compare import compare
 from crashsim.report.fates import finding_picture
 from crashsim.report.github import error_annotations
-from crashsim.report.html import html_report
+from crashsim.report.html import html_report, is_of_states
 from crashsim.report.junit import junit_xml
 from crashsim.report.markdown import comparison_summary, summary
 from crashsim.report.plots import draw
@@ -214,18 +214,18 @@ def test_names_and_outcomes_are_never_markup() -> None:
 
 def test_of_thousands_of_epochs_the_telling_ones_are_on_the_page() -> None:
     case = explorations.vast(3000)
-    (section,) = epochs.sections(fixtures.results(case), {})
-    numbers = [row.number for row in section.epochs]
-    assert len(numbers) == epochs.MOST_EPOCHS and numbers == sorted(numbers)
-    assert 701 in numbers  # something was rejected there
+    assert case.exploration is not None
+    numbers = [one.number for one in causes.telling_epochs(case.exploration)]
+    assert len(numbers) == causes.MOST_EPOCHS and numbers == sorted(numbers)
+    assert 700 in numbers  # something was rejected there
     text = page(fixtures.results(case))
     assert "200 of 3,000 epochs: those with rejected states and those covered least" in words(text)
     assert len(text) < 200_000
 
 
 def test_few_epochs_are_not_folded_up() -> None:
-    (section,) = epochs.sections(fixtures.results(explorations.bad()), {})
-    assert len(section.epochs) == 2
+    one = explorations.bad().exploration
+    assert one is not None and len(causes.telling_epochs(one)) == 2
     assert "<summary>2 of 2 epochs" not in page(fixtures.results(explorations.bad()))
 
 
@@ -239,7 +239,7 @@ def test_few_epochs_are_not_folded_up() -> None:
     ],
 )
 def test_what_was_explored_is_drawn(cases: list[CaseResult], names: list[str]) -> None:
-    plots = [plot for plot in draw(fixtures.results(*cases)) if epochs.is_shown(plot.name)]
+    plots = [plot for plot in draw(fixtures.results(*cases)) if is_of_states(plot.name)]
     assert [plot.name for plot in plots] == names
     for plot in plots:
         assert ElementTree.fromstring(plot.svg).tag.endswith("svg")

@@ -15,10 +15,9 @@ from crashsim.report.compare import compare
 from crashsim.report.github import append_step_summary, error_annotations
 from crashsim.report.junit import junit_xml
 from crashsim.report.markdown import comparison_summary, escaped, summary
-from crashsim.report.readback import read_results
 from crashsim.report.standing import headline
 from crashsim.report.standing import sentences as verdict
-from crashsim.report.words import short_names, shortened, told
+from crashsim.report.words import told
 from crashsim.report.write import json_text, write_reports
 from crashsim.results import SCHEMA_VERSION, Expectation, Results, to_json
 from tests import report_fixtures as fixtures
@@ -210,7 +209,7 @@ def test_all_reports_of_a_run_are_written(tmp_path: Path) -> None:
     names = ("distribution", "layers", "price", "recovery-point", "risk")
     plots = [f"plots/{name}.{kind}" for name in names for kind in ("png", "svg")]
     assert written == sorted(["junit.xml", "report.html", "results.json", "summary.md", *plots])
-    assert read_results(folder / "results.json") == fixtures.story()
+    assert fixtures.read(folder / "results.json") == fixtures.story()
 
 
 def test_results_json_is_pure_json_on_one_line() -> None:
@@ -258,13 +257,3 @@ def test_flushes_that_nobody_waits_for_are_no_sync() -> None:
 def test_no_loss_is_said_plainly() -> None:
     (line,) = verdict(fixtures.results(fixtures.case()))
     assert line.startswith("With syncs, a power cut takes nothing at any instant.")
-
-
-def test_long_names_lose_their_keys_only_while_they_stay_different() -> None:
-    names = ["sync=call:none,profile=hdd", "sync=call:fdatasync,every:10 records,profile=hdd"]
-    assert short_names(names, 60) == names
-    assert short_names(names, 40) == ["none, hdd", "fdatasync, 10 records, hdd"]
-    assert short_names(["sync=call:fdatasync+every:10 records"], 30) == ["fdatasync, 10 records"]
-    alike = ["first=true,second=" + "1" * 40, "other=true,second=" + "1" * 40]
-    assert short_names(alike, 40) == [shortened(name, 40) for name in alike]
-    assert all(len(name) == 40 for name in short_names(alike, 40))

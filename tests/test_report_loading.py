@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from crashsim import results as contract
 from crashsim.errors import UsageError
-from crashsim.report.readback import from_json, read_document, read_results
+from crashsim.report.readback import from_json, read_document
 from crashsim.results import FIGURES, Means, to_json
 from tests import report_fixtures as fixtures
 
@@ -30,7 +30,7 @@ def document() -> dict[str, Any]:
 def test_what_was_written_is_read_back_the_same(tmp_path: Path) -> None:
     path = tmp_path / "results.json"
     path.write_text(json.dumps(document()))
-    assert to_json(read_results(path)) == document()
+    assert to_json(fixtures.read(path)) == document()
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ def test_a_file_that_holds_no_results_is_refused_with_the_reason(
     path = tmp_path / "bad.json"
     path.write_bytes(content)
     with pytest.raises(UsageError, match=message) as caught:
-        read_results(path)
+        fixtures.read(path)
     assert str(path) in str(caught.value)
 
 

@@ -20,7 +20,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 
 from crashsim.printable import printable
-from crashsim.report.canvas import COLOURS, FAINT, PAPER, new_figure
+from crashsim.report.canvas import COLOURS, FAINT, PAPER, Picture, new_figure
 from crashsim.report.causes import bad_outcomes, percent, pictured, rejected, told_findings
 from crashsim.report.fates import finding_picture
 from crashsim.report.words import count, shortened, some, worst_first
@@ -43,16 +43,6 @@ _LOOKS: dict[str, dict[str, Any]] = {
 _SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
-class Picture(NamedTuple):
-    """What is to be drawn, of which cases, and under which name."""
-
-    name: str
-    title: str
-    caption: str
-    figure: Callable[[], Figure]
-    cases: list[CaseResult]
-
-
 def pictures(cases: list[CaseResult]) -> Iterator[Picture]:
     """All of a run; none when nothing was explored."""
     explored = [case for case in cases if case.exploration]
@@ -66,14 +56,14 @@ def pictures(cases: list[CaseResult]) -> Iterator[Picture]:
             "states",
             "States that a cut may leave, and those that were checked",
             "Distinct images of each epoch, the time between two guarantees." + note,
-            lambda: states_per_epoch(shown),
+            states_per_epoch,
             shown,
         )
         yield Picture(
             "outcomes",
             "What became of the states",
             "States by outcome, as the checker named it." + note,
-            lambda: outcomes(shown),
+            outcomes,
             shown,
         )
     for number, (case, place) in enumerate(pictured(cases), start=1):
@@ -87,7 +77,7 @@ def _picture(number: int, case: CaseResult, finding: FindingResult) -> Picture:
         "Each bar is one write from its first byte to its last."
     )
     title = f"A state that is rejected: {outcome}"
-    return Picture(f"finding-{number}", title, caption, lambda: finding_picture(finding), [case])
+    return Picture(f"finding-{number}", title, caption, lambda _: finding_picture(finding), [case])
 
 
 def states_per_epoch(cases: list[CaseResult]) -> Figure:

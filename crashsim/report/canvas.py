@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from crashsim.engine.units import format_bytes, format_duration
 from crashsim.report.vector import compact
+from crashsim.results import CaseResult
 
 INK = "#252525"
 PAPER = "#fefefe"
@@ -74,6 +75,16 @@ def style() -> Iterator[None]:
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(_STYLE)
         yield
+
+
+class Picture(NamedTuple):
+    """What is to be drawn, of which cases, and under which name."""
+
+    name: str
+    title: str
+    caption: str
+    figure: Callable[[list[CaseResult]], Figure]
+    cases: list[CaseResult]
 
 
 def new_figure(height_inches: float) -> Figure:

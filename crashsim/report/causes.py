@@ -22,6 +22,7 @@ from crashsim.results import CaseResult, Results
 from crashsim.results.discovery import EpochResult, ExplorationResult, FindingResult
 
 MOST_PICTURES = 6
+MOST_EPOCHS = 200  # in the page's table
 _AGAIN = "  Again"  # begins the line of a story that has the command
 TELLING = 0.05  # a larger share that may be bad is not worth a word
 _DEPTHS = ("all", "some", "an end or both", "none")
@@ -195,6 +196,31 @@ def verdict_lines(results: Results, told: CaseResult | None) -> list[str]:
 
 
 _KINDS = {"crash": "the checker crashed", "hang": "the checker did not end"}
+
+
+def sentences(one: ExplorationResult) -> list[str]:
+    """How much was explored and what came of it, as sentences."""
+    said = (verdict(one), coverage(one))
+    return [f"{headline(one)}.", *(f"{text[0].upper()}{text[1:]}." for text in said)]
+
+
+def telling_epochs(one: ExplorationResult) -> list[EpochResult]:
+    """All, or of very many those in which something was rejected and those covered least."""
+    worst = sorted(one.epochs, key=lambda e: (-rejected(e), -e.unseen_share, e.number))
+    return sorted(worst[:MOST_EPOCHS], key=lambda e: e.number)
+
+
+def share_text(epoch: EpochResult) -> str:
+    """How much of an epoch was checked."""
+    return "under 0.01 %" if epoch.images is None else percent(epoch.checked, epoch.images)
+
+
+def unseen(epoch: EpochResult) -> str:
+    """At most this share of an epoch's images is bad, where nothing was rejected."""
+    share = epoch.unseen_share
+    if rejected(epoch) or not share:
+        return "" if rejected(epoch) else "none"
+    return f"{100 * share:.2g} %" if share <= TELLING else "unknown"
 
 
 def title(finding: FindingResult) -> str:

@@ -7,23 +7,25 @@ results and command give the same bytes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from crashsim.engine.units import exact_instant, format_bytes, format_duration
 from crashsim.printable import printable
-from crashsim.report import answer, epochs, standing, words
+from crashsim.report import answer, causes, standing, words
 from crashsim.report.moments import moments
 from crashsim.report.overview import COLUMNS, notes
 from crashsim.report.plots import Plot
 from crashsim.report.vector import inlined
-from crashsim.results import CaseResult, Results
+from crashsim.results import Results
 
 # Beyond these a page is no longer looked at; the rest is in results.json, and the page says so.
 MOST_ROWS = 200
 MOST_DETAILED = 40
+MOST_EXPLORED = 40
+OF_STATES = ("states", "outcomes")  # plots of what was explored; `finding-1` and on are of findings
 
 # As in canvas.py, which is not imported: it loads matplotlib.
 _COLOURS = {"#252525": "currentColor", "#fefefe": "var(--paper)", "#0072b2": "var(--blue)"}
@@ -64,30 +66,36 @@ def html_report(results: Results, plots: Sequence[Plot], command: str) -> str:
         groups=_groups(),
         columns=COLUMNS,
         notes=notes(results),
-        rows=[(number[case.name], case, _state(case)) for case in rows],
+        rows=[(number[case.name], case, words.sign(case)) for case in rows],
         detailed=ranked[:MOST_DETAILED],
         answer=answer.answer(results.cases) if results.cases else None,
         leading=leading,
         failures=answer.failures(results.cases),
-        plots=[pair for pair in rest if not epochs.is_shown(pair[0].name)],
-        explored=epochs.sections(results, {plot.name: svg for plot, svg in drawn}),
-        explored_plots=[pair for pair in rest if pair[0].name in epochs.OVERVIEW],
-        open_epochs=epochs.OPEN_EPOCHS,
+        plots=[(plot, svg) for plot, svg in rest if not is_of_states(plot.name)],
+        explored=[case for case in ranked if case.exploration][:MOST_EXPLORED],
+        explored_plots=[pair for pair in rest if pair[0].name in OF_STATES],
+        pictures=_of_findings(results, {plot.name: svg for plot, svg in drawn}),
+        causes=causes,
         words=words,
         moments=moments,
     )
+
+
+def is_of_states(plot: str) -> bool:
+    """Whether a plot of that name belongs to what was explored."""
+    return plot in OF_STATES or plot.startswith("finding-")
+
+
+def _of_findings(results: Results, drawn: Mapping[str, str]) -> dict[tuple[str, int], str]:
+    """(case, number of the finding from 0) -> SVG."""
+    pictured = enumerate(causes.pictured(results.cases), start=1)
+    return {(case.name, place): drawn.get(f"finding-{n}", "") for n, (case, place) in pictured}
 
 
 def _groups() -> list[tuple[str, int]]:
     """The heading above the headings: (title, columns that it spans)."""
     groups: list[tuple[str, int]] = []
     for group, columns in groupby(COLUMNS, lambda one: one.column.group):
-        spans = [1] if group else [1 for _ in columns]
-        groups += [(group, span) for span in spans]
+        spans = len([*columns])
+        groups += [(group, spans)] if group else [("", 1)] * spans
     return groups
-
-
-def _state(case: CaseResult) -> str:
-    if case.writes == 0 or words.failed(case) or words.uncovered(case):
-        return "failed"
-    return "held" if case.expectations else ""

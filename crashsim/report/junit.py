@@ -17,7 +17,7 @@ from xml.etree import ElementTree
 from crashsim.printable import printable
 from crashsim.report.causes import story, told_findings
 from crashsim.report.standing import standing
-from crashsim.report.words import UNCOVERED, expectation_line, quantity, uncovered
+from crashsim.report.words import NOTHING, UNCOVERED, expectation_line, quantity, uncovered
 from crashsim.results import CaseResult, Expectation, Results
 
 _KNOWN = "known_findings"
@@ -30,9 +30,9 @@ def junit_xml(results: Results, command: str) -> bytes:
     for case in results.cases:
         _add_case(suite, results, case, command)
     if results.interrupted:
-        _error(suite, results, "every case ran", "the run was interrupted", command)
+        _error(suite, results.experiment, "every case ran", "the run was interrupted", command)
     if not results.cases:
-        _error(suite, results, "something ran", "no case came to a result", command)
+        _error(suite, results.experiment, "something ran", "no case came to a result", command)
     failures, errors = len(suite.findall(".//failure")), len(suite.findall(".//error"))
     skipped = len(suite.findall(".//skipped"))
     counts = {"tests": len(suite), "failures": failures, "errors": errors, "skipped": skipped}
@@ -52,24 +52,19 @@ def _test(suite: ElementTree.Element, group: str, name: str) -> ElementTree.Elem
     return ElementTree.SubElement(suite, "testcase", attributes)
 
 
-def _error(
-    suite: ElementTree.Element, results: Results, name: str, message: str, command: str
-) -> None:
-    test = _test(suite, results.experiment, name)
+def _error(suite: ElementTree.Element, group: str, name: str, message: str, command: str) -> None:
+    test = _test(suite, group, name)
     ElementTree.SubElement(test, "error", message=message).text = _story(message, command)
 
 
 def _add_case(suite: ElementTree.Element, results: Results, case: CaseResult, command: str) -> None:
     group = f"{results.experiment}.{case.name}"
     if case.writes == 0:
-        message = "nothing was written, so nothing was explored"
-        test = _test(suite, group, "something was written")
-        ElementTree.SubElement(test, "error", message=message).text = _story(message, command)
+        _error(suite, group, "something was written", NOTHING, command)
     elif not case.expectations:
         _test(suite, group, "ran, nothing expected")
     if uncovered(case):
-        test = _test(suite, group, "the states were checked")
-        ElementTree.SubElement(test, "error", message=UNCOVERED).text = _story(UNCOVERED, command)
+        _error(suite, group, "the states were checked", UNCOVERED, command)
     safe = _test(suite, group, "safe")
     found = standing(case)
     if not found.safe:

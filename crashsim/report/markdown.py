@@ -23,7 +23,7 @@ from crashsim.report.causes import (
 from crashsim.report.causes import verdict as verdict_of
 from crashsim.report.compare import Comparison, Difference
 from crashsim.report.overview import COLUMNS, notes
-from crashsim.report.words import expectation_line, failed, some, told, uncovered, worst_first
+from crashsim.report.words import expectation_line, failed, sign, some, told, worst_first
 from crashsim.results import CaseResult, Results
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]()#+!|~@$-])")
@@ -67,17 +67,11 @@ def _cases(results: Results) -> str:
         rest = f"\n\nThe worst {_MOST_ROWS} of {some(len(results.cases), 'case')}."
     header = ["case", "as expected", *(column.heading for column in COLUMNS)]
     rows = [
-        [escaped(case.name), _sign(case), *(column.cell(case) for column in COLUMNS)]
+        [escaped(case.name), sign(case), *(column.cell(case) for column in COLUMNS)]
         for case in shown
     ]
     below = "".join(f"\n\n{escaped(line)}" for line in notes(results))
     return _table(header, rows) + below + rest
-
-
-def _sign(case: CaseResult) -> str:
-    if case.writes == 0 or failed(case) or uncovered(case):
-        return "✗"
-    return "✓" if case.expectations else ""
 
 
 def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -6,12 +6,17 @@ pictures does not grow with the number of cases. The same results give the same 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from crashsim.printable import printable
 from crashsim.report.moments import first_schedule
 from crashsim.report.words import not_held, of_what
 from crashsim.results import CaseResult, Results
+
+if TYPE_CHECKING:
+    from crashsim.report.canvas import Picture
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,78 +35,69 @@ def draw(results: Results) -> list[Plot]:
     cases = results.cases
     if not cases:
         return []
-    from crashsim.report import bars, distribution, gantt, layers, prices, timelines
-    from crashsim.report.alike import note
     from crashsim.report.canvas import rendered, style
 
-    pictures = (
-        ("price", "Loss against price", prices.caption(cases), prices.loss_against_price),
-        (
-            "schedule",
-            "A broken promise",
-            _broken_promise(cases),
-            gantt.schedule_of_a_broken_promise,
-        ),
-        (
-            "risk",
-            "What a power cut would take, instant by instant",
-            "Each byte counts whose latest value is not safe from a power cut. A shaded band spans "
-            "the least and the largest value of each column."
-            + note(timelines.risk_panels(cases), cases),
-            timelines.risk_over_time,
-        ),
-        (
-            "recovery-point",
-            "Recovery point: how old the lost work would be",
-            "The age of the oldest write that a power cut at this instant would take."
-            + note(timelines.age_panels(cases), cases),
-            timelines.recovery_point_over_time,
-        ),
-        (
-            "distribution",
-            "How likely is which loss",
-            "Read: at this share of all instants a power cut takes more than this many bytes."
-            + note(distribution.distribution_groups(cases), cases),
-            distribution.distribution_of_loss,
-        ),
-        (
-            "layers",
-            "Where the bytes were",
-            "Bytes whose latest value had got no further than that layer."
-            + note(layers.panels_of(cases), cases),
-            layers.layers_over_time,
-        ),
-    )
     plots = []
-    for name, title, caption, figure_of in pictures:
-        if name == "price" and not prices.compares(cases):
-            continue
-        if name == "schedule" and first_schedule(cases) is None:
-            continue  # every promise was kept
+    for picture in _pictures(cases):
         with style():
-            drawn = rendered(figure_of(cases))
-        plots.append(Plot(name, *_told(title, caption, cases), *drawn))
-    for picture in bars.pictures(cases):
-        with style():
-            drawn = rendered(picture.figure())
-        words = _told(picture.title, picture.caption, picture.cases)
-        plots.append(Plot(picture.name, *words, *drawn))
+            drawn = rendered(picture.figure(picture.cases))
+        plots.append(Plot(picture.name, *_told(picture), *drawn))
     return plots
 
 
-def _told(title: str, caption: str, cases: list[CaseResult]) -> tuple[str, str]:
-    """Title and caption of a picture of these cases, and of what it speaks if one is recorded."""
-    if not (what := of_what(cases)):
-        return title, caption
-    return f"{title} ({what})", f"{caption} {not_held(cases)}"
+def _pictures(cases: list[CaseResult]) -> Iterator[Picture]:
+    from crashsim.report import bars, distribution, gantt, layers, prices, timelines
+    from crashsim.report.alike import note
+    from crashsim.report.canvas import Picture
 
-
-def _broken_promise(cases: list[CaseResult]) -> str:
-    found = first_schedule(cases)
-    if found is None:
-        return ""
-    case, schedule = found
-    return (
-        f"{printable(case.name)}: a flush was acknowledged with success before write "
-        f"{schedule.write}, which it covers, was durable."
+    if prices.compares(cases):
+        caption = prices.caption(cases)
+        yield Picture("price", "Loss against price", caption, prices.loss_against_price, cases)
+    if (found := first_schedule(cases)) is not None:
+        caption = (
+            f"{printable(found[0].name)}: a flush was acknowledged with success before write "
+            f"{found[1].write}, which it covers, was durable."
+        )
+        draw_schedule = gantt.schedule_of_a_broken_promise
+        yield Picture("schedule", "A broken promise", caption, draw_schedule, cases)
+    yield Picture(
+        "risk",
+        "What a power cut would take, instant by instant",
+        "Each byte counts whose latest value is not safe from a power cut. A shaded band spans "
+        "the least and the largest value of each column."
+        + note(timelines.risk_panels(cases), cases),
+        timelines.risk_over_time,
+        cases,
     )
+    yield Picture(
+        "recovery-point",
+        "Recovery point: how old the lost work would be",
+        "The age of the oldest write that a power cut at this instant would take."
+        + note(timelines.age_panels(cases), cases),
+        timelines.recovery_point_over_time,
+        cases,
+    )
+    yield Picture(
+        "distribution",
+        "How likely is which loss",
+        "Read: at this share of all instants a power cut takes more than this many bytes."
+        + note(distribution.distribution_groups(cases), cases),
+        distribution.distribution_of_loss,
+        cases,
+    )
+    yield Picture(
+        "layers",
+        "Where the bytes were",
+        "Bytes whose latest value had got no further than that layer."
+        + note(layers.panels_of(cases), cases),
+        layers.layers_over_time,
+        cases,
+    )
+    yield from bars.pictures(cases)
+
+
+def _told(picture: Picture) -> tuple[str, str]:
+    """Title and caption, with of what it speaks if a case is recorded."""
+    if not (what := of_what(picture.cases)):
+        return picture.title, picture.caption
+    return f"{picture.title} ({what})", f"{picture.caption} {not_held(picture.cases)}"

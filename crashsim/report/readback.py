@@ -22,11 +22,6 @@ _LARGEST = (1 << 63) - 1  # what the columns of a step function hold
 _SHOWN_MISTAKES = 5
 
 
-def read_results(path: Path) -> Results:
-    """The results in a file. UsageError when there are none."""
-    return from_json(read_document(path), str(path))
-
-
 def read_document(path: Path) -> dict[str, Any]:
     """The JSON document in a file, its schema not yet checked."""
     try:

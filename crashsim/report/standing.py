@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from crashsim.engine.units import format_bytes, format_duration
 from crashsim.report.causes import all_checked, verdict_lines
 from crashsim.report.choices import least
-from crashsim.report.words import UNCOVERED, among, count, failed, quoted, size, some, uncovered
+from crashsim.report.words import UNCOVERED, among, complaints, count, quoted, size, some, uncovered
 from crashsim.results import RECORDING, CaseResult, Domain, Results
 
 
@@ -129,13 +129,9 @@ def _spoken_of(results: Results) -> CaseResult | None:
 def as_expected(results: Results) -> bool | None:
     """Whether all cases ran, wrote something, were explored as far as they should be and are as
     expected; None when nothing was expected."""
-    if not results.cases or results.interrupted or any(map(_fails, results.cases)):
+    if not results.cases or results.interrupted or any(map(complaints, results.cases)):
         return False
     return True if any(case.expectations for case in results.cases) else None
-
-
-def _fails(case: CaseResult) -> bool:
-    return case.writes == 0 or uncovered(case) or bool(failed(case))
 
 
 def expectations_summary(results: Results) -> str:

@@ -24,13 +24,14 @@ from crashsim.report.standing import (
     headline,
     sentences,
 )
-from crashsim.report.words import expectation_line, failed, some, told, uncovered, worst_first
+from crashsim.report.words import expectation_line, failed, sign, some, told, worst_first
 from crashsim.results import CaseResult, Results
 
 _MOST_ROWS = 60
 _MOST_EXAMPLES = 3
 _MOST_FAILURES = 20
 _NARROWEST_NAME = 18
+_OF_SIGN = {"✗": "bold red", "✓": "green", "": ""}
 _OF_LOSS = {True: "bold green", False: "bold red", None: "bold yellow"}
 
 
@@ -73,7 +74,7 @@ def _table_of(
         columns = _fitting(columns, cases, width - name - 3, boxed)
     headings = ["", "case", *(column.heading for column in columns)]
     rows = [
-        [_sign(case), name, *(_cell(column, case) for column in columns)]
+        [Text(sign(case), _OF_SIGN[sign(case)]), name, *(_cell(column, case) for column in columns)]
         for name, case in zip(names, cases, strict=True)
     ]
     rest = [column.heading for column in COLUMNS if column not in columns]
@@ -96,12 +97,6 @@ def _fitting(
 def _words(column: CaseColumn, cases: Sequence[CaseResult], boxed: bool) -> list[str]:
     heading = column.heading.split() if boxed else [column.heading]
     return [*heading, *(column.cell(case) for case in cases)]
-
-
-def _sign(case: CaseResult) -> Text:
-    if case.writes == 0 or failed(case) or uncovered(case):
-        return Text("✗", "bold red")
-    return Text("✓" if case.expectations else "", "green")
 
 
 def _cell(column: CaseColumn, case: CaseResult) -> Text:

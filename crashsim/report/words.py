@@ -90,17 +90,6 @@ def not_held(cases: Sequence[CaseResult]) -> str:
     return f"What {'the' if every else 'a recorded'} guest still held in memory is not in it."
 
 
-def short_names(names: list[str], longest: int) -> list[str]:
-    """Names of at most `longest` characters. When one is too long, the values of a sweep without
-    its keys, if these still tell the cases apart."""
-    full = [printable(name) for name in names]
-    if any(len(name) > longest for name in full):
-        values = [brief(name) for name in full]
-        if len({*values}) == len(values):
-            full = values
-    return [shortened(name, longest) for name in full]
-
-
 def brief(name: str) -> str:
     """`fdatasync, 1s` of `sync=call:fdatasync+every:1s`: a sweep's values without its keys."""
     return ", ".join(map(_value, re.split("[,+]", name)))
@@ -113,6 +102,7 @@ def _value(part: str) -> str:
     return _KEYS.sub("", part.strip())
 
 
+NOTHING = "nothing was written, so nothing was explored"
 UNCOVERED = "not every state that the budget was for was checked and judged"
 
 
@@ -124,6 +114,18 @@ def uncovered(case: CaseResult) -> bool:
 def failed(case: CaseResult) -> list[Expectation]:
     """The expectations that did not come true."""
     return [expectation for expectation in case.expectations if not expectation.holds]
+
+
+def complaints(case: CaseResult) -> list[str]:
+    """All for which a case is not as expected."""
+    lines = [expectation_line(case, wrong) for wrong in failed(case)]
+    lines += [UNCOVERED] * uncovered(case)
+    return lines + [NOTHING] * (case.writes == 0)
+
+
+def sign(case: CaseResult) -> str:
+    """`✗` of a case that is not as expected, `✓` of one that is, else nothing."""
+    return "✗" if complaints(case) else "✓" if case.expectations else ""
 
 
 def expectation_line(case: CaseResult, expectation: Expectation) -> str:
