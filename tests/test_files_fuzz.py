@@ -168,7 +168,7 @@ def test_any_results_are_compared_or_refused(tmp_path: Path, document: Any) -> N
         for pair in ((RESULTS, read), (read, RESULTS)):
             found = compare(*pair, {})
             said = [found.headline(), *found.notices]
-            said += [f"{c.old_text()} {c.new_text()} {c.change_text()}" for c in found.changes]
+            said += [" ".join(c.texts()) for c in found.changes]
             assert all(said)
 
 

@@ -157,15 +157,15 @@ def test_a_document_of_another_schema_is_refused_by_name() -> None:
 def test_a_change_too_small_to_read_is_told_exactly() -> None:
     old = fixtures.case(bytes_written=1 << 30)
     (change,) = compared(old, replace(old, bytes_written=(1 << 30) + 1)).changes
-    assert change.old_text() == "1 GiB"
-    assert change.new_text() == "1 GiB (+1 bytes)"
+    assert change.texts()[0] == "1 GiB"
+    assert change.texts()[1] == "1 GiB (+1 bytes)"
 
 
 def test_changes_are_told_as_shares_and_from_nothing_as_such() -> None:
     (change,) = compared(with_p99(100), with_p99(150)).changes
-    assert change.change_text() == "+50 %"
+    assert change.texts()[2] == "+50 %"
     (change,) = compared(with_p99(0), with_p99(150)).changes
-    assert change.change_text() == "from 0"
+    assert change.texts()[2] == "from 0"
 
 
 def test_tolerances_are_read_in_the_metrics_own_unit() -> None:

@@ -43,27 +43,13 @@ class Difference:
     new: int
     judgement: str
 
-    @property
-    def unit(self) -> str:
-        """bytes, ns or empty."""
-        return FIGURES[self.metric].unit
-
-    def old_text(self) -> str:
-        """The old value, readable."""
-        return quantity(self.old, self.unit)
-
-    def new_text(self) -> str:
-        """The new value, readable; exact when both would read the same."""
-        text = quantity(self.new, self.unit)
-        if text == self.old_text():
-            return f"{text} ({self.new - self.old:+,} {self.unit})".replace(" )", ")")
-        return text
-
-    def change_text(self) -> str:
-        """`+12.3 %`, or `from 0`."""
-        if self.old == 0:
-            return "from 0"
-        return f"{100 * (self.new - self.old) / self.old:+.3g} %"
+    def texts(self) -> tuple[str, str, str]:
+        """The old value, the new one (exact when both would read the same), and `+12.3 %`."""
+        unit, more = FIGURES[self.metric].unit, self.new - self.old
+        old, new = quantity(self.old, unit), quantity(self.new, unit)
+        if old == new:
+            new += f" ({more:+,} {unit})".replace(" )", ")")
+        return old, new, f"{100 * more / self.old:+.3g} %" if self.old else "from 0"
 
 
 @dataclass(frozen=True, slots=True)

@@ -127,14 +127,12 @@ def _code(text: str) -> str:
 
 
 def _notices(results: Results) -> list[str]:
-    lines = [
-        f"- {_named(results, case)}{escaped(n)}" for case in results.cases for n in case.notices
+    several = len(results.cases) > 1
+    named = [
+        (f"{escaped(c.name)}: " if several else "", n) for c in results.cases for n in c.notices
     ]
+    lines = [f"- {name}{escaped(notice)}" for name, notice in named]
     return ["### Notices", "\n".join(lines)] if lines else []
-
-
-def _named(results: Results, case: CaseResult) -> str:
-    return f"{escaped(case.name)}: " if len(results.cases) > 1 else ""
 
 
 def comparison_summary(comparison: Comparison) -> str:
@@ -166,5 +164,4 @@ def comparison_summary(comparison: Comparison) -> str:
 
 
 def _change_row(change: Difference) -> list[str]:
-    cells = [change.old_text(), change.new_text(), change.change_text()]
-    return [escaped(change.case), f"`{change.metric}`", *cells]
+    return [escaped(change.case), f"`{change.metric}`", *change.texts()]

@@ -8,7 +8,6 @@ by a `UsageError` that says where.
 from __future__ import annotations
 
 import json
-from dataclasses import fields, is_dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -48,8 +47,6 @@ def from_json(document: dict[str, Any], name: str) -> Results:
         results = TypeAdapter(Results).validate_json(json.dumps(content), strict=True)
     except ValidationError as error:
         raise UsageError(_mistakes(error, name)) from None
-    if unknown := _unknown(content, results, ""):
-        raise UsageError(f"{name}: unknown field {unknown}")
     _check(results, name)
     return results
 
@@ -66,35 +63,15 @@ def _check_version(document: dict[str, Any], name: str) -> None:
 
 def _mistakes(error: ValidationError, name: str) -> str:
     found = error.errors(include_url=False, include_input=False)
-    lines = [f"{name}: {_place(mistake['loc'])}: {mistake['msg']}" for mistake in found]
+    lines = []
+    for mistake in found:
+        place = ".".join(map(str, mistake["loc"])) or "document"
+        unknown = mistake["type"] == "unexpected_keyword_argument"
+        text = f"unknown field {place}" if unknown else f"{place}: {mistake['msg']}"
+        lines.append(f"{name}: {text}")
     if len(lines) > _SHOWN_MISTAKES:
         lines[_SHOWN_MISTAKES:] = [f"{name}: {len(lines) - _SHOWN_MISTAKES} more like these"]
     return "\n".join(lines)
-
-
-def _place(location: tuple[int | str, ...]) -> str:
-    return ".".join(str(part) for part in location) or "document"
-
-
-def _unknown(given: Any, known: Any, path: str) -> str:
-    """The first key of a document that its reading has not."""
-    if is_dataclass(known):
-        names = [field.name for field in fields(known)]
-        inner = {name: getattr(known, name) for name in names}
-    elif isinstance(known, dict):
-        inner = known
-    elif isinstance(known, list) and known and is_dataclass(known[0]):
-        inner = {str(index): item for index, item in enumerate(known)}
-        given = {str(index): item for index, item in enumerate(given)}
-    else:
-        return ""
-    for key, value in given.items():
-        place = f"{path}.{key}".removeprefix(".")
-        if key not in inner:
-            return place
-        if deeper := _unknown(value, inner[key], place):
-            return deeper
-    return ""
 
 
 def _check(results: Results, name: str) -> None:

@@ -161,10 +161,5 @@ def print_comparison(comparison: Comparison, stream: TextIO | None = None) -> No
 
 
 def _change_row(change: Difference, styles: dict[str, str]) -> list[Text]:
-    figures = [change.old_text(), change.new_text(), change.change_text()]
-    return [
-        Text(printable(change.case)),
-        Text(change.metric),
-        *map(Text, figures),
-        Text(change.judgement, styles[change.judgement]),
-    ]
+    cells = map(Text, (printable(change.case), change.metric, *change.texts()))
+    return [*cells, Text(change.judgement, styles[change.judgement])]

@@ -19,7 +19,7 @@ from enum import StrEnum
 from operator import attrgetter
 from typing import Any, Literal, Protocol, Self
 
-from crashsim.results.discovery import ExplorationResult
+from crashsim.results.discovery import ExplorationResult, Part
 
 # What every figure of a recording is not.
 RECORDING = "A recording shows what reached the device, not what its guest still held in memory"
@@ -49,7 +49,7 @@ class Domain(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Spread:
+class Spread(Part):
     """A quantity over the instants of a run: its maximum and two time-weighted percentiles."""
 
     max: int
@@ -58,7 +58,7 @@ class Spread:
 
 
 @dataclass(frozen=True, slots=True)
-class Steps:
+class Steps(Part):
     """A step function: `values[i]` holds from `instants[i]` (ns) up to `instants[i + 1]`; 0 before.
 
     `exact` is False when it was thinned for the file (then each value is the largest of its
@@ -70,7 +70,7 @@ class Steps:
 
 
 @dataclass(frozen=True, slots=True)
-class Means:
+class Means(Part):
     """A step function as in `Steps`, or, when it was thinned for the file (`exact` is False), its
     mean over the time from `instants[i]` up to `instants[i + 1]`, the last up to the run's end."""
 
@@ -80,7 +80,7 @@ class Means:
 
 
 @dataclass(frozen=True, slots=True)
-class Example:
+class Example(Part):
     """One finding, told: `kind` is broken-promise | hole | torn | uncovered | at-risk-peak."""
 
     kind: str
@@ -94,7 +94,7 @@ class Example:
 
 
 @dataclass(frozen=True, slots=True)
-class Cut:
+class Cut(Part):
     """One chosen cut: what the calculation says is lost, and what two real files say.
 
     `lost_bytes` is the calculation, `compared_bytes` the bytes in which the two files differ by
@@ -112,7 +112,7 @@ class Cut:
 
 
 @dataclass(frozen=True, slots=True)
-class Expectation:
+class Expectation(Part):
     """One line of an `expect:` block, judged."""
 
     metric: str
@@ -123,7 +123,7 @@ class Expectation:
 
 
 @dataclass(frozen=True, slots=True)
-class Marks:
+class Marks(Part):
     """Instants for the plots, ns: acknowledged flushes, flusher passes (and other host writeback),
     acknowledgements; evenly thinned to 2,000 of each."""
 
@@ -134,7 +134,7 @@ class Marks:
 
 
 @dataclass(frozen=True, slots=True)
-class ScheduleSpan:
+class ScheduleSpan(Part):
     """Something that lasts, from `begin_ns` to `end_ns` (-1: not over when the run ends).
 
     `lane` is store (until it is durable) | flush (a request, until acknowledged) | call (of the
@@ -148,7 +148,7 @@ class ScheduleSpan:
 
 
 @dataclass(frozen=True, slots=True)
-class Schedule:
+class Schedule(Part):
     """How one promise was broken: a flush acknowledged at `acknowledged_ns` although a write that
     it covers was durable at `durable_ns` only (-1: not before the run's end)."""
 
@@ -160,7 +160,7 @@ class Schedule:
 
 
 @dataclass(frozen=True, slots=True)
-class DeviceResult:
+class DeviceResult(Part):
     """The figures of one device when an experiment has several."""
 
     name: str
@@ -252,7 +252,7 @@ _UNFLUSHED = "without a flush behind them"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CaseResult:
+class CaseResult(Part):
     """One case. Times ns, sizes bytes; losses are those of a host power cut unless a name says
     otherwise."""
 
@@ -397,7 +397,7 @@ def add_figure(name: str, make: Make, figure: Figure) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Results:
+class Results(Part):
     """A run of an experiment: every case, in the sweep's order."""
 
     experiment: str

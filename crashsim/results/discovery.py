@@ -6,8 +6,15 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 
+class Part:
+    """A part of `results.json`: read back it has its fields and no others."""
+
+    __slots__ = ()
+    __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012  # as pydantic has it
+
+
 @dataclass(frozen=True, slots=True)
-class EpochResult:
+class EpochResult(Part):
     """All instants from `first_ns` to `cut_ns`: the states that a cut in them may leave, those that
     were checked, and what came of them. A count too long for JSON is None; `..._text` has it.
     `unseen_share`: with no finding in the epoch the largest share of its images that can be bad,
@@ -31,7 +38,7 @@ class EpochResult:
 
 
 @dataclass(frozen=True, slots=True)
-class AtomResult:
+class AtomResult(Part):
     """An atom of a finding, bytes [start, start + length); the writes next to what it holds on both
     sides: the newest kept and the oldest lost, -1: none."""
 
@@ -55,7 +62,7 @@ Why = Literal[
 
 
 @dataclass(frozen=True, slots=True)
-class Remedy:
+class Remedy(Part):
     """What would have forbidden a state. Of a flush: it has to be submitted when write `after` is
     complete, from `first_ns` on, and to complete until `last_ns`, when write `before` or the
     acknowledgement (-1) follows. Else `after`: the write that it is about; -1: none."""
@@ -68,7 +75,7 @@ class Remedy:
 
 
 @dataclass(frozen=True, slots=True)
-class Original:
+class Original(Part):
     """The state that was found first: where it stands in the plan, and how much it keeps."""
 
     epoch: int
@@ -79,7 +86,7 @@ class Original:
 
 
 @dataclass(frozen=True, slots=True)
-class WriteRow:
+class WriteRow(Part):
     """A write in the picture of a finding. `runs`: (offset, length, bytes kept) of its parts;
     `taken`: the finding needs it kept or lost."""
 
@@ -96,7 +103,7 @@ class WriteRow:
 
 
 @dataclass(frozen=True, slots=True)
-class LeftOut:
+class LeftOut(Part):
     """Writes that have no row of their own: from which to which, and how many of each fate."""
 
     first: int
@@ -107,7 +114,7 @@ class LeftOut:
 
 
 @dataclass(frozen=True, slots=True)
-class BrokenAck:
+class BrokenAck(Part):
     """The acknowledgement that a state breaks; `behind`: how many rows were written when it was
     given."""
 
@@ -119,7 +126,7 @@ class BrokenAck:
 
 
 @dataclass(frozen=True, slots=True)
-class WriteFates:
+class WriteFates(Part):
     """What became of the writes of a finding's epoch, in the order of time."""
 
     writes: int
@@ -128,7 +135,7 @@ class WriteFates:
 
 
 @dataclass(frozen=True, slots=True)
-class FindingResult:
+class FindingResult(Part):
     """A cause of failing states: one of them, shrunk and told, with how many have it. `known`: why
     it is no surprise, '': it is one."""
 
@@ -155,7 +162,7 @@ class FindingResult:
 
 
 @dataclass(frozen=True, slots=True)
-class KnownResult:
+class KnownResult(Part):
     """A finding that the experiment knows, the numbers of those that are it, and whether it
     happens."""
 
@@ -166,7 +173,7 @@ class KnownResult:
 
 
 @dataclass(frozen=True, slots=True)
-class ExplorationResult:
+class ExplorationResult(Part):
     """What came of one case's exploration; `exit_code` as `crashsim run` has it."""
 
     schema: int

@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
@@ -41,25 +41,21 @@ def new_folder(base: Path, name: str, seed: int, suffix: str = "") -> Iterator[t
     check_latest(base, name)
     try:
         parent.mkdir(parents=True, exist_ok=True)
-        with _alone(parent):
-            _sweep(parent)
-            working, final = _claim(parent, stamp)
-            lock = _locked(working)
+        with ExitStack() as until_done:
+            with _locked(parent):
+                _sweep(parent)
+                working, final = _claim(parent, stamp)
+                until_done.enter_context(_locked(working))
+            until_done.callback(shutil.rmtree, working, ignore_errors=True)
+            yield working, final
+            sync_tree(working)
+            with _locked(parent):
+                working.rename(final)
+                if not suffix:
+                    _point(parent / _LATEST, final.name)
+            _sync(parent)
     except OSError as error:
         raise OutputError(f"{parent}: cannot be written: {error.strerror or error}") from None
-    try:
-        yield working, final
-        sync_tree(working)
-        with _alone(parent):
-            working.rename(final)
-            if not suffix:
-                _point(parent / _LATEST, final.name)
-        _sync(parent)
-    except OSError as error:
-        raise OutputError(f"{parent}: cannot be written: {error.strerror or error}") from None
-    finally:
-        shutil.rmtree(working, ignore_errors=True)
-        os.close(lock)
 
 
 def check_latest(base: Path, name: str) -> None:
@@ -85,23 +81,16 @@ def _claim(parent: Path, stamp: str) -> tuple[Path, Path]:
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Nobody else begins or ends a run of this experiment meanwhile."""
+def _locked(folder: Path, wait: bool = True) -> Iterator[None]:
+    """Nobody else has this folder meanwhile; OSError when somebody has it and we do not `wait`."""
     lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        with suppress(OSError):  # some network file systems have no locks on folders
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        # Some network file systems have no locks on folders.
+        with suppress(OSError) if wait else nullcontext():
+            fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         yield
     finally:
         os.close(lock)
-
-
-def _locked(folder: Path) -> int:
-    """A lock on it that ends with the process."""
-    lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    with suppress(OSError):
-        fcntl.flock(lock, fcntl.LOCK_EX)
-    return lock
 
 
 def _sweep(parent: Path) -> None:
@@ -109,13 +98,8 @@ def _sweep(parent: Path) -> None:
     for path in parent.glob(f"{_NEW_LINK}*"):
         path.unlink()
     for path in parent.glob(f"{_UNFINISHED}*"):
-        with suppress(OSError):  # its run goes on
-            lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(path, ignore_errors=True)
-            finally:
-                os.close(lock)
+        with suppress(OSError), _locked(path, wait=False):  # else its run goes on
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def sync_tree(folder: Path) -> None:

@@ -166,12 +166,10 @@ def only(history: History, device: int) -> History:
     acks = history.ack_device == device
     changed = {
         name: getattr(history, name)[rows]
-        for prefix, rows in (("store_", stores), ("ack_", acks))
+        for prefix, rows in (("store_", stores), ("ack_", acks), ("flush_", flushes))
         for name in history.columns()
-        if name.startswith(prefix)
+        if name.startswith(prefix) and not name.startswith("flush_disk_")
     }
-    for name in ("device", "vcpu", "asked_ns", "submit_ns", "begin_ns", "ack_ns", "result"):
-        changed[f"flush_{name}"] = getattr(history, f"flush_{name}")[flushes]
     return replace(history, **changed)
 
 
@@ -236,8 +234,7 @@ def _hints(experiment: Experiment) -> list[str]:
 
 def _notices(history: History) -> list[str]:
     info = history.info
-    notices = []
-    notices += [
+    notices = [
         f"{key} at {exact_instant(t)} never fired: nothing came at or after it"
         for key, t in info.faults_not_fired
     ]
