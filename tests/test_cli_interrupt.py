@@ -273,15 +273,15 @@ def test_interrupts_when_latest_appears_are_answered_with_130(
 
 def test_an_interrupt_that_a_destructor_would_swallow_is_not_lost(tmp_path: Path) -> None:
     swallow = """
-from crashsim.runs import cases
+from crashsim.runs import one
 class Swallows:
     def __del__(self):
         interrupt()
-def run_case(*arguments, really=cases.run_case):
+def run_case(*arguments, really=one.run_case):
     Swallows()
     while True:
         really(*arguments)
-cases.run_case = run_case
+one.run_case = run_case
 """
     done = interrupting_itself(swallow, tmp_path)
     assert (done.returncode, done.stderr.strip()) == (130, "Interrupted.")

@@ -15,7 +15,7 @@ from crashsim.experiment.loader import Case, load
 from crashsim.replay import cuts
 from crashsim.replay.cuts import durability_events
 from crashsim.results import SCHEMA_VERSION, to_json
-from crashsim.runs import cases
+from crashsim.runs import one
 from crashsim.runs.archive import load_run, new_folder
 from crashsim.runs.measure import measure
 from crashsim.runs.one import Run
@@ -259,7 +259,7 @@ def test_latest_may_point_to_nothing(program: Program) -> None:
 def test_a_case_whose_process_is_killed_is_tried_once_more_then_named(
     program: Program, monkeypatch: pytest.MonkeyPatch, always: bool
 ) -> None:
-    run_case, tried = cases.run_case, program.folder / "tried"
+    run_case, tried = one.run_case, program.folder / "tried"
 
     def deadly(case: Case, paranoid: bool) -> Run:
         if "fdatasync" in case.name and (always or not tried.exists()):
@@ -267,7 +267,7 @@ def test_a_case_whose_process_is_killed_is_tried_once_more_then_named(
             os.kill(os.getpid(), signal.SIGKILL)
         return run_case(case, paranoid)
 
-    monkeypatch.setattr(cases, "run_case", deadly)
+    monkeypatch.setattr(one, "run_case", deadly)
     answer = program.run(SWEEP, "--workers", "2")
     assert tried.exists()
     if not always:

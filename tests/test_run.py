@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import pickle
+import re
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +17,7 @@ import pytest
 import crashsim
 from crashsim.errors import ExperimentError, OutputError, UsageError
 from crashsim.simulate import stack
+from tests import tidy
 
 LOG = {
     "device": {"size": "1MiB"},
@@ -189,3 +193,32 @@ def test_a_disk_that_never_tears_4_kib_is_not_explored_with_torn_sectors(
     run = crashsim.run(LOG | {"workload": record, "disk": {"sector": sector}})
     check = crashsim.Function("checks.py:whole", folder=tmp_path)
     assert bool(run.explore(check, states=300).findings) is torn
+
+
+def test_what_is_acknowledged_after_the_end_is_not_counted(log: crashsim.Run) -> None:
+    info = replace(log.history.info, end_ns=log.end_ns // 2)
+    half = crashsim.Run(log.case, history=replace(log.history, info=info), inputs=log.inputs)
+    assert half.acknowledged == half.figures.acknowledged < log.acknowledged
+
+
+CLIENTS = [
+    path
+    for room in ("cli", "report", "advise")
+    for path in sorted((Path(crashsim.__file__).parent / room).rglob("*.py"))
+]
+
+
+@pytest.mark.parametrize("path", CLIENTS, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_clients_of_a_run_use_its_public_names(path: Path) -> None:
+    """A report is made of results alone; the others ask a Run by names that everybody has."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    taken = [name for _, name in tidy.imports(tree) if name.startswith("crashsim.runs.")]
+    assert not any(part.startswith("_") for name in taken for part in name.split("."))
+    assert path.parent.name != "report" or not taken
+    inside = [
+        node.attr
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and re.match("_[a-z]", node.attr)
+        if not (isinstance(node.value, ast.Name) and node.value.id in ("self", "cls"))
+    ]
+    assert inside == []

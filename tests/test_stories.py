@@ -6,7 +6,7 @@ from functools import cache
 
 from crashsim.experiment.loader import load
 from crashsim.results import CaseResult
-from crashsim.runs.cases import run_case
+from crashsim.runs.one import run_case
 from tests.cli_support import EXPERIMENTS
 
 

@@ -23,7 +23,7 @@ from crashsim.power.safety import Domain
 from crashsim.power.tell import loss_at
 from crashsim.report.standing import headline, sentences, standing
 from crashsim.results import CaseResult, Example, Results
-from crashsim.runs.cases import run_case
+from crashsim.runs.one import run_case
 from tests.log_writer import FLUSH, FUA, Entry, flush, mark, write, write_log
 from tests.random_experiments import experiments
 from tests.told_slowly import Slowly

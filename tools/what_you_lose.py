@@ -14,7 +14,7 @@ from crashsim.engine.units import format_bytes, format_duration
 from crashsim.errors import UsageError
 from crashsim.experiment.loader import load
 from crashsim.results import CaseResult
-from crashsim.runs.cases import run_case
+from crashsim.runs.one import run_case
 
 ROOT = Path(__file__).resolve().parents[1]
 EXPERIMENTS = ROOT / "experiments"

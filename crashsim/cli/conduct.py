@@ -71,7 +71,7 @@ def run_experiment(plan: Plan, under: Conditions) -> Ran:
 def _simulated(plan: Plan, under: Conditions) -> tuple[list[Run], int]:
     """What was simulated, and the exit code of what ended it early, 0 if nothing did."""
     from crashsim.report.progress import progress
-    from crashsim.runs.cases import run_cases
+    from crashsim.runs.one import run_cases
 
     finished: list[Run] = []
     try:

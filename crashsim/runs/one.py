@@ -12,7 +12,7 @@ import json
 import mmap
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from crashsim.engine.history import History
 from crashsim.engine.units import exact_duration
 from crashsim.errors import UsageError
+from crashsim.executor import Job, executor
 from crashsim.experiment.loader import Case, load, plan
 from crashsim.experiment.model import Experiment
 from crashsim.power.losses import Losses
@@ -108,8 +109,8 @@ class Run:
 
     @property
     def acknowledged(self) -> int:
-        """Acknowledgements that the guest's programs gave to the world."""
-        return int(self.history.ack_t_ns.size)
+        """Acknowledgements that the guest's programs gave to the world by the end."""
+        return int((self.history.ack_t_ns <= self.end_ns).sum())
 
     def loss(self, domain: str = "power-cut") -> Curve:
         """Bytes that a failure at each instant takes. `domain`: what fails, such as `vmm-kill`."""
@@ -255,3 +256,30 @@ def sweep(source: Source, seed: int | None = None) -> list[Run]:
     else:
         found = load(source, seed=seed)
     return [Run(case) for case in found.cases]
+
+
+def run_case(case: Case, paranoid: bool = False) -> Run:
+    """Simulate one case and measure it."""
+    run = Run(case, paranoid)
+    _ = run.figures
+    return run
+
+
+def run_cases(
+    cases: tuple[Case, ...], workers: int, paranoid: bool, advance: Callable[[int, str], None]
+) -> Iterator[Run]:
+    """Run all cases, in order; `advance(done, now)` tells how far it is.
+
+    Interrupted, or with a case whose process was killed twice (WorkerDied), it gives what is
+    finished before it raises; no process is left."""
+
+    def run(number: int) -> Run:
+        return run_case(cases[number], paranoid)
+
+    def waiting(number: int, done: int) -> None:
+        advance(done, cases[number].name)
+
+    job = Job(lambda: nullcontext(run), lambda number: cases[number].name, waiting)
+    numbers = range(len(cases))
+    for _, one in executor(min(workers, len(cases))).run(job, numbers):
+        yield one
