@@ -12,19 +12,15 @@ from crashsim.advise import missing_syncs as advise_syncs
 from crashsim.advise.missing_syncs import (
     Places,
     Removal,
-    Trials,
     before_marks,
-    figures,
     ranges,
     redundant,
 )
-from crashsim.engine.history import History
+from crashsim.advise.trials import Trials, toll
 from crashsim.engine.streams import I64
-from crashsim.experiment.loader import plan
-from crashsim.experiment.model import Experiment
+from crashsim.experiment.loader import Case, plan
 from crashsim.guest.program import Op, Program
-from crashsim.simulate.inputs import make_inputs
-from crashsim.simulate.stack import simulate
+from crashsim.runs.one import Run
 
 LOG = """
 device: {size: 1MiB}
@@ -46,13 +42,12 @@ guest: {file_system: none}
 """
 
 
-def experiment(text: str) -> Experiment:
-    return plan(text, "x.yaml").cases[0].experiment
+def of(text: str) -> Run:
+    return Run(plan(text, "x.yaml").cases[0])
 
 
-def of(text: str) -> tuple[Experiment, list[Program]]:
-    found = experiment(text)
-    return found, make_inputs(found).programs
+def doing(run: Run, *programs: Program) -> Run:
+    return Run(run.case, inputs=replace(run.inputs, programs=[*programs]))
 
 
 def operations(program: Program, *which: tuple[int, Op, int]) -> Program:
@@ -67,11 +62,9 @@ def syncs_at(program: Program, positions: Sequence[int] | I64) -> Program:
     return operations(program, *[(int(at), Op.SYNC, 0) for at in positions])
 
 
-def removals(
-    what: Experiment, programs: list[Program]
-) -> tuple[History, Removal | None, Removal | None]:
-    history = simulate(what, programs)
-    return history, *redundant(Trials(), what, programs, history)
+def removals(run: Run) -> tuple[Removal | None, Removal | None]:
+    idle, ordering = redundant(Trials(), run)
+    return idle, None if ordering is None else ordering[0]
 
 
 # --- missing ------------------------------------------------------------------------------------
@@ -84,23 +77,23 @@ def test_numbers_are_told_as_ranges() -> None:
     assert ranges(range(0, 12, 2)) == "0, 2, 4, ... 10"
 
 
-def marked(*which: tuple[int, Op, int]) -> tuple[Experiment, Program]:
+def marked(*which: tuple[int, Op, int]) -> Run:
     """A recording of three writes."""
-    what, (program,) = of(LOG.replace("records: 60", "records: 3"))
+    run = of(LOG.replace("records: 60", "records: 3"))
+    (program,) = run.inputs.programs
     none = program.record_low[:0]
     program = replace(program, record_low=none, record_high=none, labels=("one", "two", "three"))
-    return what, operations(program, *which)
+    return doing(run, operations(program, *which))
 
 
 def test_of_a_recording_that_forgot_one_flush_exactly_that_is_found() -> None:
-    what, program = marked(
+    run = marked(
         (1, Op.FLUSH, 1), (1, Op.MARK, 0), (2, Op.MARK, 1), (3, Op.FLUSH, 1), (3, Op.MARK, 2)
     )
-    history = simulate(what, [program])
-    found = before_marks(Trials(), what, [program], history)
+    found = before_marks(Trials(), run)
     assert found is not None
     assert found[0] == Places((1,), "after write 1 (before the mark 'two')")
-    after = figures(found[1].history)
+    after = toll(found[1])
     assert after.safe and after.flushes == 3
 
 
@@ -109,29 +102,31 @@ def test_of_a_recording_that_forgot_one_flush_exactly_that_is_found() -> None:
 
 @pytest.mark.parametrize("kind", [Op.SYNC, Op.FLUSH])
 def test_of_a_program_with_one_redundant_sync_exactly_that_is_found(kind: Op) -> None:
-    what, (program,) = of(LOG)
+    run = of(LOG)
+    (program,) = run.inputs.programs
     syncs = [(int(at), Op.SYNC, 0) for at in program.op_at]
     twice = operations(program, *syncs[:18], (18, kind, 1), *syncs[18:])
-    history, idle, ordering = removals(what, [twice])
+    idle, ordering = removals(doing(run, twice))
     assert idle is not None and ordering is None
     assert idle.places == Places((17,), "after write 17 (record 17)")
-    assert idle.before == figures(history)
-    assert idle.after == figures(simulate(what, [program]))
+    assert idle.before == toll(doing(run, twice))
+    assert idle.after == toll(run)
     assert idle.after.flushes == idle.before.flushes - 1
 
 
 def test_no_sync_that_acknowledges_a_record_is_redundant() -> None:
     for text in (LOG, LOG.replace("fdatasync", "fdatasync, every: 7 records")):
-        assert removals(*of(text))[1:] == (None, None)
+        assert removals(of(text)) == (None, None)
 
 
 def test_a_barrier_directly_behind_a_sync_is_redundant_and_one_of_its_own_orders_writes() -> None:
-    what, programs = of(WAL)
-    _, idle, ordering = removals(what, programs)
+    run = of(WAL)
+    (program,) = run.inputs.programs
+    idle, ordering = removals(run)
     assert idle is not None and ordering is not None
     assert idle.places.words == "after the last write of 4 of 40 records: 9, 19, 29, 39"
-    barriers = np.diff(programs[0].record_low) > 1  # a table is written between two records
-    last = np.append(programs[0].record_low[1:][barriers], programs[0].offset.size) - 1
+    barriers = np.diff(program.record_low) > 1  # a table is written between two records
+    last = np.append(program.record_low[1:][barriers], program.offset.size) - 1
     assert ordering.places.after_writes == tuple(last.tolist())
     assert ordering.before == idle.after
     assert idle.after.flushes == idle.before.flushes - 4 == ordering.after.flushes + 4
@@ -139,36 +134,36 @@ def test_a_barrier_directly_behind_a_sync_is_redundant_and_one_of_its_own_orders
 
 
 def test_the_barrier_between_body_and_header_only_orders_them() -> None:
-    _, idle, ordering = removals(*of(BUFFER))
+    idle, ordering = removals(of(BUFFER))
     assert idle is None and ordering is not None
     assert ordering.places == Places((0, 2, 4), "after write 0, after write 2, after write 4")
 
 
 def test_a_recordings_last_flush_before_a_mark_is_needed_and_those_before_order_writes() -> None:
-    what, program = marked(
+    run = marked(
         (1, Op.FLUSH, 1), (2, Op.FLUSH, 1), (2, Op.MARK, 0), (3, Op.FLUSH, 1), (3, Op.MARK, 1)
     )
-    _, idle, ordering = removals(what, [program])
+    idle, ordering = removals(run)
     assert idle is None and ordering is not None
     assert ordering.places == Places((0,), "after write 0")
 
 
 def test_of_a_recording_that_acknowledges_nothing_no_flush_is_called_redundant() -> None:
-    what, program = marked((1, Op.FLUSH, 1), (2, Op.FLUSH, 1), (3, Op.FLUSH, 1))
-    assert removals(what, [program])[1:] == (None, None)
+    run = marked((1, Op.FLUSH, 1), (2, Op.FLUSH, 1), (3, Op.FLUSH, 1))
+    assert removals(run) == (None, None)
 
 
 def test_a_mark_between_two_flushes_makes_the_second_one_needed() -> None:
-    what, program = marked(
+    run = marked(
         (3, Op.FLUSH, 1), (3, Op.MARK, 0), (3, Op.FLUSH, 1), (3, Op.MARK, 1), (3, Op.FLUSH, 1)
     )
-    assert removals(what, [program])[1:] == (None, None)
+    assert removals(run) == (None, None)
 
 
 def test_a_sync_that_seems_redundant_stays_if_the_run_without_it_loses_more() -> None:
-    failing, twice = with_a_failing_sync()
-    history, idle, _ = removals(failing, [twice])
-    assert (history.flush_result != 0).nonzero()[0].tolist() == [6]
+    run = with_a_failing_sync()
+    idle, _ = removals(run)
+    assert (run.history.flush_result != 0).nonzero()[0].tolist() == [6]
     assert idle is not None
     assert idle.places.after_writes == (10,)
     assert idle.after.acknowledged == idle.before.acknowledged == 60
@@ -178,21 +173,23 @@ def test_what_is_not_settled_within_the_bound_on_runs_stays(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(advise_syncs, "MOST_REMOVALS", 2)
-    failing, twice = with_a_failing_sync()  # the third run would find one
-    assert removals(failing, [twice])[1] is None
+    # The third run would find one.
+    assert removals(with_a_failing_sync())[0] is None
 
 
-def with_a_failing_sync() -> tuple[Experiment, Program]:
+def with_a_failing_sync() -> Run:
     """Two idle syncs, of which the first fails: the one of a record would, if it were not there."""
-    what, (program,) = of(LOG)
-    twice = syncs_at(program, np.sort(np.append(program.op_at, [6, 11])))
-    ends = simulate(what, [twice]).flush_ack_ns
-    host = what.host.model_copy(update={"fsync_errors": (int(ends[6]),)})
-    return what.model_copy(update={"host": host}), twice
+    run = of(LOG)
+    (program,) = run.inputs.programs
+    twice = doing(run, syncs_at(program, np.sort(np.append(program.op_at, [6, 11]))))
+    errors = (int(twice.history.flush_ack_ns[6]),)
+    host = run.experiment.host.model_copy(update={"fsync_errors": errors})
+    failing = run.experiment.model_copy(update={"host": host})
+    return Run(Case("failing", failing, {}), inputs=twice.inputs)
 
 
 def test_nothing_is_said_to_order_writes_while_acknowledgements_are_lost() -> None:
     text = WAL.replace("records: 40", "records: 40, acknowledge: before-sync")
-    history, idle, ordering = removals(*of(text))
-    assert not figures(history).safe
+    idle, ordering = removals(of(text))
+    assert not toll(of(text)).safe
     assert idle is not None and ordering is None

@@ -46,7 +46,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     ),
     "report": ("engine", "results"),
     "advise": (
-        *("engine", "experiment", "guest", "simulate", "power", "states", "checkers", "explore"),
+        *("engine", "experiment", "guest", "power", "states", "checkers", "explore"),
         *("runs", "report"),
     ),
     "__init__": ("checkers", "experiment", "runs"),

@@ -5,8 +5,8 @@ is laid down, nothing lost, and the checker is asked with the acknowledgements u
 it says no, then no disk and no flush of the device ends that loss. If it says yes without any
 acknowledgement, what was promised had not come to the device: it came later, or never. When it came
 is found by laying down more writes in their order: with one of them the checker says yes, without
-it no. What that write changed among the files is told by `files.py`, and a file is said to be
-in the way only if the checker says yes once that file alone is removed.
+it no. What that write changed among the files is told by `file_trees.py`, and a file is
+said to be in the way only if the checker says yes once that file alone is removed.
 
 At most `MOST_MARKS` marks are tried, evenly spread; files are looked at for `MOST_SHOWN` of those
 that fail.
@@ -16,16 +16,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 
 import numpy as np
 
-from crashsim.advise.files import File, FileTrees
-from crashsim.checkers import Acks, Verdict, acknowledgements
+from crashsim.advise.file_trees import FileTrees, Tree, TreeFile
+from crashsim.checkers import Verdict, acknowledgements
 from crashsim.checkers.verdict import UNJUDGED
-from crashsim.engine.pages import words
-from crashsim.explore.selection import as_choices
-from crashsim.explore.state_runner import StateRunner, Target
+from crashsim.engine.pages import PAGE_BYTES, words
+from crashsim.explore.state_runner import Target
+from crashsim.runs.one import Run
 
 MOST_MARKS = 128
 MOST_SHOWN = 8
@@ -80,53 +81,77 @@ class Unsent:
     removed: Removed | None
 
 
+class _Device:
+    """A device with all that was written before some write and nothing else, nothing lost; what its
+    checker says of that."""
+
+    def __init__(self, run: Run, target: Target) -> None:
+        self.run = run
+        self.number = target.device
+        self.acks = acknowledgements(run.history, self.number)
+        # Of each mark: writes before this number were made before it.
+        high = [high for _, high in self.acks.records]
+        self.at_mark: list[int] = np.maximum.accumulate(high).tolist() if high else []
+        self._checker = target.make_checker()
+
+    def image(self, high: int) -> memoryview:
+        history, span = self.run.history, self.run.history.devices[self.number]
+        rows = history.rows_of(self.number)
+        rows = rows[history.store_write[rows] < high]
+        if not rows.size:
+            before = self.run.inputs.before[self.number]
+            return memoryview(bytes(span.pages * PAGE_BYTES)) if before is None else before
+        count = words(history.store_offset[rows], history.store_length[rows])
+        landed = int((history.store_t_ns[rows] + count - 1).max())
+        with self.run.image(landed, domain="program-kill", device=span.name) as image:
+            return image.data
+
+    def says(self, high: int, acks: int) -> Verdict:
+        """With the first acknowledgements."""
+        return self.of(self.image(high), acks)
+
+    def of(self, image: memoryview, acks: int) -> Verdict:
+        return self._checker.check(image, self.acks.first(acks))
+
+    def is_good(self, high: int, mark: int) -> bool:
+        """Whether it accepts what was promised by a mark."""
+        return self.says(high, mark + 1).kind == "ok"
+
+    def close(self) -> None:
+        self._checker.close()
+
+
 def unsent(
-    target: Target, look: bool, advance: Callable[[int, str], None] = lambda _done, _what: None
+    run: Run,
+    target: Target,
+    look: bool,
+    advance: Callable[[int, str], None] = lambda _done, _what: None,
 ) -> Unsent | None:
     """None when every mark that was tried is fine. `look`: whether the checker is one of files."""
-    with StateRunner(target) as runner:
-        acks = acknowledgements(target.history, target.device)
-        tried = _spread(acks.count, MOST_MARKS)
-        at_mark = [_high(acks, mark) for mark in range(acks.count)]
+    with closing(_Device(run, target)) as device:
+        tried = _spread(device.acks.count, MOST_MARKS)
         marks: list[Mark] = []
-        late: list[int] = []  # those that fail for what they promise
-        for done, mark in enumerate(tried):
+        late: list[Mark] = []  # those that fail for what they promise
+        for done, number in enumerate(tried):
             advance(done, "marks, with nothing lost")
-            found = _with(runner, target, at_mark[mark], mark + 1)
+            found = device.says(device.at_mark[number], number + 1)
             if _rejects(found):
-                marks.append(_mark(target, mark, found))
-                if runner.check(_lay(runner, target, at_mark[mark]), 0).kind == "ok":
-                    late.append(mark)
+                marks.append(_mark(device, number, found))
+                if device.says(device.at_mark[number], 0).kind == "ok":
+                    late.append(marks[-1])
         if not marks:
             return None
-        arrival, removed = _why(runner, target, at_mark, late, look) if late else (None, None)
-        outcomes = Counter(mark.outcome for mark in marks)
-        first = next((mark for mark in marks if late and mark.number == late[0]), None)
-        damaged = len(marks) - len(late)
+        arrival, removed = _why(device, late, look) if late else (None, None)
         return Unsent(
-            acks.count, len(tried), len(late), damaged, dict(outcomes), first, arrival, removed
+            device.acks.count,
+            len(tried),
+            len(late),
+            len(marks) - len(late),
+            dict(Counter(mark.outcome for mark in marks)),
+            late[0] if late else None,
+            arrival,
+            removed,
         )
-
-
-def _why(
-    runner: StateRunner, target: Target, at_mark: Sequence[int], late: Sequence[int], look: bool
-) -> tuple[Arrival | None, Removed | None]:
-    """When what was promised came, and the file that was in the way."""
-    number, write = _arrived(runner, target, at_mark, late)
-    if number < 0:
-        return None, None
-    mark, removed = late[number], None
-    with FileTrees() as files:
-        seen = _seen(runner, target, files, (at_mark[mark], write, write + 1)) if look else None
-        there, without, then = seen or ({}, {}, {})
-        renamed = _renamed(without, then)
-        for path in [] if renamed else _gone(there, then):
-            removed = _removed(runner, target, files, path, late[number:], at_mark)
-            if removed is not None:
-                break
-    said = _with(runner, target, at_mark[mark], mark + 1)
-    told = _changed(without, then)
-    return _arrival(target, _mark(target, mark, said), write, told, renamed), removed
 
 
 def _spread(count: int, most: int) -> list[int]:
@@ -134,94 +159,82 @@ def _spread(count: int, most: int) -> list[int]:
     return sorted({round(n) for n in np.linspace(0, count - 1, min(count, most)).tolist()})
 
 
-def _high(acks: Acks, mark: int) -> int:
-    """Writes before this number were made before the mark."""
-    return max(high for _, high in acks.records[: mark + 1])
-
-
-def _lay(runner: StateRunner, target: Target, high: int) -> tuple[tuple[int, int], ...]:
-    """Go to the epoch in which all writes before `high` are made; the state with all of them and
-    no other."""
-    history = target.history
-    rows = history.rows_of(target.device)
-    rows = rows[history.store_write[rows] < high]
-    if not rows.size:
-        runner.enter(0)
-        return ()
-    last = int(rows[-1])
-    count = words(history.store_offset[last : last + 1], history.store_length[last : last + 1])
-    epoch = runner.enter(target.space.at(int(history.store_t_ns[last] + count[0] - 1)))
-    return as_choices([atom.before_store(last + 1) for atom in epoch.atoms])
-
-
-def _with(runner: StateRunner, target: Target, high: int, acks: int) -> Verdict:
-    """What the checker says with all writes before `high` and the first acknowledgements."""
-    return runner.check(_lay(runner, target, high), acks)
-
-
-def _mark(target: Target, mark: int, found: Verdict) -> Mark:
-    history = target.history
-    row = int(np.flatnonzero(history.ack_device == target.device)[mark])
-    said = found.outcome or found.kind
-    label, given_ns = str(history.ack_label[row]), int(history.ack_t_ns[row])
-    return Mark(mark, label, given_ns, said, found.message)
-
-
-def _arrived(
-    runner: StateRunner, target: Target, at_mark: Sequence[int], late: Sequence[int]
-) -> tuple[int, int]:
-    """The first failing mark that a later write makes good, and that write; (-1, -1): none is. The
-    checker says yes with the write and no without it."""
-    rows = target.history.rows_of(target.device)
-    end = int(target.history.store_write[rows].max()) + 1
-    if _with(runner, target, end, late[0] + 1).kind == "ok":
-        number = 0
-    else:  # what the last acknowledgement of all needs is most likely never written
-        found = (n for n, mark in enumerate(late[:MOST_SHOWN]) if _good(runner, target, end, mark))
-        number = next(found, -1)
-    if number < 0:
-        return -1, -1
-    mark = late[number]
-    low, high = at_mark[mark], end  # not good with the writes before `low`, good before `high`
-    while low + 1 < high:
-        middle = (low + high) // 2
-        if _good(runner, target, middle, mark):
-            high = middle
-        else:
-            low = middle
-    if not _rejects(_with(runner, target, low, mark + 1)):  # it was not judged
-        return -1, -1
-    return number, high - 1
-
-
 def _rejects(found: Verdict) -> bool:
     return found.kind != "ok" and found.kind not in UNJUDGED
 
 
-def _good(runner: StateRunner, target: Target, high: int, mark: int) -> bool:
-    return _with(runner, target, high, mark + 1).kind == "ok"
+def _mark(device: _Device, number: int, found: Verdict) -> Mark:
+    history = device.run.history
+    row = int(np.flatnonzero(history.ack_device == device.number)[number])
+    label, given_ns = str(history.ack_label[row]), int(history.ack_t_ns[row])
+    return Mark(number, label, given_ns, found.outcome or found.kind, found.message)
+
+
+def _why(
+    device: _Device, late: Sequence[Mark], look: bool
+) -> tuple[Arrival | None, Removed | None]:
+    """When what was promised came, and the file that was in the way."""
+    place, write = _arrived(device, late)
+    if place < 0:
+        return None, None
+    mark, removed, renamed = late[place], None, None
+    changes: tuple[str, ...] = ()
+    with FileTrees() as trees:
+        highs = (device.at_mark[mark.number], write, write + 1) if look else ()
+        seen = [trees.of(device.image(high)) for high in highs]
+        known = [tree for tree in seen if tree is not None]
+        if len(known) == len(highs) > 0:
+            there, without, then = known
+            changes, renamed = _changed(without, then), _renamed(without, then)
+            for path in [] if renamed else _gone(there, then):
+                removed = _removed(device, trees, path, late[place:])
+                if removed is not None:
+                    break
+    return _arrival(device, mark, write, changes, renamed), removed
+
+
+def _arrived(device: _Device, late: Sequence[Mark]) -> tuple[int, int]:
+    """The first failing mark that a later write makes good, and that write; (-1, -1): none is. The
+    checker says yes with the write and no without it."""
+    history = device.run.history
+    end = int(history.store_write[history.rows_of(device.number)].max()) + 1
+    # What the last acknowledgement of all needs is most likely never written.
+    some = (n for n, mark in enumerate(late[:MOST_SHOWN]) if device.is_good(end, mark.number))
+    place = next(some, -1)
+    if place < 0:
+        return -1, -1
+    mark = late[place].number
+    low, high = device.at_mark[mark], end  # not good with the writes before `low`
+    while low + 1 < high:
+        middle = (low + high) // 2
+        if device.is_good(middle, mark):
+            high = middle
+        else:
+            low = middle
+    judged = _rejects(device.says(low, mark + 1))
+    return (place, high - 1) if judged else (-1, -1)
 
 
 def _arrival(
-    target: Target,
+    device: _Device,
     mark: Mark,
     write: int,
-    told: tuple[str, ...],
+    changes: tuple[str, ...],
     renamed: tuple[str, str] | None,
 ) -> Arrival:
-    history, device = target.history, target.device
+    history = device.run.history
     rows = np.flatnonzero(history.store_write == write)
     t_ns = int(history.store_t_ns[rows[0]])
-    mine = np.flatnonzero(history.ack_device == device)
+    mine = np.flatnonzero(history.ack_device == device.number)
     before = mine[history.ack_t_ns[mine] <= t_ns]
     return Arrival(
         mark,
         write,
         t_ns,
-        int(history.store_offset[rows[0]]) - history.devices[device].first_byte,
+        int(history.store_offset[rows[0]]) - history.devices[device.number].first_byte,
         int(history.store_length[rows].sum()),
         str(history.ack_label[before[-1]]) if before.size else "",
-        told,
+        changes,
         renamed,
     )
 
@@ -229,21 +242,8 @@ def _arrival(
 # --- files ----------------------------------------------------------------------------------------
 
 
-Tree = dict[str, File]
-
-
-def _seen(
-    runner: StateRunner, target: Target, files: FileTrees, highs: tuple[int, int, int]
-) -> tuple[Tree, Tree, Tree] | None:
-    """The files with all writes before each of these; None where they cannot be told."""
-    first, second, third = (files.of(runner.lay(_lay(runner, target, high))) for high in highs)
-    if first is None or second is None or third is None:
-        return None
-    return first, second, third
-
-
 def _gone(there: Tree, then: Tree) -> list[str]:
-    """FileTrees that are not there any more, whatever has their names."""
+    """Files that are not there any more, whatever has their names."""
     return [
         path
         for path, file in sorted(there.items())
@@ -268,7 +268,7 @@ def _changed(without: Tree, then: Tree) -> tuple[str, ...]:
     return tuple(filter(None, told))
 
 
-def _told(path: str, old: File | None, new: File | None) -> str:
+def _told(path: str, old: TreeFile | None, new: TreeFile | None) -> str:
     if new is None:
         return f"{path} is gone"
     if old is None:
@@ -280,28 +280,14 @@ def _told(path: str, old: File | None, new: File | None) -> str:
     return "" if old.digest == new.digest else f"{path} has other content"
 
 
-def _removed(
-    runner: StateRunner,
-    target: Target,
-    files: FileTrees,
-    path: str,
-    late: Sequence[int],
-    at_mark: Sequence[int],
-) -> Removed | None:
+def _removed(device: _Device, trees: FileTrees, path: str, late: Sequence[Mark]) -> Removed | None:
     """Whether the checker accepts failing marks without that file; None if it does not accept the
     first of them."""
-    shown = [late[n] for n in _spread(len(late), MOST_SHOWN)]
-    acks = acknowledgements(target.history, target.device)
+    shown = [late[n].number for n in _spread(len(late), MOST_SHOWN)]
     accepted = 0
-    checker = target.make_checker()
-    try:
-        for mark in shown:
-            image = runner.lay(_lay(runner, target, at_mark[mark]))
-            less = files.without(image, path)
-            good = less is not None and checker.check(less, acks.first(mark + 1)).kind == "ok"
-            accepted += good
-            if not accepted:
-                return None
-    finally:
-        checker.close()
+    for mark in shown:
+        less = trees.without(device.image(device.at_mark[mark]), path)
+        accepted += less is not None and device.of(less, mark + 1).kind == "ok"
+        if not accepted:
+            return None
     return Removed(path, len(shown), accepted)

@@ -24,39 +24,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from crashsim.engine.history import History
-from crashsim.engine.pages import words
+from crashsim.advise.trials import Toll, Trials, losses, toll
 from crashsim.engine.streams import I64
-from crashsim.experiment.model import Experiment
 from crashsim.guest.program import Op, Program
-from crashsim.power.losses import Losses
-from crashsim.power.safety import Stage
-from crashsim.simulate.stack import simulate
+from crashsim.runs.one import Run
 
-MOST_RUNS = 60
 MOST_REMOVALS = 8
-Advance = Callable[[int, str], None]
 Bools = np.ndarray[tuple[int], np.dtype[np.bool_]]
 _FEW = 3
-
-
-@dataclass(frozen=True, slots=True)
-class Figures:
-    """What a run loses and costs."""
-
-    uncovered: int  # acknowledgements, at the worst instant
-    broken: int
-    acknowledged: int
-    flushes: int
-    wait_ns: int
-    delay_ns: int  # the longest from a record's last word to its acknowledgement
-
-    @property
-    def safe(self) -> bool:
-        return not self.uncovered and not self.broken
-
-    def cost(self) -> tuple[int, int]:
-        return self.flushes, self.wait_ns
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,158 +44,100 @@ class Places:
 
 @dataclass(frozen=True, slots=True)
 class Removal:
-    """Syncs that give no acknowledgement, and the run without all of them."""
+    """Syncs that give no acknowledgement, and what came of a run without all of them."""
 
     places: Places
-    before: Figures
-    after: Figures
-    tried: Tried
+    before: Toll
+    after: Toll
 
 
-class Trials:
-    """Simulations, counted and told of."""
-
-    def __init__(self, advance: Advance = lambda _done, _what: None) -> None:
-        self.advance = advance
-        self.made = 0
-
-    def run(self, experiment: Experiment, programs: Sequence[Program], what: str) -> History:
-        self.advance(self.made, what)
-        self.made += 1
-        return simulate(experiment, programs)
-
-    def left(self) -> bool:
-        """Whether there may be another one, with those set aside that removals need."""
-        return self.made < MOST_RUNS - 2 * MOST_REMOVALS
-
-
-@dataclass(frozen=True, slots=True)
-class Tried:
-    """Programs that were changed, and their run."""
-
-    programs: Sequence[Program]
-    history: History
-
-
-def figures(history: History) -> Figures:
-    """What a power cut takes at the worst instant, and the price."""
-    found = Losses(history, Stage.DURABLE)
-    inside = found.uncovered.instants <= history.end_ns
-    values = found.uncovered.values[inside]
-    return Figures(
-        uncovered=int(values.max()) if values.size else 0,
-        broken=int(found.broken[0].size),
-        acknowledged=int(history.ack_t_ns.size),
-        flushes=int(history.flush_device.size),
-        wait_ns=history.info.guest_wait_ns,
-        delay_ns=_delay_ns(history),
-    )
-
-
-def _delay_ns(history: History) -> int:
-    if not history.ack_t_ns.size:
-        return 0
-    landed = np.zeros(int(history.store_write.max(initial=0)) + 2, dtype=np.int64)
-    count = words(history.store_offset, history.store_length)
-    np.maximum.at(landed, history.store_write + 1, history.store_t_ns + count - 1)
-    return max(0, int((history.ack_t_ns - landed[history.ack_high]).max()))
+def _doing(run: Run, programs: list[Program]) -> Run:
+    """The same, its guests doing this."""
+    return Run(run.case, inputs=replace(run.inputs, programs=programs))
 
 
 # --- missing --------------------------------------------------------------------------------------
 
 
-def before_marks(
-    trials: Trials, experiment: Experiment, programs: Sequence[Program], history: History
-) -> tuple[Places, Tried] | None:
-    """Recordings: flushes before the marks that are not covered when they are given."""
+def before_marks(trials: Trials, run: Run) -> tuple[Places, Run] | None:
+    """Recordings: flushes before the marks that are not covered when they are given, and the run
+    with them; None when that loses something still."""
+    programs = run.inputs.programs
     marks = [np.flatnonzero(program.op_kind == Op.MARK) for program in programs]
-    chosen = [rows[:0] for rows in marks]
-    while True:
-        late = Losses(history, Stage.DURABLE).covered_ns > history.ack_t_ns
+    chosen, tried = [rows[:0] for rows in marks], run
+    while trials.left(2 * MOST_REMOVALS):
+        history = tried.history
+        late = losses(tried).covered_ns > history.ack_t_ns
+        # Each mark needs a flush of its own since the one before: none of them covers another.
         more = [
-            np.union1d(before, np.flatnonzero(late[history.ack_device == program.device]))
+            np.union1d(before, rows[np.flatnonzero(late[history.ack_device == program.device])])
             if rows.size
             else before
             for program, rows, before in zip(programs, marks, chosen, strict=True)
         ]
-        # Each mark needs a flush of its own since the one before: none of them covers another.
-        if not trials.left() or all(
-            new.size == old.size for new, old in zip(more, chosen, strict=True)
-        ):
+        if sum(map(len, more)) == sum(map(len, chosen)):
             break
         chosen = more
-        rows = [all_of[some] for all_of, some in zip(marks, chosen, strict=True)]
-        changed = [
-            _with(program, program.op_at[before], before, Op.FLUSH)
-            for program, before in zip(programs, rows, strict=True)
-        ]
-        history = trials.run(experiment, changed, "flushes before marks")
-    if not any(some.size for some in chosen) or not figures(history).safe:
+        flushed = map(_flushed, programs, chosen)
+        tried = trials.run(_doing(run, [*flushed]), "flushes before marks")
+    if tried is run or not toll(tried).safe:
         return None
-    return _marked(programs, rows), Tried(changed, history)
+    return _marked(programs, chosen), tried
 
 
-def _with(program: Program, at: I64, before: I64, kind: Op) -> Program:
-    """The program with an operation at each position `at`, ahead of the operations `before`."""
-    argument = 1 if kind == Op.FLUSH else 0
+def _flushed(program: Program, before: I64) -> Program:
+    """The program with a flush ahead of each of these operations."""
     return replace(
         program,
-        op_at=np.insert(program.op_at, before, at),
-        op_kind=np.insert(program.op_kind, before, int(kind)),
+        op_at=np.insert(program.op_at, before, program.op_at[before]),
+        op_kind=np.insert(program.op_kind, before, int(Op.FLUSH)),
         op_delay_ns=np.insert(program.op_delay_ns, before, 0),
-        op_argument=np.insert(program.op_argument, before, argument),
+        op_argument=np.insert(program.op_argument, before, 1),
     )
 
 
 # --- redundant ------------------------------------------------------------------------------------
 
 
-def redundant(
-    trials: Trials, experiment: Experiment, programs: Sequence[Program], history: History
-) -> tuple[Removal | None, Removal | None]:
-    """(idle, ordering) syncs; the second only where nothing is lost, without the first ones."""
-    idle, without, history = _removed(trials, experiment, programs, history, _idle)
-    if not figures(history).safe:
+def redundant(trials: Trials, run: Run) -> tuple[Removal | None, tuple[Removal, Run] | None]:
+    """(idle, ordering) syncs, and the run without all of them; the second only where nothing is
+    lost without the first ones."""
+    idle, without = _removed(trials, run, _idle)
+    if not toll(without).safe:
         return idle, None
-    return idle, _removed(trials, experiment, without, history, _ordering)[0]
+    ordering, less = _removed(trials, without, _ordering)
+    return idle, None if ordering is None else (ordering, less)
 
 
 def _removed(
-    trials: Trials,
-    experiment: Experiment,
-    programs: Sequence[Program],
-    history: History,
-    kind: Callable[[Program], I64],
-) -> tuple[Removal | None, Sequence[Program], History]:
-    """As many syncs of a kind as can go, and the programs and the run without them."""
+    trials: Trials, run: Run, kind: Callable[[Program], I64]
+) -> tuple[Removal | None, Run]:
+    """As many syncs of a kind as can go, and the run without them."""
+    programs = run.inputs.programs
     rows = [kind(program) for program in programs]
     owner = np.repeat(np.arange(len(rows)), [one.size for one in rows])
     row = np.concatenate([*rows, np.empty(0, dtype=np.int64)])
-    before, without, after = figures(history), programs, history
+    before, without = toll(run), run
     gone = np.zeros(row.size, dtype=bool)
-    todo, last_run = [(0, row.size)], trials.made + MOST_REMOVALS
-    while todo and row.size and trials.made < last_run:
+    todo, last_run = [(0, row.size)] if row.size else [], trials.made + MOST_REMOVALS
+    while todo and trials.made < last_run:
         low, high = todo.pop()
         some = gone.copy()
         some[low:high] = True
-        less = [
-            _without(program, row[some & (owner == number)])
-            for number, program in enumerate(programs)
-        ]
-        tried = trials.run(experiment, less, "without syncs that seem redundant")
-        if _as_good(before, figures(tried)):
-            gone, without, after = some, less, tried
+        less = [_without(one, row[some & (owner == n)]) for n, one in enumerate(programs)]
+        tried = trials.run(_doing(run, less), "without syncs that seem redundant")
+        if _as_good(before, toll(tried)):
+            gone, without = some, tried
         elif high - low > 1:
             middle = (low + high) // 2
             todo += [(middle, high), (low, middle)]
-    if not gone.any():
-        return None, programs, history
+    if without is run:
+        return None, run
     at = [program.op_at[row[gone & (owner == n)]] for n, program in enumerate(programs)]
-    found = Removal(places(programs, at), before, figures(after), Tried(without, after))
-    return found, without, after
+    return Removal(places(programs, at), before, toll(without)), without
 
 
-def _as_good(before: Figures, after: Figures) -> bool:
+def _as_good(before: Toll, after: Toll) -> bool:
     """Whether nothing more is lost, and no acknowledgement is given up."""
     return (
         after.uncovered <= before.uncovered

@@ -35,28 +35,15 @@ from crashsim.advise.changes import (
     settings,
 )
 from crashsim.advise.guest_memory import MOST_MARKS, Unsent, unsent
-from crashsim.advise.missing_syncs import (
-    MOST_RUNS,
-    Figures,
-    Places,
-    Removal,
-    Trials,
-    before_marks,
-    figures,
-    redundant,
-)
-from crashsim.engine.history import NEVER, History
+from crashsim.advise.missing_syncs import MOST_REMOVALS, Places, Removal, before_marks, redundant
+from crashsim.advise.trials import MOST_RUNS, Checked, Toll, Trials, checked, losses, toll
+from crashsim.engine.history import NEVER
 from crashsim.engine.units import exact_instant
 from crashsim.experiment.loader import Case
-from crashsim.experiment.model import Experiment, Recording
-from crashsim.explore.state_runner import Target
-from crashsim.power.losses import Losses
-from crashsim.power.safety import Stage
-from crashsim.report.causes import states_text
+from crashsim.experiment.model import Recording
 from crashsim.report.progress import progress
-from crashsim.runs.judged import Explored, explore_case
+from crashsim.runs.judged import Explored
 from crashsim.runs.one import Run
-from crashsim.simulate.inputs import Inputs, make_inputs
 
 MOST_SETTINGS = 36  # runs to find which settings end a loss
 MOST_EXPLORED = 8  # changes
@@ -65,46 +52,12 @@ STATES_WITHOUT = 1000  # explored without syncs that give no acknowledgement
 
 
 @dataclass(frozen=True, slots=True)
-class Reason:
-    """A finding: its states, what would have forbidden it, and why it is known, '': it is not."""
-
-    outcome: str
-    states: int
-    cure: str
-    known: str
-
-
-@dataclass(frozen=True, slots=True)
-class Checked:
-    """What the checker said of the states. `reasons`: of each finding, none if their causes were
-    not looked for; `known`: those that the experiment knows and that happen, as it spells them."""
-
-    checked: int
-    images: str  # how many there are, in words
-    every: bool  # whether all of them were checked
-    rejected: dict[str, int]
-    reached: bool
-    reasons: tuple[Reason, ...] = ()
-    known: tuple[dict[str, str], ...] = ()
-
-    @property
-    def failing(self) -> int:
-        return sum(self.rejected.values())
-
-    @property
-    def fine(self) -> bool:
-        """Nothing was rejected, or only what is known, as in `crashsim run`."""
-        known = bool(self.reasons) and all(one.known for one in self.reasons)
-        return known or not self.failing
-
-
-@dataclass(frozen=True, slots=True)
 class Advice:
-    """A change that was run, with its figures and states. `flushes`: of a recording, where."""
+    """A change that was run, with its toll and states. `flushes`: of a recording, where."""
 
     changes: Changes
     flushes: Places | None
-    after: Figures
+    after: Toll
     explored: Checked | None
     command: str
 
@@ -119,8 +72,8 @@ class Spare:
     that the checker rejects only then; None: not explored."""
 
     places: Places
-    before: Figures
-    after: Figures
+    before: Toll
+    after: Toll
     explored: Checked | None = None
     worse: tuple[str, ...] | None = None
 
@@ -130,14 +83,14 @@ class Advised:
     """What is wrong, what ends it, and what does not."""
 
     recorded: bool
-    before: Figures
+    before: Toll
     explored: Checked | None
     lost: str  # the first acknowledgement that the simulation loses, and why
     unsent: Unsent | None
     advice: tuple[Advice, ...]
     refuted: tuple[Advice, ...]  # the simulation loses nothing, the checker still rejects
     untried: int  # changes that were simulated, but not explored
-    idle: Spare | None
+    idle: Removal | None
     ordering: Spare | None
     runs: int
     command: str
@@ -154,7 +107,7 @@ class Advised:
         return 0 if self.explored is None or self.explored.reached else 4
 
 
-def _fine(after: Figures, explored: Checked | None) -> bool:
+def _fine(after: Toll, explored: Checked | None) -> bool:
     return after.safe and (explored is None or explored.fine)
 
 
@@ -166,10 +119,8 @@ def advise(case: Case, typed: Typed, workers: int = 1) -> Advised:
 class _Candidate(NamedTuple):
     settings: Changes
     changes: Changes
-    experiment: Experiment
-    inputs: Inputs
-    history: History
-    after: Figures
+    run: Run
+    after: Toll
 
 
 class _Adviser:
@@ -178,189 +129,118 @@ class _Adviser:
     def __init__(self, case: Case, typed: Typed, workers: int) -> None:
         self._case = case
         self._typed = typed
-        self._workers = workers
-        self._trials = Trials()
-        self._experiment = case.experiment
-        self._inputs = make_inputs(case.experiment)
-        self._target: Target | None = None  # that was explored last
+        self._trials = Trials(typed.file, workers)
+        self._run = Run(case)
 
     def advise(self) -> Advised:
-        history = self._trials.run(self._experiment, self._inputs.programs, "as it is")
-        before = figures(history)
-        explored = self._explored(self._experiment, self._inputs, history, causes=True)
-        late = self._unsent(explored)
+        run = self._trials.run(self._run, "as it is")
+        before = toll(run)
+        found = self._trials.explored(run, run.name, causes=True)
+        explored = None if found is None else checked(found)
+        late = None if found is None else self._unsent(found)
         tried: list[Advice] = []
         untried = 0
         if not _fine(before, explored) and late is None:
-            tried, untried = self._tried(before, history)
-        idle, ordering = self._spare(history, explored)
+            tried, untried = self._tried(before)
+        with progress(MOST_RUNS) as self._trials.advance:
+            idle, ordering = redundant(self._trials, run)
         return Advised(
-            recorded=history.info.recorded,
+            recorded=run.history.info.recorded,
             before=before,
             explored=explored,
-            lost="" if before.safe else _first_lost(history),
+            lost="" if before.safe else _first_lost(run),
             unsent=late,
             advice=tuple(one for one in tried if one.fine),
             refuted=tuple(one for one in tried if not one.fine),
             untried=untried,
             idle=idle,
-            ordering=ordering,
+            ordering=None if ordering is None else self._ordering(*ordering, explored),
             runs=self._trials.made,
-            command=self._typed.command(self._case, (), _no_loss(explored)),
+            command=self._command((), explored),
         )
 
-    # --- exploring --------------------------------------------------------------------------------
+    def _command(self, changes: Changes, explored: Checked | None) -> str:
+        """It expects no loss, and of what is known that which happens."""
+        known = explored.known if explored is not None else ()
+        expect = NO_LOSS if not known else f"{NO_LOSS[:-1]}, known: {flow([*known])}}}"
+        return self._typed.command(self._case, changes, expect)
 
-    def _explored(
-        self,
-        experiment: Experiment,
-        inputs: Inputs,
-        history: History,
-        what: str = "",
-        states: int | None = None,
-        causes: bool = False,
-    ) -> Checked | None:
-        """What the experiment's checker says of a run; None without one."""
-        wanted = experiment.explore
-        if wanted is None:
+    def _unsent(self, found: Explored) -> Unsent | None:
+        """Of a recording that the checker rejects: what had not left its guest."""
+        run, target = self._run, found.session.target
+        wanted = run.experiment.explore
+        workload = run.experiment.resolved_devices()[target.device][1]
+        if not found.found.rejected or wanted is None or not run.acknowledged:
             return None
-        run = Run(replace(self._case, experiment=experiment), history=history, inputs=inputs)
-        with progress(wanted.states if states is None else min(states, wanted.states)) as advance:
-            found = explore_case(
-                run,
-                self._typed.file,
-                self._workers,
-                lambda done, _planned: advance(done, what or self._case.name),
-                states=states,
-                causes=causes,
-            )
-        if found.found.interrupted:
-            raise KeyboardInterrupt
-        self._target = found.session.target
-        return _checked(found)
-
-    def _unsent(self, explored: Checked | None) -> Unsent | None:
-        wanted, target = self._experiment.explore, self._target
-        if explored is None or not explored.failing or wanted is None or target is None:
-            return None
-        workload = self._experiment.resolved_devices()[target.device][1]
-        if not isinstance(workload, Recording) or not target.history.ack_t_ns.size:
+        if not isinstance(workload, Recording):
             return None
         files = wanted.check.files_function or "{mnt}" in (wanted.check.command or "")
         with progress(MOST_MARKS) as advance:
-            return unsent(target, bool(files), advance)
+            return unsent(run, target, bool(files), advance)
 
     # --- changes ----------------------------------------------------------------------------------
 
-    def _tried(self, before: Figures, history: History) -> tuple[list[Advice], int]:
+    def _tried(self, before: Toll) -> tuple[list[Advice], int]:
         """Changes that the simulation loses nothing with, explored; and how many were not."""
+        explores = self._run.experiment.explore is not None
         with progress(MOST_RUNS) as self._trials.advance:
-            found = list(self._candidates(before))
+            found = _worth(list(self._candidates(before)))
             flushed = None
-            if not before.safe and self._experiment.explore is not None:
-                programs = self._inputs.programs
-                flushed = before_marks(self._trials, self._experiment, programs, history)
-        found = _worth(found)
-        if self._experiment.explore is None:
-            return [self._advice(one, None) for one in found], 0
-        tried = [
-            self._advice(one, self._explored(one.experiment, one.inputs, one.history, _words(one)))
-            for one in found[:MOST_EXPLORED]
-        ]
+            if explores and not before.safe:
+                flushed = before_marks(self._trials, self._run)
+        few = found[:MOST_EXPLORED] if explores else found
+        tried = []
+        for one in few:
+            what = ", ".join(change.text for change in one.changes)
+            explored = self._trials.checked(one.run, what)
+            command = self._command(one.changes, explored)
+            tried.append(Advice(one.changes, None, one.after, explored, command))
         if flushed is not None:
             where, run = flushed
-            inputs = replace(self._inputs, programs=list(run.programs))
-            explored = self._explored(self._experiment, inputs, run.history, "flushes before marks")
-            tried.append(Advice((), where, figures(run.history), explored, ""))
-        return tried, len(found[MOST_EXPLORED:])
+            explored = self._trials.checked(run, "flushes before marks")
+            tried.append(Advice((), where, toll(run), explored, ""))
+        return tried, len(found) - len(few)
 
-    def _advice(self, one: _Candidate, explored: Checked | None) -> Advice:
-        command = self._typed.command(self._case, one.changes, _no_loss(explored))
-        return Advice(one.changes, None, one.after, explored, command)
-
-    def _candidates(self, before: Figures) -> Iterator[_Candidate]:
+    def _candidates(self, before: Toll) -> Iterator[_Candidate]:
         """Changes of settings and policies with which the simulation loses nothing."""
-        policies = programs(self._experiment)
+        experiment = self._run.experiment
+        policies = programs(experiment)
         if before.safe:  # only the checker rejects: more syncs may help, settings are not at fault
             for policy in policies:
-                yield from self._run((), policy)
+                yield from self._candidate((), policy)
             return
-        if not at_fault(self._experiment):
+        if not at_fault(experiment):
             policies = [()]
         good: list[Changes] = []
         for together in (0, 1, 2):
-            for some in combinations(list(settings(self._experiment)), together):
+            for some in combinations(list(settings(experiment)), together):
                 if (some or policies[0]) and self._trials.made < MOST_SETTINGS:
-                    good += [one.settings for one in self._run(some, policies[0])]
+                    good += [one.settings for one in self._candidate(some, policies[0])]
             if good:
                 break
         for some in good:
             for policy in policies:
-                if self._trials.left():
-                    yield from self._run(some, policy)
+                if self._trials.left(2 * MOST_REMOVALS):
+                    yield from self._candidate(some, policy)
 
-    def _run(self, some: Changes, policy: Changes) -> Iterator[_Candidate]:
+    def _candidate(self, some: Changes, policy: Changes) -> Iterator[_Candidate]:
         changes = some + policy
-        experiment = changed(self._experiment, changes)
+        experiment = changed(self._run.experiment, changes)
         if experiment is None:
             return
-        inputs = make_inputs(experiment)
         what = ", ".join(change.key for change in changes)
-        history = self._trials.run(experiment, inputs.programs, what)
-        after = figures(history)
+        run = self._trials.run(Run(replace(self._case, experiment=experiment)), what)
+        after = toll(run)
         if after.safe and after.acknowledged:
-            yield _Candidate(some, changes, experiment, inputs, history, after)
+            yield _Candidate(some, changes, run, after)
 
-    # --- syncs that give no acknowledgement -------------------------------------------------------
-
-    def _spare(
-        self, history: History, explored: Checked | None
-    ) -> tuple[Spare | None, Spare | None]:
-        with progress(MOST_RUNS) as self._trials.advance:
-            idle, ordering = redundant(
-                self._trials, self._experiment, self._inputs.programs, history
-            )
-        told = None if idle is None else Spare(idle.places, idle.before, idle.after)
-        return told, None if ordering is None else self._ordering(ordering, explored)
-
-    def _ordering(self, one: Removal, explored: Checked | None) -> Spare:
-        inputs = replace(self._inputs, programs=list(one.tried.programs))
-        without = self._explored(
-            self._experiment, inputs, one.tried.history, "without some syncs", STATES_WITHOUT
-        )
+    def _ordering(self, one: Removal, run: Run, explored: Checked | None) -> Spare:
+        """Whether the checker needs syncs that give no acknowledgement."""
+        without = self._trials.checked(run, "without some syncs", STATES_WITHOUT)
         worse = None
         if without is not None and explored is not None:
-            worse = tuple(
-                outcome for outcome in without.rejected if outcome not in explored.rejected
-            )
+            worse = tuple(name for name in without.rejected if name not in explored.rejected)
         return Spare(one.places, one.before, one.after, without, worse)
-
-
-def _checked(explored: Explored) -> Checked:
-    found, known = explored.found.result, [one for one in explored.known if one.happens]
-    reasons = [
-        Reason(one.outcome or one.kind, one.states, one.cure, explored.why_known(number))
-        for number, one in enumerate(explored.found.findings)
-    ]
-    return Checked(
-        found.checked,
-        states_text(found.images, found.images_text),
-        found.checked == found.images and found.reached,
-        explored.found.rejected,
-        found.reached,
-        tuple(reasons),
-        tuple(one.known.model_dump(mode="json", exclude_none=True) for one in known),
-    )
-
-
-def _no_loss(explored: Checked | None) -> str:
-    """What the command expects: no loss, and of what is known that which happens."""
-    known = explored.known if explored is not None else ()
-    return NO_LOSS if not known else f"{NO_LOSS[:-1]}, known: {flow([*known])}}}"
-
-
-def _words(one: _Candidate) -> str:
-    return ", ".join(change.text for change in one.changes)
 
 
 def _worth(found: Sequence[_Candidate]) -> list[_Candidate]:
@@ -376,14 +256,14 @@ def _worth(found: Sequence[_Candidate]) -> list[_Candidate]:
     return sorted(worth, key=lambda one: one.after.cost())
 
 
-def _beats(other: Figures, one: Figures) -> bool:
+def _beats(other: Toll, one: Toll) -> bool:
     mine, theirs = ((*a.cost(), a.delay_ns, -a.acknowledged) for a in (one, other))
     return theirs != mine and all(b <= a for a, b in zip(mine, theirs, strict=True))
 
 
-def _first_lost(history: History) -> str:
+def _first_lost(run: Run) -> str:
     """The first acknowledgement that can be lost, and what it lacks."""
-    found = Losses(history, Stage.DURABLE)
+    history, found = run.history, losses(run)
     safe = found.covered_ns
     late = np.flatnonzero(safe > history.ack_t_ns)
     if not late.size and found.uncovered.instants.size:

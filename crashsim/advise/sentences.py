@@ -11,8 +11,9 @@ from dataclasses import asdict
 from typing import Any
 
 from crashsim.advise.guest_memory import Arrival, Removed, Unsent
-from crashsim.advise.missing_syncs import Figures
-from crashsim.advise.search import Advice, Advised, Checked, Spare
+from crashsim.advise.missing_syncs import Removal
+from crashsim.advise.search import Advice, Advised, Spare
+from crashsim.advise.trials import Checked, Toll
 from crashsim.engine.units import exact_instant, format_bytes, format_duration
 
 NO_COMMAND = (
@@ -227,7 +228,7 @@ def _ordering(one: Spare) -> list[str]:
     return text
 
 
-def _syncs(one: Spare) -> str:
+def _syncs(one: Removal | Spare) -> str:
     number = len(one.places.after_writes)
     return f"{number:,} sync" + ("" if number == 1 else "s")
 
@@ -243,7 +244,7 @@ def _nothing(explored: Checked) -> str:
     return f"the checker accepts all {explored.checked:,} states tried of {explored.images}"
 
 
-def _price(before: Figures, after: Figures) -> str:
+def _price(before: Toll, after: Toll) -> str:
     wait_ns = after.wait_ns - before.wait_ns
     sign = "+" if wait_ns >= 0 else "-"
     told = [

@@ -31,12 +31,15 @@ _REPAIRED = 3  # e2fsck: all is well now
 
 
 @dataclass(frozen=True, slots=True)
-class File:
+class TreeFile:
     """`identity`: inode and generation; `digest`: of the content."""
 
     identity: tuple[int, int]
     size: int
     digest: str
+
+
+Tree = dict[str, TreeFile]  # path from the root -> file
 
 
 class FileTrees:
@@ -47,9 +50,9 @@ class FileTrees:
         self._debugfs = shutil.which("debugfs", path=SYSTEM_PATH) or ""
         self._e2fsck = shutil.which("e2fsck", path=SYSTEM_PATH) or ""
 
-    def of(self, image: memoryview) -> dict[str, File] | None:
-        """Path from the root -> file."""
-        found: dict[str, File] = {}
+    def of(self, image: memoryview) -> Tree | None:
+        """None: not known."""
+        found: Tree = {}
 
         def ask(sandbox: Sandbox) -> Verdict:
             lost = sandbox.files / "lost+found"
@@ -91,7 +94,7 @@ class FileTrees:
         except UsageError:
             return False
 
-    def _file(self, sandbox: Sandbox, path: Path, name: str) -> File | None:
+    def _file(self, sandbox: Sandbox, path: Path, name: str) -> TreeFile | None:
         if not _plain(name) or path.is_symlink():
             return None
         words = [self._debugfs, "-R", f"stat /{name}", str(sandbox.image.path)]
@@ -100,7 +103,7 @@ class FileTrees:
             return None
         content = path.read_bytes()
         digest = hashlib.sha256(content).hexdigest()
-        return File((int(told[1]), int(told[2])), len(content), digest)
+        return TreeFile((int(told[1]), int(told[2])), len(content), digest)
 
     def __enter__(self) -> FileTrees:
         return self
