@@ -49,6 +49,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
         *("engine", "experiment", "guest", "power", "states", "checkers", "explore"),
         *("runs", "report"),
     ),
+    "fleet": ("engine", "experiment", "runs", "report"),
     "__init__": ("checkers", "experiment", "runs"),
     "cli": (
         "engine",
@@ -59,6 +60,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "runs",
         "report",
         "advise",
+        "fleet",
         "results",
     ),
     "__main__": ("cli",),

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 Instant = int | str  # nanoseconds, or text with a unit such as "12.3s"
+Unit = Literal["bytes", "ns", "acknowledgements"]
+_AXES = {"bytes": "B", "ns": "s", "acknowledgements": "number"}
 
 
 def instant(t: Instant) -> int:
@@ -36,7 +38,7 @@ class Curve:
     1 each ns until the next instant. The run covers [0, `end_ns`). `unit` is of the values."""
 
     name: str
-    unit: Literal["bytes", "ns"]
+    unit: Unit
     t_ns: I64
     values: I64
     grows: npt.NDArray[np.bool_]
@@ -46,7 +48,7 @@ class Curve:
     def bytes(self) -> I64:
         """The values of a curve of bytes."""
         if self.unit != "bytes":
-            raise AttributeError(f"{self.name} is a curve of nanoseconds: see `values`")
+            raise AttributeError(f"{self.name} is a curve of {self.unit}: see `values`")
         return self.values
 
     def at(self, t: Instant) -> int:
@@ -110,9 +112,9 @@ class Curve:
         ends = np.append(starts[1:], self.end_ns)
         x = np.append(0, np.stack([starts, ends], axis=1).ravel()) / 1e9
         y = np.append(0, np.stack([low, high], axis=1).ravel())
-        axes.plot(x, y if self.unit == "bytes" else y / 1e9, linewidth=1)
+        axes.plot(x, y / 1e9 if self.unit == "ns" else y, linewidth=1)
         axes.set_xlabel("time of the run [s]")
-        axes.set_ylabel(f"{self.name} [{'B' if self.unit == 'bytes' else 's'}]")
+        axes.set_ylabel(f"{self.name} [{_AXES[self.unit]}]")
         axes.set_xlim(0, self.end_ns / 1e9)
         axes.set_ylim(bottom=0)
         return axes
@@ -132,17 +134,17 @@ class Curve:
         return out.getvalue()
 
     def __repr__(self) -> str:
-        shown = format_bytes if self.unit == "bytes" else format_duration
+        shown = {"bytes": format_bytes, "ns": format_duration}.get(self.unit, str)
         return (
             f"<Curve {self.name}: max {shown(self.max)}, 99 % {shown(self.quantile(0.99))}, "
             f"over {format_duration(self.end_ns)}>"
         )
 
 
-def of_steps(name: str, steps: StepFunction, end_ns: int) -> Curve:
-    """A step function of bytes."""
+def of_steps(name: str, steps: StepFunction, end_ns: int, unit: Unit = "bytes") -> Curve:
+    """A step function."""
     still = np.zeros(steps.instants.size, dtype=np.bool_)
-    return Curve(name, "bytes", steps.instants, steps.values, still, end_ns)
+    return Curve(name, unit, steps.instants, steps.values, still, end_ns)
 
 
 def of_ramps(name: str, ramps: Ramps, end_ns: int) -> Curve:

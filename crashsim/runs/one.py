@@ -117,6 +117,12 @@ class Run:
         steps = self._losses(self._stage(domain)).at_risk
         return of_steps(f"lost in a {domain}", steps, self.end_ns)
 
+    def uncovered(self, domain: str = "power-cut") -> Curve:
+        """Acknowledgements that were given and that a failure at each instant takes."""
+        steps = self._losses(self._stage(domain)).uncovered
+        name = f"acknowledgements lost in a {domain}"
+        return of_steps(name, steps, self.end_ns, "acknowledgements")
+
     @property
     def recovery_point(self) -> Curve:
         """Age of the oldest write that a power cut at each instant takes, ns."""

@@ -1,0 +1,1 @@
+"""What failures take from many hosts in a year."""
