@@ -14,6 +14,8 @@ from hypothesis import HealthCheck, given, settings
 
 from crashsim.engine.compiled import compiled
 from crashsim.experiment.profiles import DiskFaults
+from crashsim.power.losses import Losses
+from crashsim.power.safety import Stage
 from crashsim.replay.versions import TwoFiles
 from tests.oracle import OracleWorld
 from tests.oracle.worlds import worlds
@@ -43,6 +45,9 @@ def answers() -> list[list[int]]:
                 cuts = [t for t in history.batch_t_ns.tolist() if t <= history.end_ns]
                 found.append([files.advance(t) for t in [*cuts, history.end_ns]])
                 files.close()
+        for stage in (Stage.SUBMITTED, Stage.DURABLE):
+            steps = Losses(history, stage).at_risk
+            found.append([*steps.instants.tolist(), *steps.values.tolist()])
 
     look()
     return found

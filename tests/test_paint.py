@@ -1,17 +1,14 @@
-"""The kernel behind the loss and the images, against a loop over single bytes."""
+"""Who wrote each byte of a page last, against a loop over single bytes."""
 
 from __future__ import annotations
-
-from unittest import mock
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crashsim.engine import coverage as paint
-from crashsim.engine.pages import PAGE_BYTES
-from crashsim.engine.streams import I64
+from crashsim.engine.pages import PAGE_BYTES, Pieces
+from crashsim.replay.cells import visible_segments
 
 Piece = tuple[int, int, int]
 
@@ -25,19 +22,9 @@ _pieces = st.lists(
 )
 
 
-def columns(pieces: list[Piece]) -> tuple[I64, I64, I64]:
+def columns(pieces: list[Piece]) -> Pieces:
     table = np.array(pieces, dtype=np.int64).reshape(-1, 3)
-    return table[:, 0].copy(), table[:, 1].copy(), table[:, 2].copy()
-
-
-def cover_by_byte(pieces: list[Piece]) -> list[int]:
-    seen: set[tuple[int, int]] = set()
-    cover = []
-    for group, start, end in pieces:
-        fresh = {(group, byte) for byte in range(start, end)} - seen
-        cover.append(len(fresh))
-        seen |= fresh
-    return cover
+    return Pieces(np.arange(len(pieces)), *(column.copy() for column in table.T))
 
 
 def segments_by_byte(pieces: list[Piece]) -> list[tuple[int, int, int]]:
@@ -55,25 +42,14 @@ def segments_by_byte(pieces: list[Piece]) -> list[tuple[int, int, int]]:
 
 
 def check(pieces: list[Piece]) -> None:
-    group, start, end = columns(pieces)
-    assert paint.first_cover_bytes(group, start, end).tolist() == cover_by_byte(pieces)
-    found = paint.visible_segments(group, start, end)
+    found = visible_segments(columns(pieces))
     assert list(zip(*(c.tolist() for c in found), strict=True)) == segments_by_byte(pieces)
 
 
 @given(_pieces)
 @settings(deadline=None)
-def test_every_byte_goes_to_its_first_and_its_last_writer(pieces: list[Piece]) -> None:
+def test_every_byte_goes_to_its_last_writer(pieces: list[Piece]) -> None:
     check(pieces)
-
-
-@given(_pieces, st.integers(1, 5))
-@settings(deadline=None)
-def test_small_chunks_and_dense_groups_give_the_same_answer(
-    pieces: list[Piece], dense: int
-) -> None:
-    with mock.patch.multiple(paint, _CHUNK_PIECES=4, _DENSE_PIECES=dense):
-        check(pieces)
 
 
 @pytest.mark.parametrize(
@@ -92,28 +68,13 @@ def test_edges_of_pages_and_pieces_are_exact(pieces: list[Piece]) -> None:
     check(pieces)
 
 
-def test_a_group_larger_than_a_chunk_is_painted_whole() -> None:
+def test_a_page_of_very_many_pieces_is_painted_whole() -> None:
     pieces = [(i % 3 // 2, i * 37 % 4000, i * 37 % 4000 + 1 + i % 90) for i in range(3000)]
     check(pieces)
 
 
-def test_the_sum_of_first_covers_is_the_union_and_of_visible_segments_too() -> None:
-    rng = np.random.default_rng(7)
-    group = rng.integers(0, 3000, 60_000)
-    start = rng.integers(0, 4000, 60_000).astype(np.int32)
-    end = start + rng.integers(1, 97, 60_000).astype(np.int32)
-    cover = paint.first_cover_bytes(group, start, end)
-    seen = paint.visible_segments(group, start, end)
-    union = np.bincount(group, weights=cover)
-    assert np.array_equal(union, np.bincount(group[seen.piece], weights=seen.end - seen.start))
-    assert (seen.start >= start[seen.piece]).all() and (seen.end <= end[seen.piece]).all()
-    key = group[seen.piece] * PAGE_BYTES + seen.start
-    assert (np.diff(key) > 0).all()
-
-
 def test_the_arguments_are_left_as_they_were() -> None:
-    group, start, end = columns([(0, 0, 9), (0, 4, 12), (0, 1, 2), (1, 3, 4)])
-    before = group.copy(), start.copy(), end.copy()
-    paint.first_cover_bytes(group, start, end)
-    paint.visible_segments(group, start, end)
-    assert all(np.array_equal(a, b) for a, b in zip(before, (group, start, end), strict=True))
+    pieces = columns([(0, 0, 9), (0, 4, 12), (0, 1, 2), (1, 3, 4)])
+    before = [column.copy() for column in pieces]
+    visible_segments(pieces)
+    assert all(np.array_equal(a, b) for a, b in zip(before, pieces, strict=True))

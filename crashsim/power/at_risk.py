@@ -1,166 +1,242 @@
 """Bytes at risk at every instant: the distinct bytes whose latest store is not safe.
 
-A byte is at risk on the union of [begin, safe) over its stores. On one page the stores that become
-safe together form a
-*group*. As long as no store falls on a page whose earlier group is still unsafe, groups do not
-touch: a store adds the bytes that no earlier store of its group covers, and the group's union
-leaves at its safe instant. Pages where groups overlap in time (stores during somebody else's sync)
-are worked out byte by byte.
+Stores are followed in order of time. Of every page the *runs* of bytes are known that are at risk,
+each with the instant until which it is. A store puts its own run there: a byte that was not at risk
+is one more, and one less at the later of its own safe instant and the one that it had. Where a disk
+loses again what it had kept (Rule D4), all that was ever stored to the page is at risk once more;
+so runs that are safe are remembered there.
 
-The work goes in stretches that begin and end with nothing at risk, wherever such instants exist, so
-that its cost is in proportion to the stores and memory is bounded.
+Cost and memory are in proportion to the stores, whether anything becomes safe between them or not.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from crashsim.engine.coverage import first_cover_bytes
+from crashsim.engine.compiled import compiled
 from crashsim.engine.history import History
-from crashsim.engine.pages import PAGE_BYTES, Pieces
+from crashsim.engine.pages import page_span
 from crashsim.engine.streams import I64
-from crashsim.power.safety import Batched, Safety
+from crashsim.power.media_loss import LostAgain
+from crashsim.power.safety import Safety
 from crashsim.power.steps import StepFunction, merge
 
 STRETCH_ROWS = 1 << 15
+Table = npt.NDArray[Any]  # of records
+_PAGE = np.dtype([("page", "i8"), ("until_ns", "i8"), ("first", "i4"), ("used", "?")], align=True)
+_RUN = np.dtype([("until_ns", "i8"), ("next", "i4"), ("start", "i2"), ("end", "i2")])
+_SUM = np.dtype([("t_ns", "i8"), ("bytes", "i8"), ("known", "i8"), ("used", "?")], align=True)
+# Counts: a free run (-1: none), runs ever used, losses so far, instants known.
+_FREE, _FRESH, _LOSS, _KNOWN = range(4)
 
 
-def at_risk(history: History, safety: Safety) -> StepFunction:
-    """Bytes at risk over time."""
-    parts = [
-        _stretch(history.store_t_ns[part.low : part.high], part)
-        for part in _closed(history, safety)
-    ]
-    if not parts:
-        empty = np.empty(0, dtype=np.int64)
-        return StepFunction(empty, empty)
-    if len(parts) == 1:
-        return parts[0]
-    instants = np.concatenate([part.instants for part in parts])
-    values = np.concatenate([part.values for part in parts])
-    return StepFunction(instants, values)
-
-
-def in_one_go(t_ns: I64, pieces: Pieces, safe_ns: I64) -> StepFunction:
-    """Bytes at risk from pieces in order of time, each with its own begin; at least one."""
-    return _stretch(t_ns, Batched(0, t_ns.size, pieces, safe_ns))
-
-
-def _closed(history: History, safety: Safety) -> Iterator[Batched]:
-    """Stretches of rows between instants at which nothing is at risk."""
-    open_part: Batched | None = None
+def at_risk(history: History, safety: Safety, lost: LostAgain | None = None) -> StepFunction:
+    """Bytes at risk over time; `lost`: what the disk loses again of it."""
+    _, per_store = page_span(history.store_offset, history.store_length)
+    pieces = int(per_store.sum())
+    losses = lost or LostAgain(*(np.empty(0, dtype=np.int64) for _ in range(4)))
+    # Tables of places by remainder, less than half full; what is not used of them takes no memory.
+    pages = np.zeros(2 * min(pieces, sum(span.pages for span in history.devices)) + 1, dtype=_PAGE)
+    sums = np.zeros(2 * (pieces + 2 * losses.t_ns.size) + 1, dtype=_SUM)
+    runs = np.empty(2 * pieces + 2, dtype=_RUN)
+    count = np.array([-1, 0, 0, 0])
+    added = np.zeros(history.store_t_ns.size, dtype=np.int64)
     for part in safety.stretches(STRETCH_ROWS):
-        joined = part if open_part is None else _join(open_part, part)
-        cut = _last_quiet(history.store_t_ns[joined.low : joined.high], joined)
-        if cut > 0:
-            yield _slice(joined, 0, cut)
-            joined = _slice(joined, cut, joined.high - joined.low)
-        open_part = joined
-    if open_part is not None and open_part.high > open_part.low:
-        yield open_part
+        rows = slice(part.low, part.high)
+        t_ns = history.store_t_ns[rows]
+        _follow(t_ns, *part.pieces, part.safe_ns, losses, pages, runs, sums, count, added[rows])
+    for which in range(int(count[_LOSS]), losses.t_ns.size):
+        _lose(losses, which, pages, runs, sums, count)
+    changes = sums[sums["known"][: count[_KNOWN]]]
+    order = np.argsort(changes["t_ns"])
+    return merge(history.store_t_ns, added, changes["t_ns"][order], changes["bytes"][order])
 
 
-def _join(a: Batched, b: Batched) -> Batched:
-    pieces = Pieces(
-        np.concatenate([a.pieces.row, b.pieces.row + (b.low - a.low)]),
-        *(np.concatenate(pair) for pair in zip(a.pieces[1:], b.pieces[1:], strict=True)),
-    )
-    return Batched(a.low, b.high, pieces, np.concatenate([a.safe_ns, b.safe_ns]))
+@compiled
+def _follow(
+    t_ns: I64,
+    row: I64,
+    page: I64,
+    start: I64,
+    end: I64,
+    safe_ns: I64,
+    losses: LostAgain,
+    pages: Table,
+    runs: Table,
+    sums: Table,
+    count: I64,
+    added: I64,
+) -> None:
+    """Pieces in order of time; fills the bytes that each store adds."""
+    forget = losses.t_ns.size == 0
+    for i in range(page.size):
+        now_ns = t_ns[row[i]]
+        while count[_LOSS] < losses.t_ns.size and losses.t_ns[count[_LOSS]] < now_ns:
+            _lose(losses, count[_LOSS], pages, runs, sums, count)
+            count[_LOSS] += 1
+        if forget and safe_ns[i] <= now_ns:
+            continue
+        place = pages[_find(pages, page[i])]
+        if not place["used"]:
+            place["page"], place["used"], place["first"] = page[i], True, -1
+        elif place["until_ns"] <= now_ns:
+            _all_safe(place, runs, count, forget)
+        place["until_ns"] = max(place["until_ns"], safe_ns[i])
+        added[row[i]] += _store(place, runs, count, sums, start[i], end[i], now_ns, safe_ns[i])
 
 
-def _slice(part: Batched, first_row: int, end_row: int) -> Batched:
-    low, high = np.searchsorted(part.pieces.row, [first_row, end_row])
-    row, page, start, end = (column[low:high] for column in part.pieces)
-    pieces = Pieces(row - first_row, page, start, end)
-    return Batched(part.low + first_row, part.low + end_row, pieces, part.safe_ns[low:high])
+@compiled
+def _find(pages: Table, page: int) -> int:
+    """Where the page is, or has its place."""
+    at = page % pages.size
+    while pages[at]["used"] and pages[at]["page"] != page:
+        at = at + 1 if at + 1 < pages.size else 0
+    return at
 
 
-def _last_quiet(t_ns: I64, part: Batched) -> int:
-    """The last row that begins strictly after all before it are safe; 0 if none. Never the last
-    stretch's end."""
-    safe = part.safe_ns
-    if part.pieces.row.size != t_ns.size:
-        ends = np.flatnonzero(np.diff(part.pieces.row, append=t_ns.size))
-        safe = np.maximum.accumulate(safe)[ends]
+@compiled
+def _add(sums: Table, count: I64, t_ns: int, change: int) -> None:
+    at = t_ns % sums.size
+    while sums[at]["used"] and sums[at]["t_ns"] != t_ns:
+        at = at + 1 if at + 1 < sums.size else 0
+    if not sums[at]["used"]:
+        sums[at]["used"], sums[at]["t_ns"] = True, t_ns
+        sums[count[_KNOWN]]["known"] = at  # where the instants are, to find them again
+        count[_KNOWN] += 1
+    sums[at]["bytes"] += change
+
+
+@compiled
+def _all_safe(place: Any, runs: Table, count: I64, forget: bool) -> None:
+    """Nothing of the page is at risk: its runs are forgotten, or joined where they touch."""
+    run = place["first"]
+    while run >= 0:
+        after = runs[run]["next"]
+        runs[run]["until_ns"] = -1
+        if forget:
+            _free(runs, count, run)
+        elif after >= 0 and runs[after]["start"] == runs[run]["end"]:
+            runs[run]["end"], runs[run]["next"] = runs[after]["end"], runs[after]["next"]
+            _free(runs, count, after)
+            continue
+        run = after
+    if forget:
+        place["first"] = -1
+
+
+@compiled
+def _free(runs: Table, count: I64, run: int) -> None:
+    runs[run]["next"] = count[_FREE]
+    count[_FREE] = run
+
+
+@compiled
+def _new(
+    place: Any, runs: Table, count: I64, before: int, start: int, end: int, until_ns: int
+) -> int:
+    """A run behind `before` (-1: at the front)."""
+    run: int = count[_FREE]
+    if run >= 0:
+        count[_FREE] = runs[run]["next"]
     else:
-        safe = np.maximum.accumulate(safe)
-    quiet = np.flatnonzero(safe[:-1] < t_ns[1:])
-    return int(quiet[-1]) + 1 if quiet.size else 0
+        run = count[_FRESH]
+        count[_FRESH] += 1
+    runs[run]["start"], runs[run]["end"], runs[run]["until_ns"] = start, end, until_ns
+    runs[run]["next"] = runs[before]["next"] if before >= 0 else place["first"]
+    _link(place, runs, before, run)
+    return run
 
 
-def _stretch(t_ns: I64, part: Batched) -> StepFunction:
-    pieces, safe = part.pieces, part.safe_ns
-    n = safe.size
-    t = t_ns if n == t_ns.size else t_ns[pieces.row]
-    bits = n.bit_length()
-    key = (pieces.page << bits) | np.arange(n, dtype=np.int64)
-    key.sort()
-    order = key & ((1 << bits) - 1)
-    key >>= bits
-    sorted_safe, sorted_t = safe[order], t[order]
-    fresh = np.empty(n, dtype=bool)
-    fresh[0] = True
-    other_page = key[1:] != key[:-1]
-    other_safe = sorted_safe[1:] != sorted_safe[:-1]
-    np.logical_or(other_page, other_safe, out=fresh[1:])
-    overlap = other_safe & ~other_page & (sorted_safe[:-1] > sorted_t[1:])
-    added = np.zeros(n, dtype=np.int64)
-    gone_ns: list[I64] = []
-    gone: list[I64] = []
-    plain = np.ones(n, dtype=bool)
-    if bool(overlap.any()):
-        tangled = np.isin(key, key[1:][overlap])
-        plain = ~tangled
-        rows = order[tangled]
-        added[rows], expiry_ns, expiry = _byte_by_byte(
-            key[tangled], pieces.start[rows], pieces.end[rows], t[rows], safe[rows]
-        )
-        gone_ns.append(expiry_ns)
-        gone.append(expiry)
-        order, fresh, sorted_safe = order[plain], fresh[plain], sorted_safe[plain]
-    if order.size:
-        group = np.cumsum(fresh) - 1
-        cover = first_cover_bytes(group, pieces.start[order], pieces.end[order])
-        added[order] = cover
-        first = np.flatnonzero(fresh)
-        gone_ns.append(sorted_safe[first])
-        gone.append(np.add.reduceat(cover, first))
-    up = added
-    if n != t_ns.size:
-        up = np.bincount(pieces.row, weights=added, minlength=t_ns.size).astype(np.int64)
-    down_ns, down = _sum_by_instant(np.concatenate(gone_ns), np.concatenate(gone))
-    return merge(t_ns, up, down_ns, -down)
+@compiled
+def _link(place: Any, runs: Table, before: int, run: int) -> None:
+    if before >= 0:
+        runs[before]["next"] = run
+    else:
+        place["first"] = run
 
 
-def _sum_by_instant(t_ns: I64, amount: I64) -> tuple[I64, I64]:
-    instants, inverse = np.unique(t_ns, return_inverse=True)
-    total = np.bincount(inverse, weights=amount, minlength=instants.size)
-    return instants, total.astype(np.int64)
+@compiled
+def _store(
+    place: Any,
+    runs: Table,
+    count: I64,
+    sums: Table,
+    start: int,
+    end: int,
+    now_ns: int,
+    safe_ns: int,
+) -> int:
+    """Put the run [start, end) into the page; returns the bytes that were not at risk before."""
+    before, run = -1, place["first"]
+    while run >= 0 and runs[run]["end"] <= start:
+        before, run = run, runs[run]["next"]
+    at, fresh, taken = start, 0, 0
+    while at < end:
+        if run < 0 or runs[run]["start"] > at:  # nothing was there
+            stop = end if run < 0 else min(end, runs[run]["start"])
+            fresh += stop - at
+        else:
+            stop, until_ns = min(end, runs[run]["end"]), runs[run]["until_ns"]
+            if until_ns >= safe_ns:
+                before, run, at = run, runs[run]["next"], stop
+                continue
+            if until_ns > now_ns:
+                _add(sums, count, until_ns, stop - at)  # it does not leave then
+            else:
+                fresh += stop - at
+            if runs[run]["start"] < at:
+                right = _new(place, runs, count, run, at, runs[run]["end"], until_ns)
+                runs[run]["end"] = at
+                before, run = run, right
+            if stop < runs[run]["end"]:
+                runs[run]["start"] = stop
+            else:
+                after = runs[run]["next"]
+                _link(place, runs, before, after)
+                _free(runs, count, run)
+                run = after
+        taken += stop - at
+        if before >= 0 and runs[before]["end"] == at and runs[before]["until_ns"] == safe_ns:
+            runs[before]["end"] = stop
+        else:
+            before = _new(place, runs, count, before, at, stop, safe_ns)
+        at = stop
+    if safe_ns <= now_ns:
+        return 0
+    _add(sums, count, safe_ns, -taken)
+    return fresh
 
 
-def _byte_by_byte(page: I64, start: I64, end: I64, t_ns: I64, safe_ns: I64) -> tuple[I64, I64, I64]:
-    """For pieces sorted by page, then time: bytes each adds, and (instants, bytes) of what then
-    leaves."""
-    added = np.zeros(page.size, dtype=np.int64)
-    leaving: dict[int, int] = {}
-    until = np.zeros(PAGE_BYTES, dtype=np.int64)
-    last_page = -1
-    columns = zip(*(c.tolist() for c in (page, start, end, t_ns, safe_ns)), strict=True)
-    for i, (here, low, high, begin, safe) in enumerate(columns):
-        if here != last_page:
-            until.fill(0)
-            last_page = here
-        span = until[low:high]
-        sooner = span[span < safe]
-        pending = sooner[sooner > begin]
-        if safe > begin and sooner.size:
-            added[i] = sooner.size - pending.size
-            leaving[safe] = leaving.get(safe, 0) + sooner.size
-            if pending.size:
-                for expiry, count in zip(*np.unique(pending, return_counts=True), strict=True):
-                    leaving[int(expiry)] -= int(count)
-            np.maximum(span, safe, out=span)
-    instants = np.array(sorted(leaving), dtype=np.int64)
-    return added, instants, np.array([leaving[t] for t in instants.tolist()], dtype=np.int64)
+@compiled
+def _lose(
+    losses: LostAgain, which: int, pages: Table, runs: Table, sums: Table, count: I64
+) -> None:
+    low, high = losses.low_page[which], losses.high_page[which]
+    if high - low == 1:
+        _lose_page(losses, which, pages[_find(pages, low)], runs, sums, count)
+        return
+    for at in range(pages.size):
+        if low <= pages[at]["page"] < high:
+            _lose_page(losses, which, pages[at], runs, sums, count)
+
+
+@compiled
+def _lose_page(
+    losses: LostAgain, which: int, place: Any, runs: Table, sums: Table, count: I64
+) -> None:
+    """All that was stored to the page is at risk from now on."""
+    if not place["used"]:
+        return
+    now_ns, lost_until_ns = losses.t_ns[which], losses.until_ns[which]
+    place["until_ns"] = max(place["until_ns"], lost_until_ns)
+    run = place["first"]
+    while run >= 0:
+        size, until_ns = runs[run]["end"] - runs[run]["start"], runs[run]["until_ns"]
+        if until_ns < lost_until_ns:
+            _add(sums, count, max(until_ns, now_ns), size)
+            _add(sums, count, lost_until_ns, -size)
+            runs[run]["until_ns"] = lost_until_ns
+        run = runs[run]["next"]

@@ -2,7 +2,7 @@
 
 Contract: every figure is worked out once, when it is asked for. Where nothing that was safe is ever
 lost again the answers come in bulk (`power.at_risk`, `power.loss`), otherwise from intervals
-(`power.again`).
+(`power.media_loss`).
 """
 
 from __future__ import annotations
@@ -38,9 +38,7 @@ class Losses:
     @cached_property
     def at_risk(self) -> StepFunction:
         """Bytes whose latest value is not safe."""
-        if self._again:
-            return self._again.at_risk()
-        return at_risk(self.history, self.safety)
+        return at_risk(self.history, self.safety, self._lost_again)
 
     @cached_property
     def rows(self) -> tuple[I64, I64]:

@@ -15,11 +15,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from crashsim.engine.coverage import visible_segments
 from crashsim.engine.history import NEVER, History
-from crashsim.engine.pages import Pieces, split, words
+from crashsim.engine.pages import split, words
 from crashsim.engine.streams import I64
-from crashsim.power.at_risk import in_one_go
 from crashsim.power.loss import WriteSafety, attempts
 from crashsim.power.safety import Safety, Stage
 from crashsim.power.steps import Ramps, StepFunction, from_changes
@@ -126,25 +124,6 @@ class UnsafeAgain:
             np.append(writes.begin_ns, again.start),
             np.append(writes.whole_ns, again.end),
         )
-
-    def at_risk(self) -> StepFunction:
-        """Bytes at risk: what is lost again counts as if it had just been stored."""
-        history, lost, pieces = self._history, self._lost, self._pieces
-        parts = [(self._begin_ns, pieces.page, pieces.start, pieces.end, self._safe_ns)]
-        for i, hit in enumerate(self._hit_by_each()):
-            pages, group = np.unique(pieces.page[hit], return_inverse=True)
-            order = np.argsort(group, kind="stable")
-            mine = hit[order]
-            shown = visible_segments(group[order], pieces.start[mine], pieces.end[mine])
-            page = pages[group[order][shown.piece]]
-            t, until = (np.full(page.size, column[i]) for column in (lost.t_ns, lost.until_ns))
-            parts.append((t, page, shown.start, shown.end, until))
-        t, page, start, end, safe = (np.concatenate(column) for column in zip(*parts, strict=True))
-        order = np.argsort(t, kind="stable")
-        rows = np.arange(order.size, dtype=np.int64)
-        if not history.store_t_ns.size:
-            return StepFunction(rows, rows)
-        return in_one_go(t[order], Pieces(rows, page[order], start[order], end[order]), safe[order])
 
     def unsaved(self) -> StepFunction:
         """Writes begun and not wholly safe."""

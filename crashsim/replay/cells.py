@@ -10,8 +10,16 @@ from typing import NamedTuple
 import numpy as np
 
 from crashsim.engine.compiled import compiled
-from crashsim.engine.pages import PAGE_BYTES, split
+from crashsim.engine.pages import PAGE_BYTES, Pieces
 from crashsim.engine.streams import I64
+
+
+class Segments(NamedTuple):
+    """Runs `[start, end)` of a page and the piece that shows there: int64[m], by page, start."""
+
+    piece: I64
+    start: I64
+    end: I64
 
 
 class Cells(NamedTuple):
@@ -28,9 +36,8 @@ class Cells(NamedTuple):
     piece_end: I64  # [n] behind its last
 
 
-def cut(offset: I64, length: I64) -> Cells:
-    """The cells of stores."""
-    pieces = split(offset, length)
+def cut(pieces: Pieces) -> Cells:
+    """The cells of pieces."""
     n = pieces.row.size
     bits = n.bit_length()
     key = (pieces.page << bits) | np.arange(n)
@@ -44,6 +51,30 @@ def cut(offset: I64, length: I64) -> Cells:
     bounds = np.append(first, n)
     cells = _cut(bounds, order, pieces.start, pieces.end, page_cell, width, of_piece)
     return Cells(key[first], page_cell, width[:cells].copy(), pieces.row, *of_piece)
+
+
+def visible_segments(pieces: Pieces) -> Segments:
+    """The maximal runs of every page by the piece that wrote them last; pieces in order of time.
+
+    Bytes that no piece covers are in no segment."""
+    cells = cut(pieces)
+    last = np.full(cells.width.size, -1, dtype=np.int64)
+    _paint(cells.piece_cell, cells.piece_end, last)
+    end = np.cumsum(cells.width)  # the pages are one behind the other
+    fresh = np.append(True, last[1:] != last[:-1])[: last.size]
+    fresh[cells.page_cell[:-1]] = True
+    first = np.flatnonzero(fresh)
+    behind = np.append(first[1:], last.size)[: first.size] - 1
+    start = (end - cells.width)[first]
+    size, start = end[behind] - start, start & (PAGE_BYTES - 1)
+    seen = last[first] >= 0
+    return Segments(last[first][seen], start[seen], (start + size)[seen])
+
+
+@compiled
+def _paint(first: I64, end: I64, last: I64) -> None:
+    for piece in range(first.size):
+        last[first[piece] : end[piece]] = piece
 
 
 @compiled

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from crashsim.engine.coverage import visible_segments
 from crashsim.engine.history import NEVER, History
 from crashsim.engine.pages import PAGE_BYTES, Pieces, split, words
 from crashsim.engine.streams import I64
 from crashsim.power.media_loss import gone, lost_again
 from crashsim.power.safety import Safety, Stage
+from crashsim.replay.cells import visible_segments
 
 IN_MEMORY = (Stage.STORED, Stage.IN_HOST, Stage.IN_FILE, Stage.AFTER_QUIT)
 
@@ -87,10 +87,9 @@ def extents(history: History, pieces: Pieces) -> Extents:
     """What shows of pieces in order of time."""
     if not pieces.row.size:
         return Extents(*(np.empty(0, dtype=np.int64) for _ in range(5)))
-    pages, group = np.unique(pieces.page, return_inverse=True)
-    shown = visible_segments(group.astype(np.int64), pieces.start, pieces.end)
+    shown = visible_segments(pieces)
     row = pieces.row[shown.piece]
-    base = pages[group[shown.piece]] * PAGE_BYTES
+    base = pieces.page[shown.piece] * PAGE_BYTES
     # A divided write continues in a later store: count from where the write itself began.
     skipped = history.store_offset[row] - _write_offset(history)[row]
     start = base + shown.start - history.store_offset[row] + skipped

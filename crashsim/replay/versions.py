@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from crashsim.engine.compiled import compiled
 from crashsim.engine.history import NEVER, History
+from crashsim.engine.pages import split
 from crashsim.engine.streams import I64
 from crashsim.replay import cells
 from crashsim.replay.cells import Cells
@@ -110,7 +111,7 @@ class TwoFiles:
     "durable"."""
 
     def __init__(self, history: History, keep: str, folder: Path) -> None:
-        self._cells = cells.cut(history.store_offset, history.store_length)
+        self._cells = cells.cut(split(history.store_offset, history.store_length))
         self._when_sent = keep == "submitted"
         plp = keep == "durable" and history.info.plp
         self._when_complete = keep in ("submitted", "completed") or plp
