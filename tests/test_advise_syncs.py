@@ -11,7 +11,7 @@ import pytest
 from crashsim.advise import missing_syncs as advise_syncs
 from crashsim.advise.missing_syncs import (
     Places,
-    Removal,
+    Spare,
     before_marks,
     ranges,
     redundant,
@@ -62,7 +62,7 @@ def syncs_at(program: Program, positions: Sequence[int] | I64) -> Program:
     return operations(program, *[(int(at), Op.SYNC, 0) for at in positions])
 
 
-def removals(run: Run) -> tuple[Removal | None, Removal | None]:
+def removals(run: Run) -> tuple[Spare | None, Spare | None]:
     idle, ordering = redundant(Trials(), run)
     return idle, None if ordering is None else ordering[0]
 

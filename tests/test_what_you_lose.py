@@ -23,7 +23,7 @@ ONE = Row("a device", "V2", "some", "case")
 
 def page_of(case: CaseResult) -> list[str]:
     """The cells of the only line."""
-    section = Section("Title", "Text.", {"power-cut": "power is cut"}, (ONE,))
+    section = Section("## Title\n\nText.\n\n", ("power-cut",), (ONE,))
     line = page([section], lambda row: case).strip().splitlines()[-1]
     return [cell.strip() for cell in line.strip("|").split("|")]
 

@@ -1,12 +1,13 @@
 """`docs/what-you-lose.md`: what each configuration loses to each failure, from fresh results.
 
 Contract: every figure on the page is that of a case of a shipped experiment, run when the page is
-made; only the words are written here.
+made; the words are in `what_you_lose.md`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import re
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +18,18 @@ from crashsim.results import CaseResult
 from crashsim.runs.one import run_case
 
 ROOT = Path(__file__).resolve().parents[1]
+WORDS = Path(__file__).with_suffix(".md")
 EXPERIMENTS = ROOT / "experiments"
+FAILURES = {
+    "guest-crash": "guest panics",
+    "vmm-kill": "monitor is killed",
+    "vmm-quit": "monitor quits",
+    "host-crash": "host crashes",
+    "power-cut": "power is cut",
+    "live-copy": "copied while it runs",
+    "storage-snapshot": "storage snapshot",
+    "migration": "migrated",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,199 +44,38 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """A table of the page; `failures`: domain -> heading."""
+    """A table of the page: `text` with its heading, what fails, the configurations."""
 
-    title: str
     text: str
-    failures: Mapping[str, str]
+    failures: tuple[str, ...]
     rows: tuple[Row, ...]
 
 
-FAILURES = {
-    "guest-crash": "guest panics",
-    "vmm-kill": "monitor is killed",
-    "vmm-quit": "monitor quits",
-    "host-crash": "host crashes",
-    "power-cut": "power is cut",
-}
-COPIES = {
-    "live-copy": "copied while it runs",
-    "storage-snapshot": "storage snapshot",
-    "migration": "migrated",
-    "power-cut": "power is cut",
-}
-
-
-def _rows(experiment: str, *entries: tuple[str, str, str]) -> tuple[Row, ...]:
-    return tuple(Row(label, rules, experiment, case) for label, rules, case in entries)
-
-
-SECTIONS = (
-    Section(
-        "The backing file",
-        "The guest appends records and calls `fdatasync` after each; a record is acknowledged when "
-        "its sync has succeeded. The first line is how it should be.",
-        FAILURES,
-        _rows(
-            "lost-although-synced",
-            ("shared mapping of a file (`share=on`)", "V2", "vmm=qemu,kind=file"),
-            (
-                "QEMU's `share=off` (the default) or `readonly=on`",
-                "V4",
-                "vmm=qemu,kind=private",
-            ),
-            ("cloud-hypervisor's `discard_writes`", "V4", "vmm=cloud-hypervisor,kind=private"),
-            ("file on tmpfs", "V4, H15", "vmm=qemu,kind=tmpfs"),
-            ("file on hugetlbfs", "V4, H15", "vmm=qemu,kind=hugetlbfs"),
+def _sections(words: str) -> tuple[str, tuple[Section, ...]]:
+    """What comes before the first heading, and the sections. A table's first line has the failures,
+    each other one a row."""
+    head, *parts = re.split(r"^(?=## )", words, flags=re.MULTILINE)
+    sections = []
+    for part in parts:
+        text, _, table = part.partition("| ")
+        (_, *failures), *rows = (
+            line.strip("| ").split(" | ") for line in table.strip().splitlines()
         )
-        + _rows(
-            "memory-backend-ram",
-            ("`memory-backend-ram`", "V5", "kind=ram,acknowledge=after-sync"),
-            (
-                "the same, and the program acknowledges before it syncs",
-                "V5",
-                "kind=ram,acknowledge=before-sync",
-            ),
-        )
-        + _rows("discard-data", ("`discard-data=on`", "V5", "discard_data=true"))
-        + _rows("prealloc", ("`prealloc=on`", "V5", "prealloc=true"))
-        + _rows(
-            "full-host",
-            ("sparse file, host's file system full", "V6", "extents=sparse"),
-        ),
-    ),
-    Section(
-        "The monitor",
-        "Two vCPUs, each of which writes and syncs.",
-        FAILURES,
-        _rows(
-            "firecracker-litmus",
-            ("one `msync` for each flush", "V3", "vmm=firecracker,driver=concurrent"),
-            (
-                "one result for all flushes found, driver of Linux 5.3 on",
-                "V3, G7",
-                "vmm=firecracker-reused-result,driver=concurrent",
-            ),
-            (
-                "one result for all flushes found, serialized driver",
-                "V3, G7",
-                "vmm=firecracker-reused-result,driver=serialized",
-            ),
-        ),
-    ),
-    Section(
-        "Other devices, the same work",
-        "A record, a sync, again and again; only the device differs.",
-        FAILURES,
-        _rows(
-            "compare-devices",
-            ("virtio-pmem", "V2", "type=virtio-pmem"),
-            ("real NVDIMM", "V9", "type=real-nvdimm"),
-            ("virtio-blk, `cache=none`", "V9", "type=virtio-blk,cache=none"),
-            ("virtio-blk, `cache=writeback`", "V9", "type=virtio-blk,cache=writeback"),
-            ("virtio-blk, `cache=writethrough`", "V9", "type=virtio-blk,cache=writethrough"),
-            ("virtio-blk, `cache=unsafe`", "V9", "type=virtio-blk,cache=unsafe"),
-            ("emulated NVDIMM on a regular file", "V9", "type=nvdimm"),
-        ),
-    ),
-    Section(
-        "One failed write",
-        "The host's disk refuses one write, and the guest is told once. What its program does then "
-        "decides. (A broken promise is also a later flush that succeeds while this data is gone.)",
-        FAILURES,
-        _rows(
-            "fsyncgate",
-            ("writes again all that was not acknowledged", "H14, G9", "on_sync_error=rewrite"),
-            ("panics", "H14, G9", "on_sync_error=panic"),
-            ("gives up on these records, goes on", "H14, G9", "on_sync_error=give-up"),
-            ("calls `fdatasync` again", "H14, G9", "on_sync_error=retry"),
-        ),
-    ),
-    Section(
-        "The disk",
-        "A disk that does not do what it says.",
-        FAILURES,
-        _rows(
-            "ignored-flush-rate",
-            ("an honest disk", "D1", "share=0/1"),
-            ("ignores one FLUSH in 100", "D4", "share=1/100"),
-            ("ignores every second FLUSH", "D4", "share=1/2"),
-            ("ignores all of them", "D4", "share=1/1"),
-        )
-        + _rows(
-            "shorn-writes",
-            ("drops the last page of one write in 1000", "D4", "share=1/1000"),
-            ("drops the last page of one write in 100", "D4", "share=1/100"),
-        )
-        + _rows(
-            "corrupted-writes",
-            ("damages the last page of one write in 1000", "D4", "share=1/1000"),
-            ("damages the last page of one write in 100", "D4", "share=1/100"),
-        )
-        + _rows("dead-disk", ("dies half way through", "D4", "at=4s")),
-    ),
-    Section(
-        "No sync at all",
-        "A second of writes, acknowledged at once; then the guest is idle.",
-        FAILURES,
-        _rows(
-            "idle-guest",
-            (
-                "ext4 in the guest, disk with power-loss protection",
-                "G6",
-                "guest=file_system:ext4,profile=plp-nvme",
-            ),
-            (
-                "ext4 in the guest, disk without",
-                "G6",
-                "guest=file_system:ext4,profile=consumer-nvme",
-            ),
-            (
-                "raw device, disk with power-loss protection",
-                "H6, H9",
-                "guest=file_system:none+access:direct,profile=plp-nvme",
-            ),
-            (
-                "raw device, disk without",
-                "H6, H9",
-                "guest=file_system:none+access:direct,profile=consumer-nvme",
-            ),
-        ),
-    ),
-    Section(
-        "Copies",
-        "A log synced once a second; what is missing from a copy made at the worst instant.",
-        COPIES,
-        _rows(
-            "copies-and-migration",
-            ("DAX", "P6, V8", "access=dax"),
-            ("through the guest's page cache", "G2, P6, V8", "access=cached"),
-        ),
-    ),
-)
+        sections.append(Section(text, tuple(failures), tuple(Row(*row) for row in rows)))
+    return head, tuple(sections)
 
-_HEAD = """\
-# What you lose
 
-Made by `make docs` from the results of the experiments in [experiments/](../experiments/), and
-checked in CI against fresh ones. [The rules](rules.md) have numbers.
-
-Each cell is the worst instant of the run. **Bold** are acknowledged records that this failure takes
-(of how many in all) and the bytes they and everything else come to: the world was told that these
-are safe. Bytes alone are work in progress: lost, but nobody was told otherwise. *Oldest* is the age
-of the oldest work that a power cut takes. *Broken promises* are flushes that reported success
-before the data was safe from a power cut.
-"""
+HEAD, SECTIONS = _sections(WORDS.read_text(encoding="utf-8"))
 
 
 def page(sections: Iterable[Section], result_of: Callable[[Row], CaseResult]) -> str:
     """The page, in Markdown."""
-    return "\n".join([_HEAD, *(_section(section, result_of) for section in sections)])
+    return HEAD + "\n".join(_section(section, result_of) for section in sections)
 
 
 def _section(section: Section, result_of: Callable[[Row], CaseResult]) -> str:
     told = ["oldest", "the guest was told", "broken promises", "rule", "experiment"]
-    head = ["configuration", *section.failures.values(), *told]
+    head = ["configuration", *(FAILURES[domain] for domain in section.failures), *told]
     lines = [head, ["---"] * len(head)]
     for row in section.rows:
         case = result_of(row)
@@ -234,7 +85,7 @@ def _section(section: Section, result_of: Callable[[Row], CaseResult]) -> str:
         cells += [_oldest(case), _told(case), broken]
         lines.append([row.label, *cells, row.rules, link])
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    return f"## {section.title}\n\n{section.text}\n\n{table}\n"
+    return f"{section.text}{table}\n"
 
 
 def _lost(case: CaseResult, domain: str) -> str:

@@ -24,7 +24,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from crashsim.advise.trials import Toll, Trials, losses, toll
+from crashsim.advise.trials import Checked, Toll, Trials, losses, toll
 from crashsim.engine.streams import I64
 from crashsim.guest.program import Op, Program
 from crashsim.runs.one import Run
@@ -43,12 +43,15 @@ class Places:
 
 
 @dataclass(frozen=True, slots=True)
-class Removal:
-    """Syncs that give no acknowledgement, and what came of a run without all of them."""
+class Spare:
+    """Syncs that give no acknowledgement, and what came of a run without all of them. `worse`:
+    outcomes that the checker rejects only then; None: not explored."""
 
     places: Places
     before: Toll
     after: Toll
+    explored: Checked | None = None
+    worse: tuple[str, ...] | None = None
 
 
 def _doing(run: Run, programs: list[Program]) -> Run:
@@ -86,7 +89,7 @@ def before_marks(trials: Trials, run: Run) -> tuple[Places, Run] | None:
 
 
 def _flushed(program: Program, before: I64) -> Program:
-    """The program with a flush ahead of each of these operations."""
+    """With a flush ahead of each of these operations."""
     return replace(
         program,
         op_at=np.insert(program.op_at, before, program.op_at[before]),
@@ -99,7 +102,7 @@ def _flushed(program: Program, before: I64) -> Program:
 # --- redundant ------------------------------------------------------------------------------------
 
 
-def redundant(trials: Trials, run: Run) -> tuple[Removal | None, tuple[Removal, Run] | None]:
+def redundant(trials: Trials, run: Run) -> tuple[Spare | None, tuple[Spare, Run] | None]:
     """(idle, ordering) syncs, and the run without all of them; the second only where nothing is
     lost without the first ones."""
     idle, without = _removed(trials, run, _idle)
@@ -109,9 +112,7 @@ def redundant(trials: Trials, run: Run) -> tuple[Removal | None, tuple[Removal, 
     return idle, None if ordering is None else (ordering, less)
 
 
-def _removed(
-    trials: Trials, run: Run, kind: Callable[[Program], I64]
-) -> tuple[Removal | None, Run]:
+def _removed(trials: Trials, run: Run, kind: Callable[[Program], I64]) -> tuple[Spare | None, Run]:
     """As many syncs of a kind as can go, and the run without them."""
     programs = run.inputs.programs
     rows = [kind(program) for program in programs]
@@ -134,7 +135,7 @@ def _removed(
     if without is run:
         return None, run
     at = [program.op_at[row[gone & (owner == n)]] for n, program in enumerate(programs)]
-    return Removal(places(programs, at), before, toll(without)), without
+    return Spare(places(programs, at), before, toll(without)), without
 
 
 def _as_good(before: Toll, after: Toll) -> bool:

@@ -35,7 +35,7 @@ from crashsim.advise.changes import (
     settings,
 )
 from crashsim.advise.guest_memory import MOST_MARKS, Unsent, unsent
-from crashsim.advise.missing_syncs import MOST_REMOVALS, Places, Removal, before_marks, redundant
+from crashsim.advise.missing_syncs import MOST_REMOVALS, Places, Spare, before_marks, redundant
 from crashsim.advise.trials import MOST_RUNS, Checked, Toll, Trials, checked, losses, toll
 from crashsim.engine.history import NEVER
 from crashsim.engine.units import exact_instant
@@ -67,18 +67,6 @@ class Advice:
 
 
 @dataclass(frozen=True, slots=True)
-class Spare:
-    """Syncs that give no acknowledgement, and what came of a run without them. `worse`: outcomes
-    that the checker rejects only then; None: not explored."""
-
-    places: Places
-    before: Toll
-    after: Toll
-    explored: Checked | None = None
-    worse: tuple[str, ...] | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Advised:
     """What is wrong, what ends it, and what does not."""
 
@@ -90,7 +78,7 @@ class Advised:
     advice: tuple[Advice, ...]
     refuted: tuple[Advice, ...]  # the simulation loses nothing, the checker still rejects
     untried: int  # changes that were simulated, but not explored
-    idle: Removal | None
+    idle: Spare | None
     ordering: Spare | None
     runs: int
     command: str
@@ -234,13 +222,13 @@ class _Adviser:
         if after.safe and after.acknowledged:
             yield _Candidate(some, changes, run, after)
 
-    def _ordering(self, one: Removal, run: Run, explored: Checked | None) -> Spare:
+    def _ordering(self, one: Spare, run: Run, explored: Checked | None) -> Spare:
         """Whether the checker needs syncs that give no acknowledgement."""
         without = self._trials.checked(run, "without some syncs", STATES_WITHOUT)
-        worse = None
-        if without is not None and explored is not None:
-            worse = tuple(name for name in without.rejected if name not in explored.rejected)
-        return Spare(one.places, one.before, one.after, without, worse)
+        if without is None or explored is None:
+            return one
+        worse = tuple(name for name in without.rejected if name not in explored.rejected)
+        return replace(one, explored=without, worse=worse)
 
 
 def _worth(found: Sequence[_Candidate]) -> list[_Candidate]:

@@ -11,8 +11,8 @@ from dataclasses import asdict
 from typing import Any
 
 from crashsim.advise.guest_memory import Arrival, Removed, Unsent
-from crashsim.advise.missing_syncs import Removal
-from crashsim.advise.search import Advice, Advised, Spare
+from crashsim.advise.missing_syncs import Spare
+from crashsim.advise.search import Advice, Advised
 from crashsim.advise.trials import Checked, Toll
 from crashsim.engine.units import exact_instant, format_bytes, format_duration
 
@@ -28,26 +28,32 @@ def to_json(found: Advised) -> dict[str, Any]:
 
 def lines(name: str, found: Advised) -> list[str]:
     """What is said on a terminal."""
-    text = [f"{name}: {_verdict(found)}"]
-    text += [f"  {line}" for line in _about(found)]
+    return [f"{name}: {_verdict(found)}", *(f"  {line}" for line in _told(found))]
+
+
+def _told(found: Advised) -> Iterator[str]:
+    yield from _about(found)
     if found.command:
-        text.append(f"  Shown by: {found.command}")
+        yield f"Shown by: {found.command}"
     for number, one in enumerate(found.advice, start=1):
-        text += _advice(number, one, found)
+        yield from _advice(number, one, found)
     for one in found.refuted:
-        text += _refuted(one)
+        assert one.explored is not None
+        yield f"Does not end it: the checker still rejects {_rejected(one.explored)}"
+        yield from _changes(one)
     if not found.fine and not found.advice and found.unsent is None:
-        text.append(f"  {_nothing_ends(found)}")
+        yield _nothing_ends(found)
     if found.untried:
-        text.append(f"  Not explored: {found.untried} more changes that the simulation likes.")
+        yield f"Not explored: {found.untried} more changes that the simulation likes."
     if found.idle:
-        text.append(
-            f"  {_syncs(found.idle)} with nothing stored since the sync before: "
+        yield (
+            f"{_syncs(found.idle)} with nothing stored since the sync before: "
             f"{found.idle.places.words} ({_price(found.idle.before, found.idle.after)} without)"
         )
     if found.ordering:
-        text += _ordering(found.ordering)
-    return text
+        places = found.ordering.places.words
+        yield f"{_syncs(found.ordering)} with no acknowledgement behind: {places}"
+        yield f"   {_ordering(found.ordering)}"
 
 
 def _verdict(found: Advised) -> str:
@@ -153,21 +159,17 @@ def _missing(arrival: Arrival | None, removed: Removed | None) -> Iterator[str]:
         )
     else:
         yield "Missing: a sync in the guest, before the mark, of what came too late."
-    yield f"  {_arrival(arrival)}"
+    behind = f", behind the mark '{arrival.behind}'" if arrival.behind else ""
+    files = f" With it {'; '.join(arrival.files)}." if arrival.files else ""
+    yield (
+        f"  For '{arrival.mark.label}' it came with write {arrival.write} "
+        f"({format_bytes(arrival.length)} at offset {arrival.offset}, made at "
+        f"{exact_instant(arrival.t_ns)}{behind}), without which the checker rejects it.{files}"
+    )
 
 
 def _folder(path: str) -> str:
     return f"/{path.rpartition('/')[0]}"
-
-
-def _arrival(one: Arrival) -> str:
-    behind = f", behind the mark '{one.behind}'" if one.behind else ""
-    files = f" With it {'; '.join(one.files)}." if one.files else ""
-    return (
-        f"For '{one.mark.label}' it came with write {one.write} ({format_bytes(one.length)} at "
-        f"offset {one.offset}, made at {exact_instant(one.t_ns)}{behind}), without which the "
-        f"checker rejects it.{files}"
-    )
 
 
 def _nothing_ends(found: Advised) -> str:
@@ -180,55 +182,46 @@ def _nothing_ends(found: Advised) -> str:
 
 
 def _advice(number: int, one: Advice, found: Advised) -> Iterator[str]:
-    checked = f", {_nothing(one.explored)}" if one.explored else ""
+    said = f", {_nothing(one.explored)}" if one.explored else ""
     rest = " of what had come to the device" if found.recorded and not one.explored else ""
-    yield f"  {number}. ends it: no acknowledgement{rest} is lost in its run{checked}"
+    yield f"{number}. ends it: no acknowledgement{rest} is lost in its run{said}"
     yield from _changes(one)
-    yield f"     Price: {_price(found.before, one.after)}"
+    yield f"   Price: {_price(found.before, one.after)}"
     if one.flushes is not None:
-        yield "     A recording takes no flush by --set: record the program again with them."
+        yield "   A recording takes no flush by --set: record the program again with them."
     else:
-        yield f"     Shown by: {one.command or NO_COMMAND}"
-
-
-def _refuted(one: Advice) -> Iterator[str]:
-    assert one.explored is not None
-    yield f"  Does not end it: the checker still rejects {_rejected(one.explored)}"
-    yield from _changes(one)
+        yield f"   Shown by: {one.command or NO_COMMAND}"
 
 
 def _changes(one: Advice) -> Iterator[str]:
     for change in one.changes:
         means = f"   ({change.means})" if change.means else ""
-        yield f"     {change.key}: {change.old} -> {change.new}{means} [{change.rule}]"
+        yield f"   {change.key}: {change.old} -> {change.new}{means} [{change.rule}]"
     if one.flushes is not None:
-        yield f"     a flush of the device {one.flushes.words} [V2]"
+        yield f"   a flush of the device {one.flushes.words} [V2]"
 
 
-def _ordering(one: Spare) -> list[str]:
-    text = [f"  {_syncs(one)} with no acknowledgement behind: {one.places.words}"]
-    price = _price(one.before, one.after)
-    if one.explored is None or one.worse is None:
-        text.append(
-            f"     Not established: whether recovery needs their order ({price} without). A "
-            "checker (explore:) can tell."
+def _ordering(one: Spare) -> str:
+    price, explored = _price(one.before, one.after), one.explored
+    if explored is None or one.worse is None:
+        return (
+            f"Not established: whether recovery needs their order ({price} without). A checker "
+            "(explore:) can tell."
         )
-    elif one.worse:
-        text.append(
-            f"     Needed: without them the checker rejects {_rejected(one.explored)}; only then "
+    if one.worse:
+        return (
+            f"Needed: without them the checker rejects {_rejected(explored)}; only then "
             f"{', '.join(one.worse)}. Recovery counts on the order of at least some."
         )
-    elif one.explored.failing:
-        text.append(
-            f"     Not established: whether recovery needs their order. Without them ({price}) "
-            f"the checker rejects {_rejected(one.explored)}."
+    if explored.failing:
+        return (
+            f"Not established: whether recovery needs their order. Without them ({price}) the "
+            f"checker rejects {_rejected(explored)}."
         )
-    else:
-        text.append(f"     Without them ({price}) {_nothing(one.explored)}, which is no proof.")
-    return text
+    return f"Without them ({price}) {_nothing(explored)}, which is no proof."
 
 
-def _syncs(one: Removal | Spare) -> str:
+def _syncs(one: Spare) -> str:
     number = len(one.places.after_writes)
     return f"{number:,} sync" + ("" if number == 1 else "s")
 
@@ -253,8 +246,7 @@ def _price(before: Toll, after: Toll) -> str:
     ]
     if after.delay_ns > before.delay_ns:
         told.append(f"acknowledged up to {format_duration(after.delay_ns)} after the write")
-    if before.acknowledged > after.acknowledged:
-        told.append(
-            f"{before.acknowledged - after.acknowledged:,} acknowledgements fewer by the end"
-        )
+    fewer = before.acknowledged - after.acknowledged
+    if fewer > 0:
+        told.append(f"{fewer:,} acknowledgements fewer by the end")
     return ", ".join(told)

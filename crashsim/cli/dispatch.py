@@ -13,27 +13,20 @@ import io
 import os
 import sys
 from contextlib import suppress
+from importlib import import_module
 
 import click
 
 from crashsim import __version__
-from crashsim.cli import (
-    advise_command,
-    compare_command,
-    doctor_command,
-    fleet_command,
-    image_command,
-    interrupts,
-    loss_command,
-    new_command,
-    replay_command,
-    run_command,
-    schema_command,
-    show_command,
-)
+from crashsim.cli import interrupts
 from crashsim.cli.output import Commands, open_closed
 from crashsim.errors import CrashsimError, NothingExplored
 from crashsim.printable import echo
+
+COMMANDS = (
+    *("advise", "compare", "doctor", "fleet", "image", "loss"),
+    *("new", "replay", "run", "schema", "show"),
+)
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -45,20 +38,8 @@ def crashsim() -> None:
     """
 
 
-for _command in (
-    advise_command.advise,
-    compare_command.compare,
-    doctor_command.doctor,
-    fleet_command.fleet,
-    image_command.image,
-    loss_command.loss,
-    new_command.new,
-    replay_command.replay,
-    run_command.run,
-    schema_command.schema,
-    show_command.show,
-):
-    crashsim.add_command(_command)
+for _name in COMMANDS:
+    crashsim.add_command(getattr(import_module(f"crashsim.cli.{_name}_command"), _name))
 
 
 def main(arguments: list[str] | None = None) -> int:
