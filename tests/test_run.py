@@ -6,12 +6,13 @@ import ast
 import os
 import pickle
 import re
-import signal
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import pytest
 
 import crashsim
@@ -19,6 +20,7 @@ from crashsim.errors import ExperimentError, OutputError, UsageError
 from crashsim.simulate import stack
 from tests import tidy
 
+F64 = npt.NDArray[np.float64]
 LOG = {
     "device": {"size": "1MiB"},
     "guest": {"file_system": "none", "access": "direct"},
@@ -74,6 +76,20 @@ def test_answers_are_those_of_the_figures(log: crashsim.Run) -> None:
         figures.recovery_point_ns.p99,
     )
     assert log.acknowledged == figures.acknowledged == 40
+
+
+def drawn(curve: crashsim.Curve) -> tuple[F64, F64]:
+    line = curve.plot().lines[0]
+    return np.asarray(line.get_xdata(), np.float64), np.asarray(line.get_ydata(), np.float64)
+
+
+def test_a_picture_shows_no_value_that_the_curve_has_not(log: crashsim.Run) -> None:
+    x, y = drawn(log.loss())
+    assert ((np.diff(x) == 0) | (np.diff(y) == 0)).all(), "steps have no slope"
+    assert (x[0], y[0], x[-1]) == (0, 0, log.end_ns / 1e9)
+    x, y = drawn(log.recovery_point)  # an age grows by a second each second, or is 0
+    slope = (np.diff(x) > 0) & (np.diff(y) != 0)
+    assert slope.any() and np.allclose(np.diff(y)[slope], np.diff(x)[slope])
 
 
 def test_an_image_is_what_the_loss_says(log: crashsim.Run) -> None:
@@ -147,22 +163,48 @@ def test_a_run_is_explored_and_its_findings_are_told_and_kept(
     assert two.exploration == found.exploration
 
 
-def test_the_callers_process_is_left_as_it_was(tmp_path: Path) -> None:
-    """No handler, no folder, no output, and nobody else's child is waited for."""
-    program = """
-import os, signal, subprocess, crashsim
-before = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD)]
-mine = subprocess.Popen(["true"])
+LEFT_AS_IT_WAS = """
+import ctypes, os, resource, signal, subprocess, crashsim
+
+def process():
+    reaper = ctypes.c_int()
+    ctypes.CDLL(None).prctl(37, ctypes.byref(reaper), 0, 0, 0)  # PR_GET_CHILD_SUBREAPER
+    return {
+        "folder": os.getcwd(),
+        "what is in it": sorted(os.listdir(".")),
+        "handlers": [signal.getsignal(n) for n in sorted(signal.valid_signals())],
+        "blocked": signal.pthread_sigmask(signal.SIG_BLOCK, []),
+        "subreaper": reaper.value,
+        "namespaces": {os.readlink(f"/proc/self/ns/{one}") for one in os.listdir("/proc/self/ns")},
+        "limits": [resource.getrlimit(n) for n in range(16)],
+        "umask": open("/proc/self/status").read().partition("Umask:")[2][:6],
+        "group": (os.getpgid(0), os.getsid(0)),
+        "environment": dict(os.environ),
+        "children": open(f"/proc/self/task/{os.getpid()}/children").read().split(),
+    }
+
+done = subprocess.Popen(["true"])
+alive = subprocess.Popen(["cat"], stdin=subprocess.PIPE)  # ends with us
+before = process()
 run = crashsim.run({LOG!r})
-run.figures
-run.explore(crashsim.Function("checks.py:all_there"), states=20)
-assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD)] == before
-assert os.listdir(".") == ["checks.py"], os.listdir(".")
-assert os.waitpid(mine.pid, 0)[0] == mine.pid
-""".replace("{LOG!r}", repr(LOG))
+run.figures, run.loss(), run.why(at="5ms")
+with run.image(at="5ms"):
+    pass
+for check in (lambda image, acks: None, "checks.py:all_there", crashsim.Command("true {image}")):
+    run.explore(check, states=20)
+    run.explore(check, states=200, workers=2)
+for what, now in process().items():
+    assert now == before[what], (what, before[what], now)
+assert alive.poll() is None and os.waitpid(done.pid, 0) == (done.pid, 0)
+"""
+
+
+def test_the_callers_process_is_left_as_it_was(tmp_path: Path) -> None:
+    """No handler, no folder, no output; no subreaper, no namespace of its own; nobody else's child
+    is waited for or ended, and none of ours is left."""
     (tmp_path / "checks.py").write_text(CHECK)
     done = subprocess.run(
-        [sys.executable, "-B", "-c", program],
+        [sys.executable, "-B", "-c", LEFT_AS_IT_WAS.replace("{LOG!r}", repr(LOG))],
         cwd=tmp_path,
         env=os.environ | {"PYTHONPATH": str(Path(crashsim.__file__).parents[1])},
         capture_output=True,
@@ -170,7 +212,6 @@ assert os.waitpid(mine.pid, 0)[0] == mine.pid
         check=False,
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_every_public_name_is_there_and_documented() -> None:

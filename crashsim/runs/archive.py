@@ -145,8 +145,10 @@ def write_history(folder: Path, runs: list[Run]) -> None:
         np.savez(file, **columns)  # type: ignore[arg-type]
 
 
-def load_run(folder: Path, case_name: str | None = None) -> Run:
-    """A case from a run's folder; without a name the only one. UsageError when there is none."""
+def load_run(folder: str | Path, case_name: str | None = None) -> Run:
+    """A case from a run's folder, such as `runs/NAME/latest`; without a name the only one.
+    UsageError when there is none, or several."""
+    folder = Path(folder)
     path = folder / HISTORY_FILE if folder.is_dir() else folder
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:

@@ -108,10 +108,9 @@ class Curve:
 
             axes = Figure(figsize=(8, 3), layout="constrained").add_subplot()
         low, high, _ = self._parts()
-        starts = self.t_ns[self.t_ns < self.end_ns]
-        ends = np.append(starts[1:], self.end_ns)
-        x = np.append(0, np.stack([starts, ends], axis=1).ravel()) / 1e9
-        y = np.append(0, np.stack([low, high], axis=1).ravel())
+        edges = np.append(np.append(0, self.t_ns[self.t_ns < self.end_ns]), self.end_ns)
+        x = np.repeat(edges, 2)[1:-1] / 1e9
+        y = np.append([0, 0], np.stack([low, high], axis=1).ravel())
         axes.plot(x, y / 1e9 if self.unit == "ns" else y, linewidth=1)
         axes.set_xlabel("time of the run [s]")
         axes.set_ylabel(f"{self.name} [{_AXES[self.unit]}]")

@@ -190,7 +190,6 @@ class Found:
         return self.exploration.outcomes
 
     def __repr__(self) -> str:
-        return (
-            f"<Found {len(self.findings)} causes in {self.exploration.failing} of "
-            f"{self.checked} states>"
-        )
+        count = len(self.findings)
+        causes = "1 cause" if count == 1 else f"{count} causes"
+        return f"<Found {causes} in {self.exploration.failing} of {self.checked} states>"
