@@ -47,18 +47,22 @@ def _state(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 
 @pytest.fixture
-def program(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> Program:
-    """crashsim in this process, without its plots: they take most of a small run's time, and
-    are tested with the reports and by `drawing_program`."""
-    monkeypatch.setattr(write, "draw", lambda results: ())
-    monkeypatch.delenv("GITHUB_ACTIONS", raising=False)
-    monkeypatch.delenv("GITHUB_STEP_SUMMARY", raising=False)
-    return Program(tmp_path, capsys)
+def drawn() -> None:
+    """The runs of a test that asks for this have their plots."""
+
+
+@pytest.fixture(autouse=True)
+def _undrawn(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plots take most of a small run's time: they are tested with the reports."""
+    if "drawn" not in request.fixturenames:
+        monkeypatch.setattr(write, "draw", lambda results: ())
 
 
 @pytest.fixture
-def drawing_program(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Program:
-    """crashsim in this process, plots and all."""
+def program(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Program:
+    """crashsim in this process."""
+    monkeypatch.delenv("GITHUB_ACTIONS", raising=False)
+    monkeypatch.delenv("GITHUB_STEP_SUMMARY", raising=False)
     return Program(tmp_path, capsys)

@@ -27,7 +27,7 @@ from tests.oracle.worlds import worlds
 
 MORE = os.environ.get("CRASHSIM_EXAMPLES")
 RANDOM_WORLDS = settings(
-    max_examples=int(MORE or 160),
+    max_examples=int(MORE or 100),
     derandomize=MORE is None,
     database=None,
     deadline=None,

@@ -176,7 +176,7 @@ def journey(random: Random, target: Target) -> Iterator[tuple[Epoch, Choices]]:
 
 @given(drawn(), st.integers(0, 1 << 32))
 @settings(
-    max_examples=int(MORE or 60),
+    max_examples=int(MORE or 40),
     derandomize=MORE is None,
     database=None,
     deadline=None,

@@ -17,7 +17,6 @@ import pytest
 
 from crashsim.checkers.filesystem import SYSTEM_PATH
 from crashsim.explore.survey import UNIT_STATES
-from crashsim.report import write
 from tests.cli_support import (
     EXPERIMENTS,
     PATIENCE_SECONDS,
@@ -75,18 +74,10 @@ done
 
 
 @pytest.fixture
-def drawing(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Program:
-    """crashsim in this process, plots and all."""
+def crashsim(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Program:
     (tmp_path / "check.py").write_text(CHECK)
     (tmp_path / "check.sh").write_text(COMMAND)
     return Program(tmp_path, capfd)
-
-
-@pytest.fixture
-def crashsim(drawing: Program, monkeypatch: pytest.MonkeyPatch) -> Program:
-    """The same without its plots, which take most of a small run's time."""
-    monkeypatch.setattr(write, "draw", lambda results: ())
-    return drawing
 
 
 def explored(crashsim: Program, name: str = "small") -> dict[str, Any]:
@@ -100,33 +91,35 @@ def saved(crashsim: Program, name: str = "small") -> Path:
     return path
 
 
-def test_nothing_found_is_exit_code_0_and_says_how_much_was_checked(drawing: Program) -> None:
-    answer = drawing.run(SYNCED)
+def test_nothing_found_is_exit_code_0_and_says_how_much_was_checked(
+    drawn: None, crashsim: Program
+) -> None:
+    answer = crashsim.run(SYNCED)
     assert answer.code == 0, answer.err
-    document = explored(drawing)
+    document = explored(crashsim)
     assert document["checked"] == document["images"] > 50 and document["reached"]
     assert "all were accepted" in answer.out and "every image of every epoch was checked" in (
         answer.out
     )
     assert "As expected: the one expectation holds." in answer.out
-    folder = drawing.latest()
+    folder = crashsim.latest()
     assert not (folder / "findings").exists()
     assert {"states.svg", "outcomes.png"} <= {path.name for path in (folder / "plots").iterdir()}
-    assert not list((drawing.runs / "small").glob(".exploring*"))
+    assert not list((crashsim.runs / "small").glob(".exploring*"))
 
 
-def test_findings_are_exit_code_1_told_kept_and_drawn(drawing: Program) -> None:
-    answer = drawing.run(HOLES)
+def test_findings_are_exit_code_1_told_kept_and_drawn(drawn: None, crashsim: Program) -> None:
+    answer = crashsim.run(HOLES)
     assert answer.code == 1
     assert "Finding 1: hole" in answer.out and "survived" in answer.out
-    path = saved(drawing)
+    path = saved(crashsim)
     assert f"Again: crashsim replay {path.parent.parent.resolve()}/findings/" in answer.out
     lines = answer.out.splitlines()
     assert lines[-1].startswith("Report: ") and lines[-2].startswith("Again: crashsim run ")
-    (finding,) = explored(drawing)["findings"]
+    (finding,) = explored(crashsim)["findings"]
     picture = finding["picture"]
     assert picture["writes"] == 3 and any(row["taken"] for row in picture["rows"])
-    folder = drawing.latest()
+    folder = crashsim.latest()
     assert (folder / "plots" / "finding-1.png").stat().st_size > 1000
     assert "Finding 1: hole" in (folder / "report.html").read_text()
     assert "hole" in (folder / "summary.md").read_text()

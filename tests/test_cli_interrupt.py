@@ -7,7 +7,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -17,7 +16,9 @@ from tests.cli_support import (
     PATIENCE_SECONDS,
     ROOT,
     SMALL,
+    UNDRAWN,
     command,
+    crashsim_after,
     environment,
     finished_runs,
     outside,
@@ -34,11 +35,6 @@ LONG = (
 )
 
 
-UNDRAWN = """
-from crashsim.report import write
-write.draw = lambda results: ()
-"""
-
 AFTER_THE_FIRST_CASE = """
 from pathlib import Path
 from crashsim.runs import cases
@@ -48,19 +44,6 @@ def run_cases(*arguments, really=cases.run_cases):
         Path("{}").touch()
 cases.run_cases = run_cases
 """
-
-
-def crashsim_after(code: str, *arguments: str | Path) -> list[str]:
-    """`python -m crashsim` after some code of our own."""
-    code = f"""
-import os, runpy, signal, sys, threading
-def interrupt(*_):
-    os.kill(os.getpid(), signal.SIGINT)
-{code}
-sys.argv = ["crashsim", *sys.argv[1:]]
-runpy.run_module("crashsim", run_name="__main__", alter_sys=True)
-"""
-    return [sys.executable, "-c", code, *map(str, arguments)]
 
 
 def begin(tmp_path: Path, workers: str, text: str = LONG, code: str = "") -> subprocess.Popen[str]:

@@ -56,12 +56,12 @@ def spread_and_counts(case: dict[str, Any]) -> None:
 
 
 def test_a_run_leaves_a_folder_named_by_time_and_seed_with_every_report(
-    drawing_program: Program,
+    drawn: None, program: Program
 ) -> None:
-    answer = drawing_program.run(SWEEP, "--seed", "7")
+    answer = program.run(SWEEP, "--seed", "7")
     assert answer.code == 0
-    latest = drawing_program.latest()
-    assert latest.is_symlink() and latest.resolve().parent == drawing_program.runs / "small"
+    latest = program.latest()
+    assert latest.is_symlink() and latest.resolve().parent == program.runs / "small"
     stamp, seed = latest.resolve().name.split("-")
     assert len(stamp) == len("20260102T030405") and seed == "7"
     names = {path.name for path in latest.iterdir()}
@@ -76,7 +76,7 @@ def test_a_run_leaves_a_folder_named_by_time_and_seed_with_every_report(
     kinds = {path.suffix for path in (latest / "plots").iterdir()}
     assert kinds == {".png", ".svg"}
     assert all(path.stat().st_size for path in latest.rglob("*") if path.is_file())
-    left = [path for path in drawing_program.runs.rglob(".*") if path != latest]
+    left = [path for path in program.runs.rglob(".*") if path != latest]
     assert not left, "something unfinished was left behind"
     assert f"Report: {latest.resolve() / 'report.html'}" in answer.out
 

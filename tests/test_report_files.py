@@ -202,7 +202,7 @@ def test_the_step_summary_is_added_to_where_a_workflow_gives_one(tmp_path: Path)
 # The folder
 
 
-def test_all_reports_of_a_run_are_written(tmp_path: Path) -> None:
+def test_all_reports_of_a_run_are_written(drawn: None, tmp_path: Path) -> None:
     folder = tmp_path / "new"
     write_reports(fixtures.story(), folder, COMMAND)
     written = sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())

@@ -33,10 +33,11 @@ def installed(folder: Path) -> Path:
     run(sys.executable, "-m", "build", "--outdir", folder, ROOT, cwd=folder)
     wheels = list(folder.glob("*.whl"))
     assert [wheel.name for wheel in wheels] == [f"crashsim-{crashsim.__version__}-py3-none-any.whl"]
-    venv.create(folder / "env", with_pip=True)
+    venv.create(folder / "env")
     commands = folder / "env" / "bin"
-    pip = (commands / "python", "-m", "pip", "--disable-pip-version-check", "--no-input")
-    run(*pip, "install", "--quiet", wheels[0], cwd=folder)
+    pip = (sys.executable, "-m", "pip", "--python", commands / "python", "--no-input")
+    pip += ("--disable-pip-version-check",)
+    run(*pip, "install", "--quiet", "--no-compile", wheels[0], cwd=folder)
     run(*pip, "check", cwd=folder)
     return commands
 
