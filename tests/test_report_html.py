@@ -83,10 +83,6 @@ def test_the_verdict_comes_first_and_names_loss_without_and_with_sync() -> None:
     assert without < synced < text.index("Cases")
 
 
-def test_twenty_cases_make_a_page_of_less_than_two_megabytes() -> None:
-    assert len(page(fixtures.sweep_of_twenty(), plots=True).encode()) < 2_000_000
-
-
 def test_names_cannot_become_markup() -> None:
     text = page(fixtures.hostile(), plots=True)
     reader = Reader(text)
