@@ -35,8 +35,8 @@ def installed(folder: Path) -> Path:
     assert [wheel.name for wheel in wheels] == [f"crashsim-{crashsim.__version__}-py3-none-any.whl"]
     venv.create(folder / "env")
     commands = folder / "env" / "bin"
-    pip = (sys.executable, "-m", "pip", "--python", commands / "python", "--no-input")
-    pip += ("--disable-pip-version-check",)
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input"]
+    pip += ["--python", str(commands / "python")]
     run(*pip, "install", "--quiet", "--no-compile", wheels[0], cwd=folder)
     run(*pip, "check", cwd=folder)
     return commands
