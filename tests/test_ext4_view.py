@@ -18,6 +18,7 @@ import pytest
 from crashsim.checkers.filesystem import SYSTEM_PATH
 from crashsim.explore.selection import plan
 from crashsim.explore.state_runner import StateRunner
+from crashsim.ext4 import reach
 from crashsim.ext4.listing import difference
 from crashsim.ext4.superblock import SUPER_AT
 from crashsim.ext4.view import View
@@ -299,3 +300,25 @@ def test_an_image_of_another_file_system_is_looked_at_anew(
     both.compare(np.zeros(SIZE, dtype=np.uint8))
     assert None not in views
     assert both.refused == 1
+
+
+def test_more_files_than_it_is_worth_reading_are_left_to_the_kernel(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = fresh(tmp_path)
+    for most, sees in ((5, True), (4, False)):  # the root, `lost+found`, `a`, `d` and `s`
+        monkeypatch.setattr(reach, "_MOST_NAMES", most)
+        assert (view_of(image) is not None) == sees
+
+
+@pytest.mark.parametrize("field", ["errors 2", "default_mount_opts 0x20", "def_resuid 7"])
+def test_what_a_mount_takes_from_the_superblock_before_recovery_is_part_of_the_view(
+    field: str, tmp_path: Path
+) -> None:
+    view = View()
+    first = fresh(tmp_path)
+    before = view.of(memoryview(first), None)
+    debugfs(tmp_path / "image", f"ssv {field}")
+    second = (tmp_path / "image").read_bytes()
+    assert view.of(memoryview(second), [(0, 4096)]) not in (None, before)
+    assert view.of(memoryview(first), [(0, 4096)]) == before

@@ -43,6 +43,7 @@ from crashsim.ext4.superblock import (
 ROOT = 2
 _ORPHAN_MAGIC = 0x0B10CA04
 _LONGEST_FAST = 60
+_MOST_NAMES = 1 << 13  # with more of them a mount is sooner done than a look
 _KINDS = (
     stat.S_IFREG,
     stat.S_IFDIR,
@@ -143,9 +144,13 @@ class Named:
 def tree(volume: Volume) -> Iterator[Named]:
     """Every name in the tree, folders before what is in them."""
     folders: set[int] = set()
+    names = 0
     todo = [(b"", ROOT, ROOT)]
     while todo:
         path, number, parent = todo.pop()
+        names += 1
+        if names > _MOST_NAMES:
+            raise NotReadable("there are more files than it is worth reading")
         inode = volume.inode(number)
         if stat.S_IFMT(inode.mode) not in _KINDS or not inode.links:
             raise NotReadable(f"inode {number} has a name and is not in use")

@@ -27,6 +27,7 @@ _METADATA_CSUM, _ORPHAN_PRESENT = 0x400, 0x10000
 _RO_COMPAT = 0x1 | 0x2 | 0x8 | 0x20 | 0x40 | _METADATA_CSUM | _ORPHAN_PRESENT
 _ERROR_STATES = 0x2 | 0x4  # errors were found; orphans were being cleared
 _INODE_UNINIT, _BLOCK_UNINIT = 0x1, 0x2
+_OPTIONS = (0x3C, 0x3E), (0x50, 0x54), (0xEC, 0x104), (0x160, 0x164), (0x174, 0x175), (0x200, 0x240)
 _LARGEST_BLOCK_LOG = 2  # 4 KiB: the kernel's page
 _MASK = 0xFFFFFFFF
 
@@ -43,7 +44,7 @@ def crc32c(seed: int, content: bytes | memoryview) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Geometry:
-    """What never changes between two states of one file system."""
+    """What a mount takes from the superblock before recovery, and recovery does not change."""
 
     uuid: bytes
     block_bytes: int
@@ -59,6 +60,7 @@ class Geometry:
     journal_inode: int
     orphan_inode: int  # of the orphan file; 0: none
     features: tuple[int, int, int]
+    options: bytes  # of mounts, and of how names are hashed
 
     @property
     def groups(self) -> int:
@@ -139,6 +141,7 @@ def read_super(raw: bytes) -> Super:
         journal_inode=u32(raw, 0xE0)[0],
         orphan_inode=u32(raw, 0x280)[0] if compat & _ORPHAN_FILE else 0,
         features=(compat, incompat & ~_RECOVER, ro_compat & ~_ORPHAN_PRESENT),
+        options=b"".join(raw[start:end] for start, end in _OPTIONS),
     )
     _check(geometry)
     return Super(geometry, bool(incompat & _RECOVER), u32(raw, 0xE8)[0])

@@ -33,7 +33,8 @@ from crashsim.ext4.superblock import (
     read_super,
 )
 
-_KEPT = 1 << 12  # that many states of the structure are remembered
+_KEPT = 1 << 12  # that many states of the structure are remembered,
+_MOST_HELD = 1 << 22  # with so many blocks
 _HALF = 64
 _LOW = (1 << _HALF) - 1
 
@@ -152,7 +153,9 @@ class View:
         except NotReadable as error:
             found = str(error)
         structure = np.union1d(self._structure, np.fromiter(volume.structure, dtype=np.int64))
-        if len(structure) > len(self._structure) or len(self._reaches) >= _KEPT:
+        held = 0 if isinstance(found, str) else len(self._reaches) * len(found.blocks)
+        full = len(self._reaches) >= _KEPT or held > _MOST_HELD
+        if full or len(structure) > len(self._structure):
             self._structure = structure
             self._reaches.clear()
         self._reaches[self._sum(self._structure, None)] = found
