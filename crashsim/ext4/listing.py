@@ -23,7 +23,7 @@ from crashsim.ext4.inode import Inode, xattrs
 from crashsim.ext4.reach import Named, Volume, content_blocks, tree
 
 Listing = dict[bytes, tuple[object, ...]]  # by the path
-_PIECE = 1 << 12  # bytes that are looked at for zeros at once
+_PIECE = 1 << 16  # bytes that are read at once
 _ACCESS_LIST = "system.posix_acl_"
 
 
