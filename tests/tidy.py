@@ -28,9 +28,9 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "vmm": ("engine",),
     "disk": ("engine",),
     "experiment": ("engine", "traces", "vmm", "disk", "results"),
-    "guest": ("engine", "traces", "experiment"),
-    "device": ("engine", "vmm"),
-    "pagecache": ("engine", "experiment"),
+    "pagecache": ("engine", "experiment", "disk"),
+    "device": ("engine", "vmm", "pagecache"),
+    "guest": ("engine", "traces", "experiment", "device", "pagecache"),
     "simulate": (
         *("engine", "traces", "vmm", "experiment", "guest", "device", "pagecache", "disk"),
     ),

@@ -16,91 +16,55 @@ matters only beyond 64 flushes at once.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, fields
 
 from crashsim.device.rate_limiter import STOPPED_NS, TokenBucket
-from crashsim.engine.clock import Rank
+from crashsim.engine.clock import Clock, Rank
 from crashsim.engine.history import NEVER
 from crashsim.engine.pageset import Work
 from crashsim.engine.streams import I64
+from crashsim.pagecache.cache import PageCache
 from crashsim.vmm.machine import Monitor
 
 
-class FsyncPort(Protocol):
-    """The host: fsync (or fdatasync) of a device's backing file; `done(ok)` at its return."""
-
-    def fsync(self, device: int, datasync: bool, done: Callable[[bool], None]) -> None: ...
-    def fsync_uncontended(self, device: int, datasync: bool, work: Work) -> tuple[I64, I64]: ...
-
-
-class ClockPort(Protocol):
-    @property
-    def now(self) -> int: ...
-    def at(self, t_ns: int, rank: int, call: Callable[[Any], None]) -> None: ...
-
-
+@dataclass(slots=True)
 class FlushLog:
-    """Life of every flush request, one list a column."""
+    """Life of every flush request, one list a column (see `History`)."""
 
-    __slots__ = ("ack_ns", "asked_ns", "begin_ns", "device", "result", "submit_ns", "vcpu")
+    device: list[int] = field(default_factory=list)
+    vcpu: list[int] = field(default_factory=list)
+    asked_ns: list[int] = field(default_factory=list)
+    submit_ns: list[int] = field(default_factory=list)
+    begin_ns: list[int] = field(default_factory=list)
+    ack_ns: list[int] = field(default_factory=list)
+    result: list[int] = field(default_factory=list)
 
-    def __init__(self) -> None:
-        self.device: list[int] = []
-        self.vcpu: list[int] = []
-        self.asked_ns: list[int] = []
-        self.submit_ns: list[int] = []
-        self.begin_ns: list[int] = []
-        self.ack_ns: list[int] = []
-        self.result: list[int] = []
+    def add(self, *columns: Iterable[int]) -> None:
+        """Requests, column by column."""
+        for f, values in zip(fields(self), columns, strict=True):
+            getattr(self, f.name).extend(values)
 
 
+@dataclass(slots=True, eq=False)
 class VirtioPmem:
     """One device's queue."""
 
-    __slots__ = (
-        "_busy",
-        "_clock",
-        "_device",
-        "_host",
-        "_limiter",
-        "_log",
-        "_monitor",
-        "_stopped",
-        "_waiting",
-    )
-
-    def __init__(
-        self,
-        clock: ClockPort,
-        device: int,
-        host: FsyncPort,
-        log: FlushLog,
-        monitor: Monitor,
-        limiter: TokenBucket | None = None,
-    ) -> None:
-        self._clock = clock
-        self._device = device
-        self._host = host
-        self._log = log
-        self._monitor = monitor
-        self._limiter = limiter
-        self._stopped = False  # by the limiter
-        self._busy = 0
-        self._waiting: deque[tuple[int, Callable[[int], None]]] = deque()
+    _clock: Clock
+    _device: int
+    _host: PageCache
+    _log: FlushLog
+    _monitor: Monitor
+    _limiter: TokenBucket | None = None
+    _stopped: bool = False  # by the limiter
+    _busy: int = 0
+    _waiting: deque[tuple[int, Callable[[int], None]]] = field(default_factory=deque)
 
     def submit(self, vcpu: int, asked_ns: int, done: Callable[[int], None]) -> None:
         """A request arrives; `done(result)` is its acknowledgement."""
-        log = self._log
-        request = len(log.device)
-        log.device.append(self._device)
-        log.vcpu.append(vcpu)
-        log.asked_ns.append(asked_ns)
-        log.submit_ns.append(self._clock.now)
-        log.begin_ns.append(NEVER)
-        log.ack_ns.append(NEVER)
-        log.result.append(-1)
-        self._waiting.append((request, done))
+        self._waiting.append((len(self._log.device), done))
+        now = self._clock.now
+        self._log.add([self._device], [vcpu], [asked_ns], [now], [NEVER], [NEVER], [-1])
         self._go_on()
 
     def submit_uncontended(self, vcpu: int, work: Work) -> I64:
@@ -109,14 +73,9 @@ class VirtioPmem:
         if self._busy or self._limiter is not None:
             return work.pages[:0]
         begin_ns, end_ns = self._host.fsync_uncontended(self._device, self._monitor.datasync, work)
-        n, log, begin = end_ns.size, self._log, begin_ns.tolist()
-        log.device.extend([self._device] * n)
-        log.vcpu.extend([vcpu] * n)
-        log.asked_ns.extend(begin)
-        log.submit_ns.extend(begin)
-        log.begin_ns.extend(begin)
-        log.ack_ns.extend(end_ns.tolist())
-        log.result.extend([0] * n)
+        n, begin = end_ns.size, begin_ns.tolist()
+        who, vcpus = [self._device] * n, [vcpu] * n
+        self._log.add(who, vcpus, begin, begin, begin, end_ns.tolist(), [0] * n)
         return end_ns
 
     def _go_on(self) -> None:

@@ -14,7 +14,7 @@ when it was issued.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -26,46 +26,24 @@ SECOND_NS = 1_000_000_000
 IO_PAGES_MAX = 256
 
 
-class DiskSettings(Protocol):
-    """What of the experiment's disk the model needs."""
-
-    @property
-    def bandwidth(self) -> int: ...
-    @property
-    def flush(self) -> int: ...
-    @property
-    def fua(self) -> bool: ...
-
-
 def transfer_ns(pages: I64, bandwidth: int) -> I64:
     """Time to write that many pages, rounded up; exact in 64 bits for any device up to 16 TiB."""
     whole, rest = divmod(PAGE_BYTES * SECOND_NS, bandwidth)
     return pages * whole + -(-(pages * rest) // bandwidth)
 
 
+@dataclass(slots=True, eq=False)
 class Drive:
     """Service times and FLUSH sharing; the content of the cache follows from the History."""
 
-    __slots__ = (
-        "_call",
-        "_clock",
-        "_free_ns",
-        "_waiting",
-        "bandwidth",
-        "flush_ns",
-        "flushes",
-        "fua",
-    )
-
-    def __init__(self, clock: Clock, settings: DiskSettings) -> None:
-        self._clock = clock
-        self.bandwidth = settings.bandwidth
-        self.flush_ns = settings.flush
-        self.fua = settings.fua
-        self._free_ns = 0
-        self._call: list[Callable[[], None]] | None = None  # whom the FLUSH in flight will tell
-        self._waiting: list[Callable[[], None]] = []
-        self.flushes: list[tuple[int, int]] = []  # issued, ends
+    _clock: Clock
+    bandwidth: int
+    flush_ns: int
+    fua: bool
+    flushes: list[tuple[int, int]] = field(default_factory=list)  # issued, ends
+    _free_ns: int = 0
+    _call: list[Callable[[], None]] | None = None  # whom the FLUSH in flight will tell
+    _waiting: list[Callable[[], None]] = field(default_factory=list)
 
     def write(self, size_bytes: int) -> tuple[int, int]:
         """Submit a write now; return when its transfer starts and ends."""
@@ -81,10 +59,6 @@ class Drive:
             self._waiting.append(done)
         else:
             self._issue([done])
-
-    def transfer_ns(self, pages: I64) -> I64:
-        """How long writes of that many pages take, one alone."""
-        return transfer_ns(pages, self.bandwidth)
 
     def idle(self) -> bool:
         """No write in the pipe and no FLUSH in flight."""

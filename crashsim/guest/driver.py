@@ -12,18 +12,11 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import Protocol
 
+from crashsim.device.virtio_pmem import VirtioPmem
 from crashsim.engine.clock import Clock
 from crashsim.engine.pageset import Work
 from crashsim.engine.streams import I64
-
-
-class QueuePort(Protocol):
-    """The device's virtqueue: submit a flush asked for at `asked_ns`."""
-
-    def submit(self, vcpu: int, asked_ns: int, done: Callable[[int], None]) -> None: ...
-    def submit_uncontended(self, vcpu: int, work: Work) -> I64: ...
 
 
 class Driver:
@@ -31,7 +24,7 @@ class Driver:
 
     __slots__ = ("_clock", "_outstanding", "_queue", "_room", "_waiting", "one_at_a_time")
 
-    def __init__(self, clock: Clock, queue: QueuePort, generation: str, room: int) -> None:
+    def __init__(self, clock: Clock, queue: VirtioPmem, generation: str, room: int) -> None:
         self._clock = clock
         self._queue = queue
         self.one_at_a_time = generation != "concurrent"

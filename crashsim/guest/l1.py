@@ -8,65 +8,36 @@ file, through them to the disk (virtio-blk with cache=writethrough), or past the
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
 
 import numpy as np
 
 from crashsim.engine.clock import Clock, Rank
 from crashsim.engine.folios import Folios
-from crashsim.engine.history import NEVER
 from crashsim.engine.pages import unique_sorted
 from crashsim.engine.pageset import PageSet
 from crashsim.engine.streams import I64
 from crashsim.engine.timers import Storers, WakeUps
-
-COPY_PAGE_NS = 512
-
-
-class HostPort(Protocol):
-    """Where the guest's writeback goes."""
-
-    def copied(self, pages: I64) -> int:
-        """Pages copied to the device now; how long that keeps the caller, ns."""
-
-    def written_through(self, done: Callable[[bool], None]) -> None:
-        """`done(ok)` when copies are where the device's cache mode wants them."""
+from crashsim.pagecache.memory import CopiesIntoMemory, CopiesToDisk, Memory
 
 
-class GuestPageCache:
-    """One file's dirty pages and their flusher."""
+class GuestPageCache(Memory):
+    """One file's dirty pages and their flusher. `timer(t)`: when that wakes again after `t`, None:
+    never; `first_wake_ns`: for the first time, None: with the first store."""
 
-    __slots__ = (
-        "_age_start_ns",
-        "_clock",
-        "_expire_ns",
-        "_host",
-        "_wake_ups",
-        "aborted_ns",
-        "copies",
-        "folios",
-        "sources",
-        "vcpus",
-    )
-
-    fault_ns = 0  # of a store into L1
     cleaned_by_sync = True
-    stamp_bar_ns = 0
 
     def __init__(
         self,
         clock: Clock,
         device: int,
-        folios: Folios,
-        host: HostPort,
+        folios: Folios,  # single pages
+        host: CopiesIntoMemory | CopiesToDisk,
         timer: Callable[[int], int] | None,
         first_wake_ns: int | None,
         expire_ns: int,
     ) -> None:
-        """`timer(t)`: when the flusher wakes again after `t`, None: never; `first_wake_ns`: for the
-        first time, None: with the first store."""
+        super().__init__(folios, fault_ns=0)
         self._clock = clock
-        self.folios = folios  # single pages
         self._host = host
         self._expire_ns = expire_ns
         self._age_start_ns: int | None = None
@@ -88,18 +59,6 @@ class GuestPageCache:
             self._age_start_ns = first_ns
             if self._wake_ups is not None:
                 self._wake_ups.aged(first_ns)
-
-    def reserve(self, pages: int) -> None:
-        """The host's thresholds do not count L1."""
-
-    def room(self) -> int:
-        return NEVER
-
-    def dirtied_many(self) -> None:
-        """The host's thresholds do not count L1."""
-
-    def pause_ns(self, _dirtied_pages: int) -> int:
-        return 0
 
     def sync(self, vcpu: int, pages: I64 | None, done: Callable[[bool], None]) -> None:
         """Write back all that is dirty, or what of `pages` is; `done(ok)` when that is over."""

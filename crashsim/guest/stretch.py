@@ -19,8 +19,8 @@ from crashsim.engine.folios import Folios
 from crashsim.engine.pages import PAGE_SHIFT, words
 from crashsim.engine.pageset import PageSet, Taken
 from crashsim.engine.streams import I64
-from crashsim.guest.ports import Memory
 from crashsim.guest.program import FLUSHES, Op, Program
+from crashsim.pagecache.memory import Memory
 
 ROWS_MAX = 1 << 16
 ROWS_MIN = 64

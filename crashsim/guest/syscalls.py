@@ -19,9 +19,9 @@ from crashsim.engine.timers import Anticipated, Stamps, Storers, Ticks
 from crashsim.experiment.sync_calls import SyncCall
 from crashsim.guest.driver import Driver
 from crashsim.guest.l1 import GuestPageCache
-from crashsim.guest.ports import Done
 from crashsim.guest.program import Program
 
+Done = Callable[[bool], None]  # whether the call succeeded
 KERNEL = -1  # stands for a vCPU's number where the guest's kernel acts
 
 

@@ -11,11 +11,11 @@ from crashsim.engine.clock import Clock
 from crashsim.engine.pages import pages_touched, unique_sorted
 from crashsim.engine.pageset import PageSet
 from crashsim.engine.streams import I64
-from crashsim.guest.ports import Memory
 from crashsim.guest.program import FLUSHES, Op, Program
 from crashsim.guest.stretch import Operation
 from crashsim.guest.syscalls import GuestKernel
 from crashsim.guest.windows import Windows
+from crashsim.pagecache.memory import Memory
 
 
 class VCpu(Windows):

@@ -17,11 +17,11 @@ from crashsim.engine.clock import Clock, Rank
 from crashsim.engine.pageset import PageSet
 from crashsim.guest.acks import Acknowledged
 from crashsim.guest.pacing import Attempts, Pending, Throttle
-from crashsim.guest.ports import Memory
 from crashsim.guest.program import Program
 from crashsim.guest.storelog import StoreLog
 from crashsim.guest.stretch import Operation, Planner
 from crashsim.guest.syscalls import GuestKernel
+from crashsim.pagecache.memory import Memory
 
 
 class Window:

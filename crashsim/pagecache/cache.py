@@ -13,11 +13,12 @@ Thresholds count pages of 4 KiB, whatever the folios (H2).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import InitVar, dataclass, field
 from enum import Enum
-from typing import Protocol
 
 import numpy as np
 
+from crashsim.disk.pipe import Drive, transfer_ns
 from crashsim.engine.clock import Clock, Rank
 from crashsim.engine.folios import Folios
 from crashsim.engine.history import Reason
@@ -26,6 +27,7 @@ from crashsim.engine.pages import PAGE_BYTES
 from crashsim.engine.pageset import Work
 from crashsim.engine.streams import I64, Stream
 from crashsim.engine.timers import Anticipated, Stamps, Storers, Ticks, WakeUps
+from crashsim.experiment.linux import Host
 from crashsim.pagecache.fsync import (
     JOURNALS,
     Commit,
@@ -34,7 +36,7 @@ from crashsim.pagecache.fsync import (
     Fsync,
     flushes_uncontended,
 )
-from crashsim.pagecache.writeback import NONE, BackingFile, Batch, BoolArray, DiskPort
+from crashsim.pagecache.writeback import NONE, BackingFile, Batch, BoolArray
 
 BACKGROUND_CHUNK_PAGES = 1024
 _LONG_NS = 4_000_000_000  # in a window that long the host's journal may commit
@@ -50,98 +52,48 @@ class FsyncKind(Enum):
     FAILS = 2
 
 
-class HostSettings(Protocol):
-    """What of the experiment's host the model needs; times in ns, `early_writeback` as plain
-    numbers."""
-
-    @property
-    def memory(self) -> int: ...
-    @property
-    def dirty_background_ratio(self) -> int: ...
-    @property
-    def dirty_ratio(self) -> int: ...
-    @property
-    def dirty_writeback(self) -> int: ...
-    @property
-    def dirty_expire(self) -> int: ...
-    @property
-    def file_system(self) -> str: ...
-    @property
-    def fsync_resets_age(self) -> bool: ...
-    @property
-    def commit_interval(self) -> int: ...
-    @property
-    def tick(self) -> int: ...
-    @property
-    def second_phase(self) -> int: ...
-
-
+@dataclass(slots=True, eq=False)
 class PageCache:
-    """All backing files of the host."""
+    """All backing files of the host. `first_wake_ns`: of the flusher; None: with the first store on
+    an idle device."""
 
-    __slots__ = (
-        "_background_running",
-        "_clock",
-        "_complete",
-        "_cursor",
-        "_disk",
-        "_early",
-        "_faults",
-        "_fsyncs",
-        "_settings",
-        "_syncs",
-        "_system",
-        "_ticks",
-        "_wake_ups",
-        "background_pages",
-        "batches",
-        "commits",
-        "files",
-        "freerun_pages",
-        "limit_pages",
-        "planned_pages",
-        "storers",
-    )
+    _clock: Clock
+    _disk: Drive
+    _settings: Host
+    _early: Stream
+    _faults: Sequence[Injector]
+    first_wake_ns: InitVar[int | None]
+    _complete: Callable[[Batch], None]
+    files: list[BackingFile] = field(default_factory=list)
+    storers: Storers = field(default_factory=Storers)  # to any of them
+    batches: list[Batch] = field(default_factory=list)
+    commits: list[Commit] = field(default_factory=list)
+    planned_pages: int = 0  # new pages of windows under way, not in any set yet
+    background_pages: int = field(init=False)
+    limit_pages: int = field(init=False)
+    freerun_pages: int = field(init=False)
+    _background_running: bool = False
+    _cursor: int = 0
+    _fsyncs: int = 0
+    _kinds: list[FsyncKind] = field(default_factory=list)  # of each file
+    _ticks: Ticks = field(init=False)
+    _system: FileSystem = field(init=False)
+    _wake_ups: WakeUps | None = None
 
-    def __init__(
-        self,
-        clock: Clock,
-        disk: DiskPort,
-        settings: HostSettings,
-        early: tuple[int, int, int, Stream] | None,
-        faults: Sequence[Injector],
-        first_wake_ns: int | None,
-        complete: Callable[[Batch], None],
-    ) -> None:
-        """`first_wake_ns`: of the flusher; None: with the first store on an idle device."""
-        self._clock = clock
-        self._disk = disk
-        self._settings = settings
-        self._early = early  # every (ns), share (numerator, denominator), stream
-        self._faults = faults
-        self._complete = complete
-        self._background_running = False
-        self._cursor = 0
-        self._fsyncs = 0
-        self._syncs: list[FsyncKind] = []
-        self.files: list[BackingFile] = []
-        self.storers = Storers()  # to any of them
-        self.batches: list[Batch] = []
-        self.commits: list[Commit] = []
-        self.planned_pages = 0  # new pages of windows under way, not in any set yet
-        self.background_pages = (
-            settings.memory * settings.dirty_background_ratio // 100 // PAGE_BYTES
+    def __post_init__(self, first_wake_ns: int | None) -> None:
+        settings, ticks = self._settings, Ticks(self._settings.tick, self._settings.second_phase)
+        self.background_pages, self.limit_pages = (
+            settings.memory * ratio // 100 // PAGE_BYTES
+            for ratio in (settings.dirty_background_ratio, settings.dirty_ratio)
         )
-        self.limit_pages = settings.memory * settings.dirty_ratio // 100 // PAGE_BYTES
         self.freerun_pages = (self.background_pages + self.limit_pages) // 2
-        self._ticks = Ticks(settings.tick, settings.second_phase)
+        self._ticks = ticks
         self._system = FileSystem(JOURNALS[settings.file_system], settings.fsync_resets_age)
-        self._wake_ups: WakeUps | None = None
         if settings.dirty_writeback:
             self._wake_ups = WakeUps(
-                clock,
+                self._clock,
                 Rank.FLUSHER,
-                lambda t_ns: self._ticks.timer_ns(t_ns, settings.dirty_writeback),
+                lambda t_ns: ticks.timer_ns(t_ns, settings.dirty_writeback),
                 first_wake_ns,
                 self.storers,
                 self._wake,
@@ -165,7 +117,7 @@ class PageCache:
         if self._settings.file_system == "ext4":
             file.own_commits = self._commits_of(file)
         self.files.append(file)
-        self._syncs.append(sync)
+        self._kinds.append(sync)
         return file
 
     def _fails(self, batch: int, end_ns: int) -> bool:
@@ -173,27 +125,23 @@ class PageCache:
         failed = [fault.fails(batch, end_ns) for fault in self._faults]
         return any(failed)
 
-    def now_ns(self) -> int:
-        """The clock's instant."""
-        return self._clock.now
-
     def start(self) -> None:
         """Arm the timers."""
-        if self._early:
-            self._clock.at(self._early[0], Rank.EARLY, self._write_early)
+        if self._settings.early_writeback is not None:
+            self._clock.at(self._settings.early_writeback.every, Rank.EARLY, self._write_early)
 
     # fsync
 
     def fsync(self, device: int, datasync: bool, done: Callable[[bool], None]) -> None:
         """Begin the host's fsync or fdatasync; `done(ok)` at its return (Rule G9)."""
-        if self._syncs[device] is not FsyncKind.OF_A_FILE:
-            done(self._syncs[device] is FsyncKind.NOTHING)
+        if self._kinds[device] is not FsyncKind.OF_A_FILE:
+            done(self._kinds[device] is FsyncKind.NOTHING)
             return
         file = self.files[device]
 
         def returned(ok: bool) -> None:
             failed = [fault.fails_sync(self._clock.now) for fault in self._faults]
-            done(ok and not file.error_to_report() and not any(failed))
+            done(not file.error_to_report() and not any(failed) and ok)
 
         self._fsyncs += 1
         rank = _HOST_RANK + self._fsyncs
@@ -243,7 +191,7 @@ class PageCache:
             return NONE, NONE
         faults_ns = [fault.quiet_until_ns() for fault in self._faults]
         quiet_ns = min([self._clock.quiet_until_ns(), *faults_ns])
-        data_ns = disk.transfer_ns(work.pages)
+        data_ns = transfer_ns(work.pages, disk.bandwidth)
         whole_ns = data_ns + disk.flush_ns
         commits = np.zeros(work.pages.size, dtype=bool)
         if not datasync:
@@ -333,13 +281,14 @@ class PageCache:
     # Rule H8
 
     def _write_early(self, _: None) -> None:
-        assert self._early is not None
-        every, numerator, denominator, stream = self._early
+        early = self._settings.early_writeback
+        assert early is not None
+        every, (numerator, denominator) = early.every, early.share
         first_draw = np.uint64(self._clock.now // every % (1 << 32) << 32)  # of 2**64 numbers
         for file in self.files:
             file.catch_up()
             free = self._free(file)
-            draws = stream.draws(first_draw + file.folios.first_page(free).astype(np.uint64))
+            draws = self._early.draws(first_draw + file.folios.first_page(free).astype(np.uint64))
             bar = min((numerator << 64) // denominator, (1 << 64) - 1)
             file.write_back(free[draws < np.uint64(bar)], Reason.EARLY)
         look_ns = -(-self._next_dirty_ns() // every) * every

@@ -12,15 +12,16 @@ by itself, too (H16): the same without data.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
 
+from crashsim.disk.pipe import Drive
 from crashsim.engine.clock import Clock
 from crashsim.engine.history import NEVER, Reason
 from crashsim.engine.streams import I64
-from crashsim.pagecache.writeback import NONE, BackingFile, BoolArray, DiskPort
+from crashsim.pagecache.writeback import NONE, BackingFile, BoolArray
 
 
 class CommitWrites(NamedTuple):
@@ -29,11 +30,11 @@ class CommitWrites(NamedTuple):
     first_bytes: int
     last_bytes: int
 
-    def times_ns(self, disk: DiskPort) -> tuple[int, int]:
+    def times_ns(self, disk: Drive) -> tuple[int, int]:
         """How long both take, ns."""
         return _write_ns(disk, self.first_bytes), _write_ns(disk, self.last_bytes)
 
-    def commit_ns(self, disk: DiskPort) -> int:
+    def commit_ns(self, disk: Drive) -> int:
         """How much longer a call takes that commits, on an idle disk, ns."""
         first_ns, last_ns = self.times_ns(disk)
         return first_ns + last_ns + disk.flush_ns
@@ -42,12 +43,12 @@ class CommitWrites(NamedTuple):
 JOURNALS = {"ext4": CommitWrites(8192, 4096), "xfs": CommitWrites(0, 1024)}
 
 
-def _write_ns(disk: DiskPort, size_bytes: int) -> int:
+def _write_ns(disk: Drive, size_bytes: int) -> int:
     return -(-size_bytes * 1_000_000_000 // disk.bandwidth)
 
 
 def flushes_uncontended(
-    disk: DiskPort, journal: CommitWrites, data_end_ns: I64, end_ns: I64, commits: BoolArray
+    disk: Drive, journal: CommitWrites, data_end_ns: I64, end_ns: I64, commits: BoolArray
 ) -> I64:
     """When fsyncs that meet nothing else issue their FLUSHes, ascending: their data is written at
     `data_end_ns`, they return at `end_ns`."""
@@ -77,37 +78,30 @@ class Commit:
     fua_ns: int = NEVER
 
 
+@dataclass(slots=True, eq=False)
 class Committing:
     """One commit of a file's journal, from the step at which its data is written; `done()` at its
     end. `covers`: it makes first writes readable (H13). Starts in the constructor."""
 
-    __slots__ = ("_clock", "_commit", "_covers", "_disk", "_done", "_file", "_journal", "_rank")
+    _clock: Clock
+    _rank: int
+    _disk: Drive
+    _file: BackingFile
+    _journal: CommitWrites
+    _covers: bool
+    _commits: list[Commit]
+    _done: Callable[[], None]
+    _commit: Commit = field(init=False)
 
-    def __init__(
-        self,
-        clock: Clock,
-        rank: int,
-        disk: DiskPort,
-        file: BackingFile,
-        journal: CommitWrites,
-        covers: bool,
-        commits: list[Commit],
-        done: Callable[[], None],
-    ) -> None:
-        self._clock = clock
-        self._rank = rank
-        self._disk = disk
-        self._file = file
-        self._journal = journal
-        self._covers = covers
-        self._done = done
-        self._commit = Commit(file.device, clock.now)
-        commits.append(self._commit)
-        file.committing += covers
+    def __post_init__(self) -> None:
+        file, journal = self._file, self._journal
+        self._commits.append(Commit(file.device, self._clock.now))
+        self._commit = self._commits[-1]
+        file.committing += self._covers
         file.metadata_bytes += journal.first_bytes
         if journal.first_bytes:
-            _start, end = disk.write(journal.first_bytes)
-            clock.at(end, rank, self._journalled)
+            _start, end = self._disk.write(journal.first_bytes)
+            self._clock.at(end, self._rank, self._journalled)
         else:
             self._journalled(None)
 
@@ -141,44 +135,29 @@ class Committing:
         self._done()
 
 
+@dataclass(slots=True, eq=False)
 class Fsync:
-    """One call; `done(ok)` when it returns. Starts in the constructor."""
+    """One call; `done(ok)` when it returns. Starts in the constructor. `rank`: of those with a step
+    at one instant the one begun first has the lower."""
 
-    __slots__ = (
-        "_clock",
-        "_commits",
-        "_disk",
-        "_done",
-        "_file",
-        "_guest_journal_ns",
-        "_later",
-        "_mtime_ns",
-        "_rank",
-        "_system",
-    )
+    _clock: Clock
+    _rank: int
+    _disk: Drive
+    _file: BackingFile
+    _system: FileSystem
+    _datasync: bool
+    _commits: list[Commit]
+    _done: Callable[[bool], None]
+    _later: I64 = field(init=False)  # pages under writeback that are to be written again
+    _mtime_ns: int | None = field(init=False)  # what it commits
+    _guest_journal_ns: int = field(init=False)
 
-    def __init__(
-        self,
-        clock: Clock,
-        rank: int,
-        disk: DiskPort,
-        file: BackingFile,
-        system: FileSystem,
-        datasync: bool,
-        commits: list[Commit],
-        done: Callable[[bool], None],
-    ) -> None:
-        self._clock = clock
-        self._rank = rank  # of fsyncs with a step at one instant the one begun first has the lower
-        self._disk = disk
-        self._file = file
-        self._system = system
-        self._commits = commits
-        self._done = done
+    def __post_init__(self) -> None:
+        file, clock, rank = self._file, self._clock, self._rank
         self._later = NONE
         file.catch_up()
-        self._mtime_ns = None if datasync else file.mtime.since_ns  # what it commits
-        if not datasync:
+        self._mtime_ns = None if self._datasync else file.mtime.since_ns
+        if not self._datasync:
             file.mtime.clear()
         self._guest_journal_ns = file.write_guest_journal()
         if file.idle():
@@ -187,9 +166,8 @@ class Fsync:
                 self._written(None)
                 return
         else:
-            busy = file.under_writeback()
             dirty = file.dirty()
-            is_busy = np.isin(dirty, busy, assume_unique=True)
+            is_busy = np.isin(dirty, file.under_writeback(), assume_unique=True)
             self._later = dirty[is_busy]
             wait_ns = file.writeback_end_ns()
             file.write_back(dirty[~is_busy], Reason.FSYNC)

@@ -12,11 +12,11 @@ FLUSH.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field
 
 import numpy as np
 
+from crashsim.disk.pipe import Drive
 from crashsim.engine.clock import Clock
 from crashsim.engine.folios import Folios
 from crashsim.engine.history import Reason
@@ -27,22 +27,6 @@ from crashsim.engine.timers import Anticipated, Stamps, Storers
 
 NONE: I64 = np.empty(0, dtype=np.int64)
 BoolArray = np.ndarray[tuple[int], np.dtype[np.bool_]]
-
-
-class DiskPort(Protocol):
-    """What the page cache asks of the layer below."""
-
-    @property
-    def bandwidth(self) -> int: ...
-    @property
-    def flush_ns(self) -> int: ...
-    @property
-    def fua(self) -> bool: ...
-    def write(self, size_bytes: int) -> tuple[int, int]: ...
-    def transfer_ns(self, pages: I64) -> I64: ...
-    def idle(self) -> bool: ...
-    def flushed_uncontended(self, issue_ns: I64) -> None: ...
-    def flush(self, done: Callable[[], None]) -> None: ...
 
 
 @dataclass(slots=True)
@@ -71,74 +55,44 @@ class Batch:
         return self._folios
 
 
+@dataclass(slots=True, eq=False)
 class BackingFile:
     """One inode. `sources` are the sets of dirty pages of those that store to it."""
 
-    __slots__ = (
-        "_batches",
-        "_clock",
-        "_complete",
-        "_disk",
-        "_errors",
-        "_fails",
-        "_guest_journal_bytes",
-        "_unconverted",
-        "_written",
-        "age_start_ns",
-        "aged",
-        "behind_commit",
-        "committing",
-        "device",
-        "folios",
-        "in_flight",
-        "metadata_bytes",
-        "mtime",
-        "own_commits",
-        "sources",
-        "storers",
-    )
+    _clock: Clock
+    _disk: Drive
+    device: int
+    folios: Folios
+    has_new_extents: bool  # holes or unwritten extents when the run began (Rule H13)
+    mtime: Stamps
+    _batches: list[Batch]
+    _complete: Callable[[Batch], None]  # fills in `Batch.complete_ns`
+    _fails: Callable[[int, int], bool]  # whether the batch of that number that ends then fails
+    sources: list[PageSet] = field(default_factory=list)
+    storers: Storers = field(default_factory=Storers)
+    in_flight: list[Batch] = field(default_factory=list)
+    age_start_ns: int | None = None  # the inode is dirty since (Rule H6); None: not dirty
+    aged: Callable[[int], None] | None = None  # called when that begins
+    own_commits: Anticipated | None = None  # of the host's journal (Rule H16)
+    metadata_bytes: int = 0  # written that no batch has: journals, the host's and the guest's
+    committing: int = 0  # commits of first writes that are under way (Rule H13)
+    behind_commit: list[Callable[[], None]] = field(default_factory=list)  # wait for one
+    _errors: list[int] = field(default_factory=list)  # ends of failed batches, not reported
+    _written: BoolArray = field(init=False)  # folios that ever were, of new extents
+    _unconverted: list[int] = field(default_factory=list)  # ends of first writes, not committed
+    _guest_journal_bytes: int = 0  # dirty pages of the guest's own journal (Rule G6)
 
-    def __init__(
-        self,
-        clock: Clock,
-        disk: DiskPort,
-        device: int,
-        folios: Folios,
-        new_extents: bool,
-        mtime: Stamps,
-        batches: list[Batch],
-        complete: Callable[[Batch], None],
-        fails: Callable[[int, int], bool],
-    ) -> None:
-        self._clock = clock
-        self._disk = disk
-        self._batches = batches
-        self._complete = complete  # fills in `Batch.complete_ns`
-        self._fails = fails  # whether the batch of that number that ends then fails
-        self._errors: list[int] = []  # ends of failed batches that no sync has reported
-        # Rule H13: folios that were ever written, and ends of batches with others, not committed.
-        self._written = np.zeros(folios.end - folios.first, dtype=bool) if new_extents else None
-        self._unconverted: list[int] = []
-        self.committing = 0  # commits of such pages that are under way
-        self.behind_commit: list[Callable[[], None]] = []  # calls that wait for one
-        self.device = device
-        self.folios = folios
-        self.sources: list[PageSet] = []
-        self.storers = Storers()
-        self.in_flight: list[Batch] = []
-        self.age_start_ns: int | None = None  # the inode is dirty since (Rule H6); None: not dirty
-        self.aged: Callable[[int], None] = _ignore  # called when that begins
-        self.mtime = mtime
-        self.own_commits: Anticipated | None = None  # of the host's journal (Rule H16)
-        self.metadata_bytes = 0  # written that no batch has: journals, the host's and the guest's
-        self._guest_journal_bytes = 0  # dirty pages of the guest's own journal (Rule G6)
+    def __post_init__(self) -> None:
+        size = self.folios.end - self.folios.first if self.has_new_extents else 0
+        self._written = np.zeros(size, dtype=bool)
 
     def dirtied(self, first_ns: int, stamped_ns: int | None, last_ns: int) -> None:
         """Stores that began at `first_ns` to `last_ns` dirtied pages (Rule H1); `stamped_ns`: the
         first that its time stamp notices."""
         if self.age_start_ns is None or first_ns < self.age_start_ns:
             self.age_start_ns = first_ns
-            self.aged(first_ns)
+            if self.aged is not None:
+                self.aged(first_ns)
         self._stamp(stamped_ns, last_ns)
 
     def dirtied_now(self) -> None:
@@ -272,14 +226,9 @@ class BackingFile:
         self._unconverted = [end for end in self._unconverted if end > now]
         return found
 
-    @property
-    def has_new_extents(self) -> bool:
-        """Whether the file had holes or unwritten extents when the run began (Rule H13)."""
-        return self._written is not None
-
     def plain(self) -> bool:
         """Nothing about it that a sync has to look at but its dirty pages and mtime."""
-        return self._written is None and not self._errors and not self._guest_journal_bytes
+        return not self.has_new_extents and not self._errors and not self._guest_journal_bytes
 
     def _submit(self, taken: list[Taken], count: int, reason: Reason, whole: bool) -> None:
         start, end = self._disk.write(count << PAGE_SHIFT)
@@ -290,12 +239,8 @@ class BackingFile:
         if self._fails(batch.number, end):
             batch.failed = True
             self._errors.append(end)
-        elif self._written is not None:
+        elif self.has_new_extents:
             here = batch.folios(self.folios) - self.folios.first
             if not bool(self._written[here].all()):
                 self._written[here] = True
                 self._unconverted.append(end)
-
-
-def _ignore(_t_ns: int) -> None:
-    """Nobody waits for a file to age."""

@@ -40,18 +40,17 @@ from crashsim.guest.vcpu import VCpu
 from crashsim.pagecache.batches import folios_of
 from crashsim.pagecache.cache import PageCache
 from crashsim.pagecache.eio import HOST_ERRORS
-from crashsim.pagecache.writeback import BackingFile, Batch
-from crashsim.simulate import full_host as hostfull
-from crashsim.simulate.memory import (
+from crashsim.pagecache.memory import (
     CopiesIntoMemory,
     CopiesToDisk,
     FileMemory,
     Memory,
-    OwnMemory,
+    fsync_of,
     has_flush_path,
     is_shared_file,
-    sync_of,
 )
+from crashsim.pagecache.writeback import BackingFile, Batch
+from crashsim.simulate import full_host as hostfull
 from crashsim.vmm.monitors import MONITORS
 
 _COMPOSE_PAGES = 1 << 16
@@ -65,20 +64,16 @@ class Stack:
         self.experiment = experiment
         self.programs = programs
         self.clock = Clock()
-        self.disk = Drive(self.clock, experiment.disk)
+        disk = experiment.disk
+        self.disk = Drive(self.clock, disk.bandwidth, disk.flush, disk.fua)
         self.faults = dict(_faults(experiment))
         self.order = Stream(experiment.seed, "disk-order")
         host = experiment.host
-        early = None
-        if host.early_writeback is not None:
-            numerator, denominator = host.early_writeback.share
-            stream = Stream(experiment.seed, "early-writeback")
-            early = (host.early_writeback.every, numerator, denominator, stream)
         self.cache = PageCache(
             self.clock,
             self.disk,
             host,
-            early,
+            Stream(experiment.seed, "early-writeback"),
             list(self.faults.values()),
             self._first_wake_ns(host.tick, 0),
             self._complete,
@@ -101,10 +96,10 @@ class Stack:
         guest, host, backing = self.experiment.guest, self.experiment.host, what.backing
         new_extents = backing.extents != "written"
         folios = Folios(span.first_page, span.pages, self.experiment.folio_parts(what))
-        file = self.cache.open(device, folios, new_extents, sync_of(what))
+        file = self.cache.open(device, folios, new_extents, fsync_of(what))
         single = single_pages(span.first_page, span.pages)
         shared, flush_path = is_shared_file(what), has_flush_path(what)
-        memory: Memory = OwnMemory(single, host.fault)
+        memory: Memory = Memory(single, host.fault)
         if shared:
             memory = FileMemory(self.cache, file, host.fault, flush_path)
         monitor = MONITORS[self.experiment.vmm]

@@ -9,7 +9,7 @@ first store to a page costs its fault, and no page is ever clean again.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from dataclasses import dataclass, field
 
 from crashsim.engine.clock import Clock
 from crashsim.engine.folios import Folios
@@ -18,46 +18,63 @@ from crashsim.engine.pages import unique_sorted
 from crashsim.engine.pageset import PageSet
 from crashsim.engine.streams import I64
 from crashsim.experiment.model import Device
-from crashsim.guest.l1 import COPY_PAGE_NS
 from crashsim.pagecache.cache import FsyncKind, PageCache
 from crashsim.pagecache.writeback import BackingFile
 
+COPY_PAGE_NS = 512
 IN_MEMORY = ("tmpfs", "hugetlbfs")
 
 
-class Memory(Protocol):
-    """What stores and copies need of either kind."""
+class Memory:
+    """What stores go to. As it is: memory that the host never writes back, for which stores count
+    for nothing."""
+
+    cleaned_by_sync = False  # whether a sync leaves every page clean
+
+    def __init__(self, folios: Folios, fault_ns: int) -> None:
+        self.folios = folios  # what it dirties and cleans as one
+        self.fault_ns = fault_ns
 
     @property
-    def fault_ns(self) -> int: ...
-    @property
-    def folios(self) -> Folios: ...
-    @property
-    def cleaned_by_sync(self) -> bool: ...
-    @property
-    def stamp_bar_ns(self) -> int: ...
-    def will_store(self, t_ns: int) -> None: ...
-    def dirtied(self, first_ns: int, stamped_ns: int | None, last_ns: int) -> None: ...
-    def dirtied_now(self) -> None: ...
-    def reserve(self, pages: int) -> None: ...
-    def room(self) -> int: ...
-    def dirtied_many(self) -> None: ...
-    def pause_ns(self, dirtied_pages: int) -> int: ...
+    def stamp_bar_ns(self) -> int:
+        """Stores that dirty pages before that leave the memory's time stamp as it is."""
+        return 0
+
+    def will_store(self, t_ns: int) -> None:
+        """A store is planned to begin then."""
+
+    def dirtied(self, first_ns: int, stamped_ns: int | None, last_ns: int) -> None:
+        """Stores from `first_ns` to `last_ns` dirtied pages, that at `stamped_ns` as the first at
+        or after the bar."""
+
+    def dirtied_now(self) -> None:
+        """A copy dirtied pages."""
+
+    def reserve(self, pages: int) -> None:
+        """So many more may be dirtied by stores under way."""
+
+    def room(self) -> int:
+        """How many may be dirtied before a threshold has to be looked at."""
+        return NEVER
+
+    def dirtied_many(self) -> None:
+        """A store that may have crossed a threshold has begun."""
+
+    def pause_ns(self, dirtied_pages: int) -> int:
+        """How long a writer that has just dirtied that many is held up."""
+        return 0
 
 
-class FileMemory:
+class FileMemory(Memory):
     """A shared mapping of a backing file."""
-
-    __slots__ = ("_cache", "_file", "cleaned_by_sync", "fault_ns", "folios")
 
     def __init__(
         self, cache: PageCache, file: BackingFile, fault_ns: int, cleaned_by_sync: bool
     ) -> None:
+        super().__init__(file.folios, fault_ns)
+        self.cleaned_by_sync = cleaned_by_sync
         self._cache = cache
         self._file = file
-        self.fault_ns = fault_ns
-        self.folios = file.folios
-        self.cleaned_by_sync = cleaned_by_sync
 
     @property
     def stamp_bar_ns(self) -> int:
@@ -85,52 +102,21 @@ class FileMemory:
         return self._cache.pause_ns(dirtied_pages)
 
 
-class OwnMemory:
-    """Memory that the host never writes back."""
-
-    __slots__ = ("fault_ns", "folios")
-    cleaned_by_sync = False
-    stamp_bar_ns = 0
-
-    def __init__(self, folios: Folios, fault_ns: int) -> None:
-        self.folios = folios  # single pages
-        self.fault_ns = fault_ns
-
-    def will_store(self, t_ns: int) -> None:
-        """It counts for nothing."""
-
-    def dirtied(self, first_ns: int, stamped_ns: int | None, last_ns: int) -> None:
-        """It counts for nothing."""
-
-    def dirtied_now(self) -> None:
-        """It counts for nothing."""
-
-    def reserve(self, pages: int) -> None:
-        """It counts for nothing."""
-
-    def room(self) -> int:
-        return NEVER
-
-    def dirtied_many(self) -> None:
-        """It counts for nothing."""
-
-    def pause_ns(self, dirtied_pages: int) -> int:
-        return 0
-
-
+@dataclass(slots=True)
 class CopiesIntoMemory:
     """Copies land in the device's memory; `through`: each is followed by an fdatasync of it."""
 
-    __slots__ = ("_cache", "_clock", "_device", "_memory", "_through", "pages")
+    _cache: PageCache
+    _device: int
+    _memory: Memory
+    _through: bool
+    pages: PageSet = field(init=False)
 
-    def __init__(self, cache: PageCache, device: int, memory: Memory, through: bool) -> None:
-        self._cache = cache
-        self._device = device
-        self._memory = memory
-        self._through = through
-        self.pages = PageSet(memory.folios)
+    def __post_init__(self) -> None:
+        self.pages = PageSet(self._memory.folios)
 
     def copied(self, pages: I64) -> int:
+        """Pages copied to the device now; how long that keeps the caller, ns."""
         memory = self._memory
         clean = self.pages.add(unique_sorted(memory.folios.of_pages(pages)))
         if clean:
@@ -139,20 +125,19 @@ class CopiesIntoMemory:
         return int(pages.size) * COPY_PAGE_NS + clean * memory.fault_ns
 
     def written_through(self, done: Callable[[bool], None]) -> None:
+        """`done(ok)` when copies are where the device's cache mode wants them."""
         if self._through:
             self._cache.fsync(self._device, True, done)
         else:
             done(True)
 
 
+@dataclass(slots=True)
 class CopiesToDisk:
     """Copies go past the host's page cache (O_DIRECT)."""
 
-    __slots__ = ("_clock", "_file")
-
-    def __init__(self, clock: Clock, file: BackingFile) -> None:
-        self._clock = clock
-        self._file = file
+    _clock: Clock
+    _file: BackingFile
 
     def copied(self, pages: I64) -> int:
         return self._file.write_direct(pages) - self._clock.now
@@ -161,7 +146,7 @@ class CopiesToDisk:
         done(True)
 
 
-def sync_of(device: Device) -> FsyncKind:
+def fsync_of(device: Device) -> FsyncKind:
     """What an fsync of the device's backing does."""
     if device.type == "virtio-blk" and device.cache == "unsafe":
         return FsyncKind.NOTHING
