@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from crashsim.states import Space, Walker
-from crashsim.states.digest import PRIME
+from crashsim.states.walker import PRIME
 
 
 def gray(number: int, radices: Sequence[int]) -> tuple[list[int], list[int]]:

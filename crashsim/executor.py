@@ -28,7 +28,7 @@ from typing import Any, Generic, NoReturn, Protocol, TypeVar
 
 from crashsim.errors import WorkerDied
 
-Unit = TypeVar("Unit")
+Task = TypeVar("Task")
 Answer = TypeVar("Answer")
 _AHEAD = 16  # units for each worker that may be done before one that is slow
 _TRIES = 2
@@ -37,19 +37,19 @@ _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @dataclass(frozen=True, slots=True)
-class Job(Generic[Unit, Answer]):
+class Job(Generic[Task, Answer]):
     """`begin` is entered once by each worker and gives what answers a unit there; `name` tells a
     unit to people; `waiting` is told before each wait whose turn it is, and how many are done."""
 
-    begin: Callable[[], AbstractContextManager[Callable[[Unit], Answer]]]
-    name: Callable[[Unit], str]
-    waiting: Callable[[Unit, int], None] = lambda unit, done: None
+    begin: Callable[[], AbstractContextManager[Callable[[Task], Answer]]]
+    name: Callable[[Task], str]
+    waiting: Callable[[Task, int], None] = lambda unit, done: None
 
 
 class Executor(Protocol):
     """Where units are worked on."""
 
-    def run(self, job: Job[Unit, Answer], units: Iterable[Unit]) -> Iterator[tuple[Unit, Answer]]:
+    def run(self, job: Job[Task, Answer], units: Iterable[Task]) -> Iterator[tuple[Task, Answer]]:
         """Every unit with its answer, in order; what a unit raises is raised when its turn comes.
         Interrupted, or with a unit that killed two workers (WorkerDied), it gives what else is done
         before it raises; nobody works on."""
@@ -63,7 +63,7 @@ def executor(workers: int) -> Executor:
 class Serial(Executor):
     """This process."""
 
-    def run(self, job: Job[Unit, Answer], units: Iterable[Unit]) -> Iterator[tuple[Unit, Answer]]:
+    def run(self, job: Job[Task, Answer], units: Iterable[Task]) -> Iterator[tuple[Task, Answer]]:
         with job.begin() as work:
             for done, unit in enumerate(units):
                 job.waiting(unit, done)
@@ -76,7 +76,7 @@ class Processes(Executor):
 
     workers: int
 
-    def run(self, job: Job[Unit, Answer], units: Iterable[Unit]) -> Iterator[tuple[Unit, Answer]]:
+    def run(self, job: Job[Task, Answer], units: Iterable[Task]) -> Iterator[tuple[Task, Answer]]:
         with closing(_Crew(self.workers, job)) as crew:
             try:
                 yield from crew.work_off(units)
@@ -94,16 +94,16 @@ class _Worker:
     unit: int = -1
 
 
-class _Crew(Generic[Unit, Answer]):
+class _Crew(Generic[Task, Answer]):
     """The workers of one job."""
 
-    def __init__(self, workers: int, job: Job[Unit, Answer]) -> None:
+    def __init__(self, workers: int, job: Job[Task, Answer]) -> None:
         self._job = job
         chosen = multiprocessing.get_start_method(allow_none=True)  # asked so, it chooses nothing
         self._context: Any = multiprocessing.get_context(chosen or "fork")
         self._workers: list[_Worker] = []
         self._tries: dict[int, int] = {}
-        self._waiting: deque[tuple[int, Unit]] = deque()  # handed out and not yet given back
+        self._waiting: deque[tuple[int, Task]] = deque()  # handed out and not yet given back
         self._answers: dict[int, Answer | Exception] = {}
         self._answered = 0  # also those that were given back
         try:
@@ -113,16 +113,19 @@ class _Crew(Generic[Unit, Answer]):
             self.close()
             raise
 
-    def work_off(self, units: Iterable[Unit]) -> Iterator[tuple[Unit, Answer]]:
+    def work_off(self, units: Iterable[Task]) -> Iterator[tuple[Task, Answer]]:
         for number, unit in enumerate(units):
-            while not (idle := self._idle()) or len(self._waiting) > _AHEAD * len(self._workers):
+            while True:
+                idle = next((worker for worker in self._workers if worker.unit < 0), None)
+                if idle is not None and len(self._waiting) <= _AHEAD * len(self._workers):
+                    break
                 yield from self._ready()
             self._waiting.append((number, unit))
-            self._give(idle[0], number, unit)
+            self._give(idle, number, unit)
         while self._waiting:
             yield from self._ready()
 
-    def left(self) -> Iterator[tuple[Unit, Answer]]:
+    def left(self) -> Iterator[tuple[Task, Answer]]:
         """What was answered and not given back when `work_off` ended early, in order."""
         for number, unit in self._waiting:
             answer = self._answers.get(number)
@@ -137,9 +140,6 @@ class _Crew(Generic[Unit, Answer]):
             worker.pipe.close()  # who caught what ends it has nobody to answer
         for worker in self._workers:
             _buried(worker.process)
-
-    def _idle(self) -> list[_Worker]:
-        return [worker for worker in self._workers if worker.unit < 0]
 
     def _hired(self) -> _Worker:
         mine, theirs = self._context.Pipe()
@@ -159,12 +159,12 @@ class _Crew(Generic[Unit, Answer]):
         theirs.close()
         return _Worker(process, mine)
 
-    def _give(self, worker: _Worker, number: int, unit: Unit) -> None:
+    def _give(self, worker: _Worker, number: int, unit: Task) -> None:
         worker.unit = number
         with suppress(ConnectionError):  # it has died: its pipe says so
             worker.pipe.send(unit)
 
-    def _ready(self) -> Iterator[tuple[Unit, Answer]]:
+    def _ready(self) -> Iterator[tuple[Task, Answer]]:
         """Wait for answers, or deaths; then what has its turn."""
         self._job.waiting(self._waiting[0][1], self._answered)
         busy = {worker.pipe: worker for worker in self._workers if worker.unit >= 0}

@@ -80,12 +80,12 @@ class Mounter:
     @contextmanager
     def mounted(self) -> Iterator[Path]:
         """The folder with its files. OSError when it does not mount."""
-        self._helper.attach(self.path)
-        self._helper.mount(self._point, "ext4", "")
+        self._helper.ask("attach", self.path)
+        self._helper.ask("mount", self._point, "ext4", "")
         try:
             yield self.folder
         finally:
-            self._helper.unmount(self._point)
+            self._helper.ask("unmount", self._point)
 
     def listing(self, truncated: frozenset[int]) -> Listing:
         with self.mounted() as folder:

@@ -10,8 +10,7 @@ import pytest
 
 from crashsim.checkers import Verdict, each_view
 from crashsim.checkers.each_view import SAMPLED, EachView
-from crashsim.checkers.image_session import Question
-from crashsim.checkers.sandbox import Sandbox
+from crashsim.checkers.image_session import Question, Sandbox
 from crashsim.checkers.spec import Command, Files
 from crashsim.checkers.verdict import Acks
 from crashsim.errors import ReplayMismatch

@@ -18,12 +18,14 @@ import pytest
 
 from benchmarks.every_state import Visited, explore_in_process
 from crashsim.checkers import Acks, Verdict
+from crashsim.checkers.by_function import Contained
+from crashsim.checkers.retry import Confirmed
+from crashsim.checkers.spec import Function
 from crashsim.errors import CheckerError, NothingExplored, UsageError, WorkerDied
 from crashsim.explore.budget import Budget
 from crashsim.explore.state_runner import StateRunner, Target
 from crashsim.explore.survey import Exploration, explore, unseen_share
-from crashsim.explore.unit_log import UnitLog
-from crashsim.explore.workers import Plans, Unit, UnitResult, work
+from crashsim.explore.workers import Plans, Unit, UnitLog, UnitResult, work
 from crashsim.states import HostKind, Rules
 from tests.explore_support import Flush, Item, Judge, Mark, Write, target
 
@@ -246,6 +248,44 @@ def test_a_unit_says_what_to_make_and_holds_none_of_it() -> None:
         assert plans.stretch(epoch, unit) == whole[unit.low : unit.high]
 
 
+AT_ONCE = """
+import os
+
+def check(image, acks):
+    held = sum(map(bool, image[8192 : 8192 + 4096 : 512]))
+    if image[8192] and held == 3:
+        os._exit(5)
+    assert held != 4, "four"
+    return f"{held} held" if held % 2 else None
+"""
+
+
+def test_states_checked_at_once_get_what_each_gets_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the function does with one of them: it says no, or dies."""
+    (tmp_path / "check.py").write_text(AT_ONCE)
+    spec = Function("check.py:check", folder=tmp_path)
+    one = replace(target(items(), fine), make_checker=lambda: Confirmed(spec.checker()))
+    together: list[int] = []
+    ask = Contained.ask_images
+
+    def asked(self: Contained, images: Sequence[memoryview], acks: Acks) -> list[Verdict]:
+        found = ask(self, images, acks)
+        together.append(len(found))
+        return found
+
+    monkeypatch.setattr(Contained, "ask_images", asked)
+    monkeypatch.setattr(Contained, "at_once", lambda self, size: 16)
+    with StateRunner(one) as runner:
+        epoch = runner.enter(1)
+        steps = list(Plans(one, 1).whole(epoch, 60))
+        found = list(runner.check_all([step.versions for step in steps]))
+        assert found == [runner.check(step.choices) for step in steps]
+    assert sum(together) > 50 and max(together) == 16 and min(together) < 16
+    assert {one.kind for one in found} == {"ok", "finding", "crash"}
+
+
 # The journal
 
 
@@ -355,7 +395,7 @@ def test_an_interrupted_exploration_says_what_it_has_done() -> None:
         return judge(image, acks)
 
     found = found_by(target(items(), interrupting))
-    assert found.interrupted and found.result.exit_code == 130
+    assert found.result.interrupted and found.result.exit_code == 130
     assert 0 < found.result.checked < 300
 
 

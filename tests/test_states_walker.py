@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from benchmarks.every_state import Enumerator, gray
 from crashsim.states import Epoch, Rules, Space
-from crashsim.states.digest import PRIME
+from crashsim.states.walker import PRIME
 from tests.states_slowly import Letters
 from tests.states_support import Flush, run_of, space_of
 

@@ -17,8 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from crashsim.checkers.filesystem import SYSTEM_PATH
-from crashsim.checkers.image_session import ImageSession
-from crashsim.checkers.sandbox import Sandbox
+from crashsim.checkers.image_session import ImageSession, Sandbox
 from crashsim.checkers.verdict import NO_ACKS, OK, Verdict, verdict
 from crashsim.errors import UsageError
 

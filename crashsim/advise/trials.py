@@ -100,7 +100,8 @@ class Checked:
 def checked(explored: Explored) -> Checked:
     """What is told of an exploration."""
     found, result = explored.found, explored.found.result
-    known = [one.known for one in explored.known if one.happens]
+    asked = explored.session.run.experiment.expect.known
+    known = [k for k, one in zip(asked, explored.known, strict=True) if one.happens]
     return Checked(
         result.checked,
         states_text(result.images, result.images_text),
@@ -153,7 +154,7 @@ class Trials:
                 states=states,
                 causes=causes,
             )
-        if found.found.interrupted:
+        if found.found.result.interrupted:
             raise KeyboardInterrupt
         return found
 

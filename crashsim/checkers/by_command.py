@@ -28,8 +28,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from crashsim.checkers.filesystem import SYSTEM_PATH
-from crashsim.checkers.image_session import ImageSession
-from crashsim.checkers.sandbox import Sandbox
+from crashsim.checkers.image_session import ImageSession, Sandbox
 from crashsim.checkers.spawn import Ended, Environment, signal_name
 from crashsim.checkers.verdict import OK, Acks, Ranges, Verdict, verdict
 from crashsim.errors import UsageError

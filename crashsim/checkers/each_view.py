@@ -22,10 +22,9 @@ from typing import Protocol
 
 import xxhash
 
-from crashsim.checkers.image_session import ImageSession, Question
+from crashsim.checkers.image_session import ImageSession, Question, Sandbox
 from crashsim.checkers.inotify import Inotify
 from crashsim.checkers.retry import Askable, Confirmed, agree, unstable
-from crashsim.checkers.sandbox import Sandbox
 from crashsim.checkers.verdict import NO_ACKS, Acks, Ranges, Verdict
 from crashsim.errors import ReplayMismatch
 from crashsim.ext4.listing import difference, folder_listing

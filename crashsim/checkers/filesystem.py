@@ -22,15 +22,17 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from crashsim.checkers.helper import Helper
 from crashsim.checkers.mounts import our_own
-from crashsim.checkers.sandbox import Sandbox
 from crashsim.checkers.scratch import empty
 from crashsim.checkers.spawn import Ended
 from crashsim.checkers.verdict import Verdict, verdict
 from crashsim.errors import CrashsimError, HelperDied, UsageError
+
+if TYPE_CHECKING:
+    from crashsim.checkers.image_session import Sandbox
 
 How = Literal["auto", "loop", "debugfs"]
 SYSTEM_PATH = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
@@ -68,13 +70,14 @@ class LoopMount:
         self._helper: Helper = sandbox.helper
         self._helper.own_mounts([*map(str, needs), str(sandbox.files), *our_own()])
         self._kind = _kind_of(sandbox)
-        self._helper.attach(sandbox.image.path)
+        self._helper.ask("attach", sandbox.image.path)
 
     def lay_out(self, sandbox: Sandbox) -> str | Verdict:
         """The files into `sandbox.files`: what there is to tell, or why there are none."""
         sandbox.touched = True
         try:
-            self._helper.mount(sandbox.files, self._kind, _OPTIONS.get(self._kind, ""))
+            options = _OPTIONS.get(self._kind, "")
+            self._helper.ask("mount", sandbox.files, self._kind, options)
         except OSError as error:
             told = f"mounting the {self._kind or 'file system'} fails: {error.strerror}"
             if error.errno in _OURS:
@@ -87,7 +90,7 @@ class LoopMount:
         end = time.monotonic() + _PATIENCE_S
         while True:
             try:
-                self._helper.unmount(sandbox.files)
+                self._helper.ask("unmount", sandbox.files)
                 return
             except OSError as error:
                 if error.errno == errno.EINVAL:  # it is not mounted
@@ -95,12 +98,12 @@ class LoopMount:
                 if error.errno != errno.EBUSY:
                     raise
             if time.monotonic() > end:
-                self._helper.unmount(sandbox.files, lazily=True)
+                self._helper.ask("unmount_lazily", sandbox.files)
                 raise CrashsimError("the checker keeps files of the image open")
             time.sleep(0.005)
 
     def close(self) -> None:
-        self._helper.detach()
+        self._helper.ask("detach")
 
 
 class Unpacked:

@@ -39,19 +39,14 @@ class Helper:
         """`limits`: of every program."""
         self.limits = limits
         wanted: dict[str, object] = {"limits": [limits.memory_bytes, limits.file_bytes]}
-        self._begun = Begun("helper", wanted, subprocess.DEVNULL, plain=True)
-        self.process = self._begun.process
+        self.begun = Begun("helper", wanted, subprocess.DEVNULL, plain=True)
+        self.process = self.begun.process
         self.has_mounts = False  # of its own
-
-    @property
-    def is_usable(self) -> bool:
-        """Ours, and there."""
-        return self._begun.is_usable
 
     def run(self, words: list[str], environment: Environment, folder: Path, time_s: float) -> Ended:
         """How a program ended, which `words[0]` is the path of."""
         try:
-            found = self._asked("run", words, environment, str(folder), time_s)
+            found = self.ask("run", words, environment, str(folder), time_s)
         except OSError as error:  # more words than can be said
             return Ended(None, False, b"", error.strerror or str(error))
         assert isinstance(found, tuple), "it ran"
@@ -59,30 +54,15 @@ class Helper:
 
     def own_mounts(self, needs: Iterable[str]) -> None:
         """As `mounts.own_mounts`."""
-        self._asked("own_mounts", list(needs))
+        self.ask("own_mounts", list(needs))
         self.has_mounts = True
-
-    def attach(self, path: Path) -> None:
-        """A loop device on the file, in place of any other."""
-        self._asked("attach", path)
-
-    def mount(self, folder: Path, kind: str, options: str) -> None:
-        """What is on the loop device. OSError."""
-        self._asked("mount", folder, kind, options)
-
-    def unmount(self, folder: Path, lazily: bool = False) -> None:
-        """OSError."""
-        self._asked("unmount", folder, lazily)
-
-    def detach(self) -> None:
-        """Let go of the loop device."""
-        self._asked("detach")
 
     def close(self) -> None:
         """In a process that inherited it, only let go of it."""
-        self._begun.close()
+        self.begun.close()
 
-    def _asked(self, name: str, *about: object) -> object:
+    def ask(self, name: str, *about: object) -> object:
+        """What one of `_Hands` does; raises what it raises, HelperDied when it is gone."""
         try:
             answer = self._said(pickle.dumps((name, about)))
         except BaseException:  # an interrupt: whatever it is at, it shall end
@@ -93,7 +73,7 @@ class Helper:
         return answer
 
     def _said(self, word: bytes) -> object:
-        control = self._begun.control
+        control = self.begun.control
         if control.fileno() < 0:
             raise HelperDied("the process that runs programs was ended")
         try:
@@ -144,7 +124,7 @@ class _Hands:
 
     def __init__(self, launcher: Launcher) -> None:
         self._launcher = launcher
-        self.own_mounts = own_mounts
+        self.own_mounts, self.unmount, self.unmount_lazily = own_mounts, unmount, unmount_lazily
         self._loop = -1
         self._device = Path()
 
@@ -162,9 +142,6 @@ class _Hands:
     def mount(self, folder: Path, kind: str, options: str) -> None:
         forget_cached(self._loop)
         mount(self._device, folder, kind, options)
-
-    def unmount(self, folder: Path, lazily: bool) -> None:
-        (unmount_lazily if lazily else unmount)(folder)
 
     def detach(self) -> None:
         if self._loop >= 0:

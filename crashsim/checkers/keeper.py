@@ -1,14 +1,15 @@
 """The process that keeps a function: it finds it once, and runs it in a child, check after check.
 
-Contract: it is started as a program of its own (`contained.py`) and has nothing of ours but two
+Contract: it is started as a program of its own (`by_function.py`) and has nothing of ours but two
 pipes' ends. The child is asked directly, through a socket of its own:
 
 | said to the child | |
 |---|---|
-| `i`, then a descriptor | the image: memory that it maps and cannot write to |
-| `a`, then a descriptor | acknowledgements, as what differs from those that it knows (JSON) |
-| `c` | judge the image; it answers `+` for ok without a word, else the verdict (JSON) |
-| `f`SIZE PATH | judge the files in a folder, of an image of so many bytes |
+| `i`NUMBER, then a descriptor | an image: memory that it maps and cannot write to |
+| `a`, then a descriptor | all acknowledgements (JSON) |
+| `b`COUNT ACKS | judge so many images, with so many acknowledgements; for each it says, `+` for \
+ok without a word, else the verdict (JSON) |
+| `f`PATH SIZE ACKS | judge the files in a folder, of an image of so many bytes |
 
 | said to the keeper | it says |
 |---|---|
@@ -162,37 +163,49 @@ class _Child:
         self._owner = owner
         self._function = function
         self._memory_bytes = memory_bytes
-        self._image = memoryview(b"")
+        self._images: dict[int, memoryview] = {}
         self._known = self._acks = NO_ACKS
         self._limited = -1  # for images of so many bytes
         self._home = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
 
     def serve(self) -> None:
         """Until nobody asks any more."""
-        mine, fd, function = os.getpid(), self._owner.fileno(), self._function
+        fd = self._owner.fileno()
         while word := os.read(fd, LONGEST_WORD):
-            if word == b"i":
-                self._take_image()
-            elif word == b"a":
+            if word[:1] == b"i":
+                self._take_image(int(word[1:]))
+                continue
+            if word == b"a":
                 self._take_acks()
+                continue
+            about, count = word[1:].rsplit(b" ", 1)
+            if self._acks.count != int(count):
+                self._acks = self._known.first(int(count))
+            if word[:1] == b"f":
+                self._judge(self._files(about))
             else:
-                subject = self._image if word == b"c" else self._files(word[1:])
-                found = called(function, subject, self._acks)
-                if os.getpid() != mine:
-                    os._exit(0)  # the function forked, and this is not who was asked
-                self._tidy()
-                told = [found.kind, found.outcome, found.message]
-                os.write(fd, b"+" if found is OK else json.dumps(told).encode())
+                for number in range(int(about)):
+                    self._judge(self._images[number])
 
-    def _take_image(self) -> None:
+    def _judge(self, subject: object) -> None:
+        mine = os.getpid()
+        found = called(self._function, subject, self._acks)
+        if os.getpid() != mine:
+            os._exit(0)  # the function forked, and this is not who was asked
+        self._tidy()
+        told = [found.kind, found.outcome, found.message]
+        os.write(self._owner.fileno(), b"+" if found is OK else json.dumps(told).encode())
+
+    def _take_image(self, number: int) -> None:
         fd = self._descriptor()
         size = os.fstat(fd).st_size
-        self._image = memoryview(mmap.mmap(fd, size, prot=mmap.PROT_READ))
+        self._images[number] = memoryview(mmap.mmap(fd, size, prot=mmap.PROT_READ))
         os.close(fd)
+        self._limited = -1  # that was no memory of the function's
         self._limit(size)
 
     def _files(self, word: bytes) -> Path:
-        size, path = word.split(b" ", 1)
+        path, size = word.rsplit(b" ", 1)
         self._limit(int(size))
         return Path(os.fsdecode(path))
 
@@ -211,11 +224,8 @@ class _Child:
 
     def _take_acks(self) -> None:
         with open(self._descriptor(), encoding="utf-8") as file:
-            keep, count, labels, records = json.load(file)
-        known = self._known.first(keep)
-        pairs = tuple((low, high) for low, high in records)
-        self._known = Acks(known.labels + tuple(labels), (*known.records, *pairs))
-        self._acks = self._known.first(count)
+            labels, records = json.load(file)
+        self._known = self._acks = Acks(tuple(labels), tuple((low, high) for low, high in records))
 
     def _descriptor(self) -> int:
         return socket.recv_fds(self._owner, 1, 1)[1][0]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from crashsim.checkers.by_function import FunctionChecker
 from crashsim.checkers.verdict import Acks, Checker, Ranges, Verdict, verdict
 
 PATIENCE = 4  # times the limit, for who was late
@@ -42,6 +43,11 @@ class Confirmed:
             found = self._checker.again(image, acks, PATIENCE if late else 1)
         return found
 
+    @property
+    def several(self) -> FunctionChecker | None:
+        """Who can be asked about several images at once: what is not ok then is not confirmed."""
+        return self._checker if isinstance(self._checker, FunctionChecker) else None
+
     def close(self) -> None:
         self._checker.close()
 
@@ -61,13 +67,15 @@ def agree(one: Verdict, other: Verdict) -> bool:
     return (one.kind, one.outcome) == (other.kind, other.outcome)
 
 
+def confirmed(first: Verdict, found: Verdict) -> Verdict:
+    """What was found when a state was checked that was not ok before."""
+    judged = first.kind not in ("hang", "broken")
+    return unstable(first, found) if judged and found.kind == "ok" else found
+
+
 def unstable(first: Verdict, then: Verdict) -> Verdict:
     """What two answers to one question come to."""
-    parts = f"unstable: first {_named(first)}, then {_named(then)}"
+    parts = f"unstable: first {first.outcome or first.kind}, then {then.outcome or then.kind}"
     told = [f"first: {first.kind} {first.outcome}", first.message]
     told += [f"then: {then.kind} {then.outcome}", then.message]
     return verdict("unstable", parts, "\n".join(line.strip() for line in told if line.strip()))
-
-
-def _named(one: Verdict) -> str:
-    return one.outcome or one.kind

@@ -16,7 +16,7 @@ the image it was given nor what it answers next. Offsets are those of the device
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal, Protocol, get_args
 
@@ -67,6 +67,7 @@ class Acks:
 
     labels: tuple[str, ...] = ()
     records: Sequence[tuple[int, int]] = ()
+    whole: Acks | None = field(default=None, repr=False, compare=False)  # of which these are first
 
     @property
     def count(self) -> int:
@@ -74,7 +75,7 @@ class Acks:
 
     def first(self, count: int) -> Acks:
         """Those that were given first."""
-        return Acks(self.labels[:count], self.records[:count])
+        return Acks(self.labels[:count], self.records[:count], self.whole or self)
 
     @cached_property
     def lines(self) -> str:

@@ -111,7 +111,7 @@ def _explored(
                 with progress(wanted.states) as advance:
                     tell = _teller(advance, one.name)
                     found = explore_case(one, plan.file, under.workers, tell, output=runs)
-                if found.found.interrupted:
+                if found.found.result.interrupted:
                     raise KeyboardInterrupt
             except (KeyboardInterrupt, WorkerDied) as error:
                 ended = _told(error, _GO_ON)
@@ -135,9 +135,7 @@ def _results(
         version=__version__,
         seed=plan.experiment.seed,
         cases=[
-            one.figures
-            if found is None
-            else with_exploration(one.figures, found, one.experiment.expect)
+            one.figures if found is None else with_exploration(one.figures, found)
             for one, found in zip(finished, explored, strict=True)
         ],
         interrupted=interrupted,
@@ -164,7 +162,7 @@ def _keep(
         results = replace(results, cases=cases)
         write_reports(results, folder, under.command)
     for one in explored:
-        if one is not None and one.journal is not None and not one.found.interrupted:
+        if one is not None and one.journal is not None and not one.found.result.interrupted:
             one.journal.unlink(missing_ok=True)
     return results, final
 

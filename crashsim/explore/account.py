@@ -62,7 +62,20 @@ class Told:
 
     @property
     def lost_bytes(self) -> int:
-        return sum(part.end - part.start for part in self.lost)
+        """Those held back are told of together."""
+        return sum(part.end - part.start for part in self.lost if not part.held_back)
+
+
+class RowsOf:
+    """The rows of a History that make a write up, ascending."""
+
+    def __init__(self, history: History) -> None:
+        self._rows = np.argsort(history.store_write, kind="stable")
+        self._writes = history.store_write[self._rows]
+
+    def __call__(self, write: int) -> I64:
+        low, high = np.searchsorted(self._writes, [write, write + 1])
+        return self._rows[low:high]
 
 
 class Ledger:

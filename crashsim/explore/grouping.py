@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import groupby
 from operator import attrgetter
 from typing import NamedTuple
@@ -24,7 +25,7 @@ from crashsim.checkers import Verdict
 from crashsim.explore.account import Ledger, Told
 from crashsim.explore.outcomes import normal, outcome_of
 from crashsim.explore.roles import Fates, Mask, Pattern, Roles
-from crashsim.explore.selection import Step, Versions, as_choices, as_versions, newest
+from crashsim.explore.selection import Step, VersionList, as_choices, as_versions, newest
 from crashsim.explore.shrink import Core, find_cause
 from crashsim.explore.state_runner import StateRunner, Target
 from crashsim.explore.story import Involved, Narrator, Scene, kept_atom, lost_atom
@@ -45,6 +46,13 @@ class Bad(NamedTuple):
     place: int
     kind: str
     outcome: str
+
+
+class Placed(NamedTuple):
+    """What became of a known state: the verdict now, and the number of its finding, -1: none."""
+
+    verdict: Verdict
+    finding: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,9 +131,13 @@ class Grouping:
         self._roles = Roles(history)
         self._groups: list[_Group] = []
         self._shrunk: Counter[Key] = Counter()
-        self._ledger: Ledger | None = None  # made for the first finding
         self._teller = Narrator(history, device, rules.host)
         self.ungrouped = 0
+
+    @cached_property
+    def _ledger(self) -> Ledger:  # for the first finding
+        one = self._target
+        return Ledger(one.history, one.device, one.space.rules)
 
     def findings(self) -> Iterator[Cause]:
         """Most frequent last found first: in the order of their first epoch."""
@@ -135,21 +147,21 @@ class Grouping:
     def _in_order(self) -> list[_Group]:
         return sorted(self._groups, key=lambda one: one.finding.cut_ns)
 
-    def place(self, number: int, choices: Choices) -> tuple[Verdict, int]:
-        """What the checker says of a state, and which of the findings it is one of, -1: none."""
+    def place(self, number: int, choices: Choices) -> Placed:
+        """What becomes of a state."""
         with StateRunner(self._target) as runner:
             epoch = runner.enter(number)
             verdict = runner.check(choices)
             if verdict.kind not in ("finding", "crash"):
-                return verdict, -1
+                return Placed(verdict, -1)
             key = _key(verdict.kind, outcome_of(verdict))
             original = Original(number, -1, "none", len(choices), len(epoch.atoms))
             found, pattern = self._found(runner, number, choices, key, original)
         for place, group in enumerate(self._in_order()):
             mine = _key(group.finding.kind, group.finding.outcome)
             if mine == key and group.takes(found, pattern):
-                return verdict, place
-        return verdict, -1
+                return Placed(verdict, place)
+        return Placed(verdict, -1)
 
     def take(self, bad: list[Bad], plan: Callable[[Epoch], Iterator[Step]]) -> None:
         """Group failing states, ascending; `plan` gives the plan of an epoch that they are of."""
@@ -291,7 +303,7 @@ class Grouping:
             epoch,
             len(self._target.space),
             verdict,
-            self._account(epoch, choices),
+            self._ledger.account(epoch, as_versions(choices, len(epoch.atoms))),
             kept,
             _broken_ack(runner, choices, key),
         )
@@ -326,14 +338,8 @@ class Grouping:
             story,
         )
 
-    def _account(self, epoch: Epoch, choices: Choices) -> tuple[Told, ...]:
-        if self._ledger is None:
-            one = self._target
-            self._ledger = Ledger(one.history, one.device, one.space.rules)
-        return self._ledger.account(epoch, as_versions(choices, len(epoch.atoms)))
 
-
-def _but(versions: Versions, changes: Choices) -> Choices:
+def _but(versions: VersionList, changes: Choices) -> Choices:
     """The state with these versions but for some atoms."""
     for atom, version in changes:
         versions[atom] = version

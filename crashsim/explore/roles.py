@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from crashsim.engine.history import History
 from crashsim.engine.streams import I64
-from crashsim.explore.account import last_choices
+from crashsim.explore.account import RowsOf, last_choices
 from crashsim.explore.selection import touches
 from crashsim.states import Epoch
 
@@ -50,16 +50,9 @@ class Roles:
         self._history = history
         order = np.argsort(history.ack_low, kind="stable")
         self._low, self._high = history.ack_low[order], history.ack_high[order]
-        rows = np.argsort(history.store_write, kind="stable")
-        self._rows = rows
+        self.rows = RowsOf(history)
         address, times = np.unique(history.store_offset, return_counts=True)
         self._busy = set(address[times >= _OFTEN].tolist())
-        self._writes = history.store_write[rows]
-
-    def rows(self, write: int) -> I64:
-        """The rows of the History that make the write up, ascending."""
-        low, high = np.searchsorted(self._writes, [write, write + 1])
-        return self._rows[low:high]
 
     def role(self, write: int) -> Role:
         """Of a write that was stored."""

@@ -26,14 +26,12 @@ from itertools import chain, compress, count, islice, product
 from typing import Literal, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from crashsim.engine.streams import I64, Stream
-from crashsim.states import Atom, Choices, Epoch
+from crashsim.states import Atom, Choices, Epoch, Versions
 
 StepKind = Literal["none", "all", "pair", "prefix", "only", "all-but", "everything", "random"]
-Versions = list[int]  # of every atom; `Choices` leave out those at 0
-Held = npt.NDArray[np.uint32]  # the same
+VersionList = list[int]  # of every atom; `Choices` leave out those at 0
 
 _DRAWS = 1 << 14  # at once
 _KEY_BYTES = 16
@@ -46,7 +44,7 @@ class Step(NamedTuple):
     held: bytes
 
     @property
-    def versions(self) -> Held:
+    def versions(self) -> Versions:
         """Of every atom."""
         return np.frombuffer(self.held, dtype=np.uint32)
 
@@ -74,15 +72,11 @@ def plan(epoch: Epoch, store_write: I64, allowance: int, seed: int) -> Iterator[
         if len(seen) == wanted:
             return
         held = versions.tobytes()
-        key = held if len(held) <= _KEY_BYTES else _digest(held)
+        short = len(held) <= _KEY_BYTES
+        key = held if short else hashlib.blake2b(held, digest_size=_KEY_BYTES).digest()
         if key not in seen:
             seen.add(key)
             yield Step(kind, held)
-
-
-def _digest(held: bytes) -> bytes:
-    """Short, however many atoms there are."""
-    return hashlib.blake2b(held, digest_size=_KEY_BYTES).digest()
 
 
 def as_choices(versions: Iterable[int]) -> Choices:
@@ -91,7 +85,7 @@ def as_choices(versions: Iterable[int]) -> Choices:
     return tuple(zip(compress(count(), held), filter(None, held), strict=True))
 
 
-def as_versions(choices: Choices, atoms: int) -> Versions:
+def as_versions(choices: Choices, atoms: int) -> VersionList:
     """The inverse of `as_choices`."""
     versions = [0] * atoms
     for atom, version in choices:
@@ -99,7 +93,7 @@ def as_versions(choices: Choices, atoms: int) -> Versions:
     return versions
 
 
-def newest(atoms: Sequence[Atom]) -> Versions:
+def newest(atoms: Sequence[Atom]) -> VersionList:
     """Everything that was stored is kept."""
     return [atom.newest for atom in atoms]
 
@@ -140,7 +134,7 @@ def touches(atoms: Sequence[Atom], store_write: I64) -> dict[int, list[Touch]]:
 
 def _candidates(
     epoch: Epoch, store_write: I64, wanted: int, seed: int
-) -> Iterator[tuple[StepKind, Held]]:
+) -> Iterator[tuple[StepKind, Versions]]:
     atoms = epoch.atoms
     none, full = _held([0] * len(atoms)), _held(newest(atoms))
     yield "none", none
@@ -161,11 +155,13 @@ def _candidates(
         yield from (("random", versions) for versions in _random(epoch, seed))
 
 
-def _held(versions: Sequence[int]) -> Held:
+def _held(versions: Sequence[int]) -> Versions:
     return np.array(versions, dtype=np.uint32)
 
 
-def _of_writes(writes: list[list[Touch]], full: Held, each: int) -> Iterator[tuple[StepKind, Held]]:
+def _of_writes(
+    writes: list[list[Touch]], full: Versions, each: int
+) -> Iterator[tuple[StepKind, Versions]]:
     """Prefix, only and all-but, `each` of them, spread over the writes."""
     chosen = [number * len(writes) // each for number in range(each)]
     versions = np.zeros_like(full)
@@ -187,7 +183,7 @@ def _of_writes(writes: list[list[Touch]], full: Held, each: int) -> Iterator[tup
         yield "all-but", without
 
 
-def _random(epoch: Epoch, seed: int) -> Iterator[Held]:
+def _random(epoch: Epoch, seed: int) -> Iterator[Versions]:
     """Each atom's version drawn for itself, so that all images are alike; without end."""
     stream = Stream(seed, f"explore/{epoch.number}")
     counts = np.array([len(atom.versions) for atom in epoch.atoms], dtype=np.uint64)

@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from crashsim.explore.selection import Versions, as_choices, as_versions, newest
+from crashsim.explore.selection import VersionList, as_choices, as_versions, newest
 from crashsim.states import Atom, Choices
 
 _Changes = dict[int, int]  # atom -> version, where it is not as at the end
@@ -33,12 +33,12 @@ class _LimitReached(Exception):
 class Shrunken:
     """A failing state as its distance from an end; `minimal`: no part of it can be left out."""
 
-    end: Versions
+    end: VersionList
     changes: Choices
     minimal: bool
 
     @property
-    def versions(self) -> Versions:
+    def versions(self) -> VersionList:
         """Of each atom."""
         return _applied(self.end, dict(self.changes))
 
@@ -67,7 +67,7 @@ class Tester:
         """States that were really checked."""
         return len(self._known)
 
-    def __call__(self, versions: Versions) -> bool:
+    def __call__(self, versions: VersionList) -> bool:
         state = as_choices(versions)
         known = self._known.get(state)
         if known is None:
@@ -93,7 +93,7 @@ def find_cause(
     return Core(lost.changes, kept.changes, lost.minimal and kept.minimal, test.checks)
 
 
-def _from(end: Versions, start: Versions, test: Tester) -> Shrunken:
+def _from(end: VersionList, start: VersionList, test: Tester) -> Shrunken:
     changes = {n: v for n, v in enumerate(start) if v != end[n]}
     changes, minimal = _fewest(end, changes, test)
     while minimal:
@@ -105,14 +105,14 @@ def _from(end: Versions, start: Versions, test: Tester) -> Shrunken:
     return Shrunken(end, tuple(sorted(changes.items())), minimal)
 
 
-def _applied(base: Versions, changes: _Changes) -> Versions:
+def _applied(base: VersionList, changes: _Changes) -> VersionList:
     versions = base.copy()
     for atom, version in changes.items():
         versions[atom] = version
     return versions
 
 
-def _nearest(end: Versions, changes: _Changes, test: Tester) -> tuple[_Changes, bool]:
+def _nearest(end: VersionList, changes: _Changes, test: Tester) -> tuple[_Changes, bool]:
     """Each version as near to the end as it can be, the others as they are."""
     changes = dict(changes)
     try:
@@ -128,7 +128,7 @@ def _nearest(end: Versions, changes: _Changes, test: Tester) -> tuple[_Changes, 
     return changes, True
 
 
-def _fewest(base: Versions, changes: _Changes, test: Tester) -> tuple[_Changes, bool]:
+def _fewest(base: VersionList, changes: _Changes, test: Tester) -> tuple[_Changes, bool]:
     """A part of the changes that fails and of which no single one can be left out (and whether
     there were checks enough to know)."""
     best = sorted(changes)
@@ -144,7 +144,7 @@ def _fewest(base: Versions, changes: _Changes, test: Tester) -> tuple[_Changes, 
 
 
 def _smaller(
-    base: Versions, changes: _Changes, atoms: list[int], pieces: int, test: Tester
+    base: VersionList, changes: _Changes, atoms: list[int], pieces: int, test: Tester
 ) -> tuple[list[int], int]:
     """One step of delta debugging: leave out one of so many pieces. Returns what still fails and
     the number of pieces to try next; 0: there was one for each atom, and none can be left out."""

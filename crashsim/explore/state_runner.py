@@ -7,10 +7,11 @@ accompany the state. Moving to a state costs what differs from the last one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from crashsim.checkers import Acks, Checker, Verdict, acknowledgements, self_test
+from crashsim.checkers.retry import Confirmed, confirmed
 from crashsim.engine.history import History
 from crashsim.states import Choices, Epoch, Rebuilt, Space, Versions, Walker
 
@@ -38,6 +39,7 @@ class StateRunner:
         self._acks = acknowledgements(target.history, target.device)
         self._given: tuple[int, Acks] = (self._acks.count, self._acks)
         self._walker = Walker(target.space)
+        self._walkers = [self._walker]
         self._epochs: Iterator[Epoch] = iter(())
         self._epoch: Epoch | None = None
         self._shown = False  # whether the checker knows the image but for what was written since
@@ -81,6 +83,36 @@ class StateRunner:
         """The same, by the version of every atom."""
         self._walker.go_to(versions)
         return self._asked(self._proved(), None)
+
+    def check_all(self, states: Sequence[Versions]) -> Iterator[Verdict]:
+        """The verdicts on states of the epoch, in order; several at once where that goes."""
+        done = 0
+        while done < len(states):
+            some = self._at_once(states[done:])
+            for versions, first in zip(states[done:], some, strict=False):
+                ok = first.kind == "ok"
+                yield first if ok else confirmed(first, self.check_held(versions))
+            if not some:
+                yield self.check_held(states[done])
+            done += max(1, len(some))
+
+    def _at_once(self, states: Sequence[Versions]) -> list[Verdict]:
+        """Verdicts on the first of them, not confirmed; none where the checker takes one by one."""
+        checker = self._checker.several if isinstance(self._checker, Confirmed) else None
+        most = checker.at_once(self._space.size_bytes) if checker is not None else 1
+        count = min(most, len(states))
+        if checker is None or count == 1 or self._rebuilt is not None:
+            return []
+        while len(self._walkers) < count:
+            self._walkers.append(self._walker.beside())
+        for walker, versions in zip(self._walkers, states[:count], strict=False):
+            if walker.epoch != self.epoch.number:
+                walker.enter(self.epoch)
+            walker.go_to(versions)
+            walker.written()
+        self._shown = False  # nobody was told where was written
+        images = [walker.view for walker in self._walkers[:count]]
+        return checker.ask_images(images, self._first(None))
 
     def _proved(self) -> memoryview:
         if self._rebuilt is not None:

@@ -21,7 +21,7 @@ from crashsim.engine.history import History
 from crashsim.engine.pages import words
 from crashsim.engine.streams import I64
 from crashsim.engine.units import exact_instant, format_bytes
-from crashsim.explore.account import Told, first_choice, last_choice
+from crashsim.explore.account import RowsOf, Told, first_choice, last_choice
 from crashsim.explore.outcomes import said
 from crashsim.results.discovery import Remedy
 from crashsim.states import Atom, Epoch, HostKind
@@ -103,8 +103,7 @@ class Narrator:
         self._ack_ns = history.ack_t_ns[self._acks]
         mine = (history.flush_device == device) & (history.flush_result == 0)
         self._flushes = np.flatnonzero(mine)
-        order = np.argsort(history.store_write, kind="stable")
-        self._order, self._writes = order, history.store_write[order]
+        self._rows = RowsOf(history)
 
     def story(self, scene: Scene, remedy: Remedy) -> tuple[str, ...]:
         """A line each."""
@@ -183,7 +182,7 @@ class Narrator:
 
     def _losses(self, lost: Sequence[Told]) -> list[str]:
         lines = [
-            f"{self._write(one.write, _bytes_lost(one))} was lost" + self._between(one.write)
+            f"{self._write(one.write, one.lost_bytes)} was lost" + self._between(one.write)
             for one in lost[:_MOST_WRITES]
         ]
         return lines + ([f"So were {len(lost) - len(lines)} more."] if len(lost) > 12 else [])
@@ -320,10 +319,6 @@ class Narrator:
         after = f", before '{labels[behind]}'" if behind < labels.size else ""
         return f"; it was made {before}{after}."
 
-    def _rows(self, write: int) -> I64:
-        low, high = np.searchsorted(self._writes, [write, write + 1])
-        return self._order[low:high]
-
     def _row(self, write: int) -> int:
         return int(self._rows(write)[0])
 
@@ -335,11 +330,6 @@ class Narrator:
         history, rows = self._history, self._rows(write)
         count = words(history.store_offset[rows], history.store_length[rows])
         return int((history.store_t_ns[rows] + count - 1).max())
-
-
-def _bytes_lost(one: Told) -> int:
-    """Held back ones are told of together."""
-    return sum(part.end - part.start for part in one.lost if not part.held_back)
 
 
 def _told(verdict: Verdict) -> str:

@@ -14,10 +14,10 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
-from crashsim.checkers import Verdict
 from crashsim.checkers.scratch import sweep
 from crashsim.checkers.verdict import UNJUDGED
 from crashsim.engine.pages import unique_sorted
@@ -25,12 +25,11 @@ from crashsim.engine.streams import I64
 from crashsim.errors import CheckerError, NothingExplored
 from crashsim.executor import Executor, executor
 from crashsim.explore.budget import Budget, allot, rounds
-from crashsim.explore.grouping import Bad, Cause, Grouping
+from crashsim.explore.grouping import Bad, Cause, Grouping, Placed
 from crashsim.explore.picture import told_of
 from crashsim.explore.selection import as_choices, newest, structured_size
 from crashsim.explore.state_runner import StateRunner, Target
-from crashsim.explore.unit_log import UnitLog
-from crashsim.explore.workers import Plans, Unit, UnitResult, job
+from crashsim.explore.workers import Plans, Unit, UnitLog, UnitResult, job
 from crashsim.results.discovery import EpochResult, ExplorationResult
 from crashsim.states import Choices, Epoch, power_of_ten
 
@@ -43,14 +42,6 @@ OnProgress = Callable[[int, int], None]  # (states checked, states planned)
 
 
 @dataclass(frozen=True, slots=True)
-class Placed:
-    """What became of a known state: the verdict now, and the number of its finding, -1: none."""
-
-    verdict: Verdict
-    finding: int
-
-
-@dataclass(frozen=True, slots=True)
 class Exploration:
     """What was explored, in `result`, and the causes that it tells as findings. `rejected`: states
     that were judged not ok by outcome, the most frequent first; `known`: states that were to be
@@ -60,11 +51,6 @@ class Exploration:
     findings: tuple[Cause, ...]
     rejected: dict[str, int]
     known: tuple[Placed, ...] = ()
-
-    @property
-    def interrupted(self) -> bool:
-        """It ended before it was done."""
-        return self.result.interrupted
 
 
 def explore(
@@ -109,7 +95,7 @@ def explore(
     elif not interrupted:
         plans = Plans(target, seed)
         grouping.take(rejected, lambda epoch: plans.whole(epoch, shares[epoch.number].states))
-    placed = () if interrupted else tuple(Placed(*grouping.place(*state)) for state in known)
+    placed = () if interrupted else tuple(grouping.place(*state) for state in known)
     result = _result(target, budget, seed, units.counts, grouping, interrupted)
     findings = tuple(grouping.findings())
     return Exploration(result, findings, _summed(units.counts, "rejected"), placed)
@@ -132,8 +118,7 @@ def try_checker(target: Target) -> None:
         raise CheckerError(found.message + said)
 
 
-@dataclass(frozen=True, slots=True)
-class Allotment:
+class Allotment(NamedTuple):
     """An epoch's part of the budget, and how many states its structure comes to at most."""
 
     states: int
@@ -208,25 +193,18 @@ class _Units:
                 return
 
     def _units(self) -> Iterator[Unit]:
-        bounds = [self._bounds(share) for share in self._shares]
+        timed = self._budget.expired is not None
+        bounds = [rounds(*share) if timed else [0, share.states] for share in self._shares]
         epochs = self._target.space.epochs()
         for turn in range(max(len(one) for one in bounds) - 1):
             for number, mine in enumerate(bounds):
                 if not turn:
                     self.counts.append(_EpochCount(next(epochs), self._shares[number].states))
                 if turn + 1 < len(mine):
-                    yield from self._of_epoch(number, mine[turn], mine[turn + 1])
-
-    def _bounds(self, share: Allotment) -> list[int]:
-        if self._budget.expired is None:
-            return [0, share.states]
-        return rounds(share.states, share.structured)
-
-    def _of_epoch(self, number: int, low: int, high: int) -> Iterator[Unit]:
-        planned = self.counts[number].planned
-        for start in range(low, min(high, planned), UNIT_STATES):
-            end = min(start + UNIT_STATES, high, planned)
-            yield Unit(number, start, end, self._shares[number].states)
+                    end = min(mine[turn + 1], self.counts[number].planned)
+                    for low in range(mine[turn], end, UNIT_STATES):
+                        high = min(low + UNIT_STATES, end)
+                        yield Unit(number, low, high, self._shares[number].states)
 
 
 class _EpochCount:

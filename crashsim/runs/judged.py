@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from crashsim.checkers.spec import KINDS, Spec, from_json
 from crashsim.errors import OutputError, StaleFinding, UsageError
-from crashsim.experiment.expect import Known, judge
+from crashsim.experiment.expect import judge
 from crashsim.experiment.model import Expect
 from crashsim.experiment.trial import Explore
 from crashsim.explore.budget import Budget
@@ -23,21 +23,12 @@ from crashsim.explore.state_runner import Target
 from crashsim.explore.survey import Exploration, OnProgress
 from crashsim.explore.trust import remember
 from crashsim.results import CaseResult, Expectation
-from crashsim.results.discovery import ExplorationResult, KnownResult
+from crashsim.results.discovery import KnownResult
 from crashsim.runs.one import Run
 from crashsim.runs.session import Session, open_session
 from crashsim.states import Choices
 
 KNOWN = "known_findings"  # the name of what is expected of known ones
-
-
-@dataclass(frozen=True, slots=True)
-class Happens:
-    """A known finding, the numbers of those of the run that are it, and whether it happens."""
-
-    known: Known
-    findings: tuple[int, ...]
-    happens: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +38,12 @@ class Explored:
 
     found: Exploration
     session: Session
-    known: tuple[Happens, ...]
+    known: list[KnownResult]
     journal: Path | None
 
     def why_known(self, number: int) -> str:
         """Why the finding of that number is no surprise, '': it is one."""
-        return next((one.known.why for one in self.known if number in one.findings), "")
+        return next((one.why for one in self.known if number in one.findings), "")
 
 
 def explore_case(
@@ -151,7 +142,7 @@ def _located(one: Saved, target: Target, name: str) -> tuple[int, Choices] | Non
 
 def _happening(
     expect: Expect, found: Exploration, possible: dict[str, _Possible]
-) -> tuple[Happens, ...]:
+) -> list[KnownResult]:
     """What an experiment knows, in its order. `found` looked up just those that are possible."""
     placed = {  # saved ones that still fail alike: the number of the finding that each is one of
         name: now.finding
@@ -161,64 +152,50 @@ def _happening(
     happening = []
     for one in expect.known:
         if one.finding is not None:
-            place = placed.get(one.name, -1)
-            mine: tuple[int, ...] = (place,) if place >= 0 else ()
-            happening.append(Happens(one, mine, one.name in placed))
+            place, happens = placed.get(one.name, -1), one.name in placed
+            mine = [place] if place >= 0 else []
         else:
             names = enumerate(f.outcome or f.kind for f in found.findings)
-            mine = tuple(number for number, name in names if one.is_called(name))
-            happening.append(Happens(one, mine, bool(mine)))
-    return tuple(happening)
+            mine = [number for number, name in names if one.is_called(name)]
+            happens = bool(mine)
+        happening.append(KnownResult(one.name, one.why, mine, happens))
+    return happening
 
 
 # --- results --------------------------------------------------------------------------------------
 
 
-def with_exploration(result: CaseResult, explored: Explored, expect: Expect) -> CaseResult:
+def with_exploration(result: CaseResult, explored: Explored) -> CaseResult:
     """The case's result with what was explored, and judged by it: no finding is expected, unless
     the experiment says otherwise."""
-    exploration = _told(explored)
-    found = sum(not finding.known for finding in exploration.findings)
+    told, expect = explored.found.result, explored.session.run.experiment.expect
+    findings = [
+        replace(finding, known=explored.why_known(number))
+        for number, finding in enumerate(told.findings)
+    ]
+    found = sum(not finding.known for finding in findings)
     if expect.findings is not None:
         judged = judge(Expect(findings=expect.findings), {"findings": found})
     else:
         judged = [Expectation("findings", "== 0", found, "", found == 0)]
-    if not explored.found.interrupted:
+    if not told.interrupted:
         judged += [
             Expectation(KNOWN, f">= 1 of '{one.name}'", int(one.happens), "", one.happens)
-            for one in exploration.known
+            for one in explored.known
         ]
-    expectations = [*result.expectations, *judged]
-    return replace(result, expectations=expectations, exploration=exploration)
-
-
-def _told(explored: Explored) -> ExplorationResult:
-    """The exploration, with what the experiment knows of its findings."""
-    one = explored.found.result
-    findings = [
-        replace(finding, known=explored.why_known(number))
-        for number, finding in enumerate(one.findings)
-    ]
-    known = [
-        KnownResult(each.known.name, each.known.why, list(each.findings), each.happens)
-        for each in explored.known
-    ]
-    return replace(one, findings=findings, known=known)
+    told = replace(told, findings=findings, known=explored.known)
+    return replace(result, expectations=[*result.expectations, *judged], exploration=told)
 
 
 def keep_findings(explored: Explored, case: str, folder: Path) -> list[str]:
     """Write each finding to the run's folder; the files' names in it. Its checker, which has just
     run, is not asked about when they are replayed."""
-    names = []
+    names, plain = [], "".join(c if c.isalnum() or c in "-_." else "-" for c in case)[:80]
     for number, finding in enumerate(explored.found.findings, start=1):
         (folder / "findings").mkdir(exist_ok=True)
-        name = f"findings/{_plain(case)}-{number}{SUFFIX}"
+        name = f"findings/{plain}-{number}{SUFFIX}"
         explored.session.keep(finding, folder / name)
         names.append(name)
     if names:
         remember(explored.session.spec)
     return names
-
-
-def _plain(case: str) -> str:
-    return "".join(c if c.isalnum() or c in "-_." else "-" for c in case)[:80]

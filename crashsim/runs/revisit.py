@@ -13,8 +13,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from crashsim.checkers.image_session import ImageSession
-from crashsim.checkers.sandbox import Sandbox
+from crashsim.checkers.image_session import ImageSession, Sandbox
 from crashsim.checkers.spec import Spec, from_json
 from crashsim.checkers.verdict import NO_ACKS, OK, Verdict
 from crashsim.errors import UsageError

@@ -21,7 +21,7 @@ from crashsim.checkers import Checker
 from crashsim.checkers.builtin import built_in
 from crashsim.checkers.by_function import FunctionChecker
 from crashsim.checkers.retry import Confirmed
-from crashsim.checkers.spec import Command, Files, Function, Rule, Spec, to_json
+from crashsim.checkers.spec import Rule, Spec, to_json
 from crashsim.experiment.model import Experiment
 from crashsim.explore.budget import Budget
 from crashsim.explore.grouping import Cause
@@ -108,19 +108,20 @@ def open_session(
 def _maker(run: Run, spec: Spec, device: int) -> Callable[[], Checker]:
     """Makes the checker, in any process."""
     if not isinstance(spec, Rule):
-        return partial(_confirmed, spec, run.history.devices[device].name, run.paranoid)
+        name, paranoid = run.history.devices[device].name, run.paranoid
+
+        def made() -> Checker:
+            checker = spec.checker(name, paranoid)
+            if isinstance(checker, FunctionChecker) or not checker.session.shows_files:
+                return Confirmed(checker)
+            from crashsim.checkers.each_view import EachView  # with what reads file systems
+
+            return EachView(checker, paranoid)
+
+        return made
     kind, inputs = run.experiment.resolved_devices()[device][1].kind, run.inputs
     of_device = (inputs.programs, device, inputs.content, inputs.before[device], run.paranoid)
     return partial(built_in, spec.rule, kind, run.history, *of_device)
-
-
-def _confirmed(spec: Command | Function | Files, device: str, paranoid: bool) -> Checker:
-    checker = spec.checker(device, paranoid)
-    if isinstance(checker, FunctionChecker) or not checker.session.shows_files:
-        return Confirmed(checker)
-    from crashsim.checkers.each_view import EachView  # with what reads file systems
-
-    return EachView(checker, paranoid)
 
 
 def _dump(experiment: Experiment) -> dict[str, Any]:

@@ -19,12 +19,18 @@ from crashsim.engine.history import History
 from crashsim.engine.pages import PAGE_BYTES, unique_sorted
 from crashsim.engine.streams import I64
 from crashsim.replay.build import Content
-from crashsim.states.atoms import Atom, Atoms, held_before
+from crashsim.states.atoms import Atom, Atoms, Stored, held_before
 from crashsim.states.numbers import product
 from crashsim.states.rules import Rules
-from crashsim.states.stored import Stored
-from crashsim.states.table import Events, check, epochs_of, events_of, raced_groups, table_of
-from crashsim.states.undecided import parts_of
+from crashsim.states.undecided import (
+    Events,
+    check,
+    epochs_of,
+    events_of,
+    parts_of,
+    raced_groups,
+    table_of,
+)
 
 _STRETCH_BYTES = 1 << 16
 _EVENTS_AT_ONCE = 1 << 14

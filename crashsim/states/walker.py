@@ -4,6 +4,11 @@ Contract: a step costs what differs, not the image. The image is the walker's ow
 through `view`. Every byte that is written to it goes through `_lay` or `_lay_units`, so `written`
 names all of them, whatever they were written for. The digest is that of the difference from what
 the device held before the run, so equal images have equal digests in all epochs and processes.
+
+The digest of an image is the image as a number, little-endian, modulo a fixed prime of 128 bits.
+Two different images of n bytes have the same one only if the prime divides their difference, which
+has at most n / 16 factors of that size among 10^36 primes. The digest of a change depends on the
+bytes that changed alone, whatever stretch was looked at, so it is kept up by addition.
 """
 
 from __future__ import annotations
@@ -20,13 +25,14 @@ from crashsim.engine.pages import unique_sorted
 from crashsim.engine.shared import SharedImage
 from crashsim.engine.streams import I64
 from crashsim.states.atoms import Atom
-from crashsim.states.digest import PRIME, digest
 from crashsim.states.space import Epoch, Space
 
 Choices = tuple[tuple[int, int], ...]  # (atom, version) of atoms not at version 0, ascending
 Versions = npt.NDArray[np.uint32]  # of every atom
 Range = tuple[int, int]  # bytes [start, end)
 
+# The first prime from the first 16 bytes of SHA-256 of "crashsim image digest" with the top bit on.
+PRIME = 0xD1B87E82AFC36ADF4AD84AC883A1ABBF
 _FEW = 16  # atoms that are laid one by one: a table of all versions would cost more
 _MOST_TABLE_BYTES = 1 << 26
 
@@ -60,7 +66,8 @@ class Written(Sequence[Range]):
 class Walker:
     """Of `space.size_bytes` bytes, in memory that can be shared. Enter an epoch first."""
 
-    def __init__(self, space: Space) -> None:
+    def __init__(self, space: Space, tables: dict[int, _Table] | None = None) -> None:
+        """`tables`: those of a walker of the same space."""
         self._space = space
         self._image = memoryview(SharedImage(space.size_bytes))
         self._unit_bytes = space.rules.unit_bytes
@@ -70,7 +77,7 @@ class Walker:
         self._base_digest = 0
         self._atoms: tuple[Atom, ...] = ()
         self._held: Versions = np.zeros(0, dtype=np.uint32)
-        self._table: _Table | None = None  # of the epoch, made when it is needed
+        self._tables = {} if tables is None else tables  # by epoch, of one: made when needed
         self._table_fits = False
         self._difference: int | None = 0  # of the digest; None: to be worked out
         self._changes: dict[int, tuple[int, ...]] = {}
@@ -101,6 +108,15 @@ class Walker:
         atoms = np.flatnonzero(self._held)
         return tuple(zip(atoms.tolist(), self._held[atoms].tolist(), strict=True))
 
+    def beside(self) -> Walker:
+        """Another one, with an image of its own."""
+        return Walker(self._space, self._tables)
+
+    @property
+    def epoch(self) -> int:
+        """The number of the epoch that it is in, -1 before the first."""
+        return self._base
+
     def enter(self, epoch: Epoch) -> None:
         """Go to an epoch, every atom at version 0."""
         self.restore()
@@ -116,7 +132,6 @@ class Walker:
         self._base = epoch.number
         self._atoms = epoch.atoms
         self._held = np.zeros(len(epoch.atoms), dtype=np.uint32)
-        self._table = None
         versions = sum(len(atom.versions) for atom in epoch.atoms)
         self._table_fits = versions * self._unit_bytes <= _MOST_TABLE_BYTES
         self._changes.clear()
@@ -137,9 +152,13 @@ class Walker:
             for atom, version in zip(moved.tolist(), wanted[moved].tolist(), strict=True):
                 self._lay(self._atoms[atom].start, self._atoms[atom].versions[version])
         else:
-            if self._table is None:
-                self._table = _Table(self._atoms, self._units, self._unit_bytes)
-            self._lay_units(self._table.unit[moved], self._table.content(moved, wanted[moved]))
+            table = self._tables.get(self._base)
+            if table is None:
+                self._tables.clear()
+                table = self._tables[self._base] = _Table(
+                    self._atoms, self._units, self._unit_bytes
+                )
+            self._lay_units(table.unit[moved], table.content(moved, wanted[moved]))
         self._held, self._difference = wanted, None
 
     def restore(self) -> None:
@@ -191,3 +210,8 @@ class _Table:
         """The units of these atoms at these versions."""
         rows: npt.NDArray[Any] = self._rows[self._first[atoms] + versions]
         return rows
+
+
+def digest(start: int, content: bytes | memoryview) -> int:
+    """Of an image of zeros but for the bytes from `start`."""
+    return int.from_bytes(content, "little") * pow(256, start, PRIME) % PRIME
