@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -245,3 +246,20 @@ def test_an_image_is_never_written_over_a_file(finder: Program, finding: Path) -
     assert finder("replay", finding, "--image", finder.folder / "out.img").code == 0
     assert others.read_text() == "somebody's"
     assert [path.name for path in finder.folder.glob(".out.img*")] == [others.name]
+
+
+def test_what_lies_in_the_current_folder_is_not_taken_for_the_standard_librarys(
+    tmp_path: Path,
+) -> None:
+    for name in ("enum", "json", "socket", "subprocess", "re"):
+        (tmp_path / f"{name}.py").write_text("open('it-ran', 'w').close()\n", encoding="utf-8")
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "check.py").write_text("def check(image, acks):\n    pass\n", encoding="utf-8")
+    text = EXPERIMENT % "{function: 'check.py:check'}"
+    (mine / "mine.yaml").write_text(text, encoding="utf-8")
+    program = Path(sys.executable).with_name("crashsim")
+    arguments = ("run", "mine/mine.yaml", "--output", "runs", "--workers", "2")
+    done = subprocess.run([program, *arguments], cwd=tmp_path, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert not (tmp_path / "it-ran").exists()

@@ -47,7 +47,7 @@ class Begun:
         self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         wanted = {**wanted, "owner": self.owner, "control": theirs.fileno()}
         wanted |= {"path": [] if plain else sys.path, "root": str(_ROOT)}
-        flags = ["-I", "-S"] if plain else []
+        flags = ["-I", "-S"] if plain else ["-P"]  # nothing of the folder that we were started in
         with theirs:
             self._program = subprocess.Popen(
                 [sys.executable, *flags, "-c", _CODE.format(module), json.dumps(wanted)],
