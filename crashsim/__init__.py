@@ -16,13 +16,19 @@ TYPE_CHECKING = False  # as typing has it, without loading it
 if TYPE_CHECKING:
     from typing import Any
 
-    from crashsim.checkers.spec import Command, Files, Function
-    from crashsim.errors import CrashsimError
-    from crashsim.experiment.model import Experiment
-    from crashsim.runs.archive import load_run
-    from crashsim.runs.curve import Curve
-    from crashsim.runs.one import Image, Run, run, sweep
-    from crashsim.runs.session import Found, FoundState
+    from crashsim.checkers.spec import Command as Command
+    from crashsim.checkers.spec import Files as Files
+    from crashsim.checkers.spec import Function as Function
+    from crashsim.errors import CrashsimError as CrashsimError
+    from crashsim.experiment.model import Experiment as Experiment
+    from crashsim.runs.archive import load_run as load_run
+    from crashsim.runs.curve import Curve as Curve
+    from crashsim.runs.one import Image as Image
+    from crashsim.runs.one import Run as Run
+    from crashsim.runs.one import run as run
+    from crashsim.runs.one import sweep as sweep
+    from crashsim.runs.session import Found as Found
+    from crashsim.runs.session import FoundState as FoundState
 
 __version__ = "0.1.0"
 
@@ -41,21 +47,7 @@ _PLACES = {
     "run": "crashsim.runs.one",
     "sweep": "crashsim.runs.one",
 }
-__all__ = [
-    "Command",
-    "CrashsimError",
-    "Curve",
-    "Experiment",
-    "Files",
-    "Found",
-    "FoundState",
-    "Function",
-    "Image",
-    "Run",
-    "load_run",
-    "run",
-    "sweep",
-]
+__all__ = [*_PLACES]
 
 
 def __getattr__(name: str) -> Any:

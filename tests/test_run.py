@@ -214,6 +214,13 @@ def test_the_callers_process_is_left_as_it_was(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
+def test_a_type_checker_and_an_importer_see_the_same_names() -> None:
+    tree = ast.parse(Path(crashsim.__file__).read_text(encoding="utf-8"))
+    seen = {name for _, name in tidy.imports(tree) if name.startswith("crashsim.")}
+    mine = {f"{getattr(crashsim, name).__module__}.{name}" for name in crashsim.__all__}
+    assert seen == mine
+
+
 def test_every_public_name_is_there_and_documented() -> None:
     for name in crashsim.__all__:
         assert getattr(crashsim, name).__doc__, name

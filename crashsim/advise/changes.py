@@ -56,10 +56,10 @@ def settings(experiment: Experiment) -> Iterator[Change]:
         yield Change("vmm", experiment.vmm, "firecracker", "V3", "one msync for each request")
         if experiment.guest.driver == "concurrent":
             yield Change("guest.driver", "concurrent", "serialized", "G7")
-    for reaction in ("panic", "rewrite"):
-        if experiment.guest.on_sync_error in ("give-up", "retry"):
-            old = experiment.guest.on_sync_error
-            yield Change("guest.on_sync_error", old, reaction, "H14")
+    reaction = experiment.guest.on_sync_error
+    if reaction in ("give-up", "retry"):
+        for better in ("panic", "rewrite"):
+            yield Change("guest.on_sync_error", reaction, better, "H14")
     if experiment.disk.ignores_flush:
         yield Change("disk.ignores_flush", "true", "false", "D4", "a disk that honours FLUSH")
     for name in experiment.disk.faults.configured():
@@ -71,11 +71,9 @@ def settings(experiment: Experiment) -> Iterator[Change]:
 def _of_device(here: str, device: Device) -> Iterator[Change]:
     kind = device.backing.kind
     if kind != "file":
-        means = {"private": "QEMU: share=on,readonly=off", "ram": "QEMU: memory-backend-file"}
-        rule = "V5" if kind == "ram" else "V4"
-        yield Change(
-            f"{here}.backing.kind", kind, "file", rule, means.get(kind, "a file on a disk")
-        )
+        told = {"private": "QEMU: share=on,readonly=off", "ram": "QEMU: memory-backend-file"}
+        means, rule = told.get(kind, "a file on a disk"), "V5" if kind == "ram" else "V4"
+        yield Change(f"{here}.backing.kind", kind, "file", rule, means)
     if device.type == "nvdimm":
         yield Change(f"{here}.type", "nvdimm", "virtio-pmem", "V9", "it has a flush path")
     if device.cache == "unsafe":
@@ -126,24 +124,18 @@ def _places(experiment: Experiment) -> Iterator[tuple[Change | None, str, Sync]]
 
 
 def _policy(policies: dict[str, Sync], how: str) -> Changes:
-    return tuple(
-        Change(key, _words(sync), f"{{call: {_call(sync)}, {how}}}", "V2", "")
-        for key, sync in policies.items()
-    )
-
-
-def _call(sync: Sync) -> str:
-    return sync.call if sync.flushes else "fdatasync"
-
-
-def _words(sync: Sync) -> str:
-    return flow(sync.model_dump(mode="json", exclude_unset=True) or {"call": sync.call})
+    changes = []
+    for key, sync in policies.items():
+        old = flow(sync.model_dump(mode="json", exclude_unset=True) or {"call": sync.call})
+        call = sync.call if sync.flushes else "fdatasync"
+        changes.append(Change(key, old, f"{{call: {call}, {how}}}", "V2"))
+    return tuple(changes)
 
 
 def changed(experiment: Experiment, changes: Sequence[Change]) -> Experiment | None:
     """The experiment with the changes; None if it makes no sense."""
     if len({change.key for change in changes}) < len(changes):
-        return None
+        return None  # one of them twice
     tree = experiment.model_dump(mode="json", exclude_unset=True)
     for change in changes:
         *path, last = change.key.split(".")
@@ -175,8 +167,8 @@ class Typed:
         own = list(self.overrides)
         if case.parameters:
             own += ["sweep=null", *(f"{key}={_swept(case, key)}" for key in case.parameters)]
-        anew = ["cases", "expect", *(change.key for change in changes)]
-        own = [one for one in own if not any(_within(one, key) for key in anew)]
+        anew = tuple(f"{key}." for key in ("cases", "expect", *(one.key for one in changes)))
+        own = [one for one in own if not f"{one.partition('=')[0].strip()}.".startswith(anew)]
         more = [*own, *(change.text for change in changes), "cases={}", f"expect={expect}"]
         try:
             plan = load(self.file, more)
@@ -186,11 +178,6 @@ class Typed:
             return ""
         words = [part for one in more for part in ("--set", one)]
         return shlex.join(["crashsim", "run", self.file, *words])
-
-
-def _within(override: str, key: str) -> bool:
-    """Whether it sets that key or a part of it, which is set anew."""
-    return f"{override.partition('=')[0].strip()}.".startswith(f"{key}.")
 
 
 def _swept(case: Case, key: str) -> str:

@@ -180,16 +180,13 @@ def _why(
     mark, removed, renamed = late[place], None, None
     changes: tuple[str, ...] = ()
     with FileTrees() as trees:
-        highs = (device.at_mark[mark.number], write, write + 1) if look else ()
-        seen = [trees.of(device.image(high)) for high in highs]
-        known = [tree for tree in seen if tree is not None]
-        if len(known) == len(highs) > 0:
-            there, without, then = known
+        highs = (device.at_mark[mark.number], write, write + 1)
+        there, without, then = (trees.of(device.image(high)) if look else None for high in highs)
+        if there is not None and without is not None and then is not None:
             changes, renamed = _changed(without, then), _renamed(without, then)
-            for path in [] if renamed else _gone(there, then):
-                removed = _removed(device, trees, path, late[place:])
-                if removed is not None:
-                    break
+            gone = [] if renamed else _gone(there, then)
+            tried = (_removed(device, trees, path, late[place:]) for path in gone)
+            removed = next(filter(None, tried), None)
     return _arrival(device, mark, write, changes, renamed), removed
 
 
@@ -211,8 +208,7 @@ def _arrived(device: _Device, late: Sequence[Mark]) -> tuple[int, int]:
             high = middle
         else:
             low = middle
-    judged = _rejects(device.says(low, mark + 1))
-    return (place, high - 1) if judged else (-1, -1)
+    return (place, high - 1) if _rejects(device.says(low, mark + 1)) else (-1, -1)
 
 
 def _arrival(

@@ -48,14 +48,13 @@ def losses(run: Run) -> Losses:
 
 def toll(run: Run) -> Toll:
     """What it loses and costs."""
-    history, found = run.history, losses(run)
-    inside = found.uncovered.instants <= history.end_ns
+    history = run.history
     landed = np.zeros(int(history.store_write.max(initial=0)) + 2, dtype=np.int64)
     count = words(history.store_offset, history.store_length)
     np.maximum.at(landed, history.store_write + 1, history.store_t_ns + count - 1)
     return Toll(
-        uncovered=int(found.uncovered.values[inside].max(initial=0)),
-        broken=int(found.broken[0].size),
+        uncovered=run.uncovered().max,
+        broken=int(losses(run).broken[0].size),
         acknowledged=run.acknowledged,
         flushes=int(history.flush_device.size),
         wait_ns=history.info.guest_wait_ns,
