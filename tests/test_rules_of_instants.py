@@ -20,8 +20,9 @@ from crashsim.experiment.failures import HostCrash
 from crashsim.experiment.profiles import DiskFaults, Fault
 from crashsim.power.losses import Losses
 from crashsim.power.safety import Domain, Stage, kept_stage
+from crashsim.replay.image import damaged
 from tests import played
-from tests.against_oracle import simulate_world
+from tests.against_oracle import simulate_world, simulated
 from tests.oracle import (
     FlushedWrite,
     Mark,
@@ -34,6 +35,7 @@ from tests.oracle import (
 from tests.oracle.cases import DISK, HOST, P, flusher, small_memory
 from tests.played import STORE_AND_SYNC, acked
 from tests.test_rules import acknowledged, batches, disk_flushes, play, safe
+from tests.test_rules_of_disks import THRICE
 
 
 def broken(history: History) -> list[list[int]]:
@@ -63,6 +65,13 @@ def test_V3_a_bucket_that_is_exactly_full_gains_from_then_on() -> None:
     bucket = TokenBucket(ops=2, refill_ns=100, burst=0)
     # One is gained at 50, and seen at 70: full, so that the next one comes 50 behind that.
     assert [bucket.take(t) for t in (0, 70, 110, 119, 120)] == [True, True, True, False, True]
+
+
+def test_V3_a_token_that_is_gained_between_two_instants_is_there_at_the_later_one() -> None:
+    bucket = TokenBucket(ops=3, refill_ns=100, burst=0)
+    # One every 33 1/3: after those of the start at 34, and from there on again at 68.
+    taken = [bucket.take(t) for t in (0, 0, 0, 33, 34, 67, 68)]
+    assert taken == [True, True, True, False, True, False, True]
 
 
 def test_V3_a_token_is_there_at_the_instant_at_which_it_is_gained() -> None:
@@ -134,6 +143,16 @@ def test_H3_a_page_is_free_again_at_the_instant_at_which_its_writeback_completes
     assert batches(before) == batches(history)  # it waited an instant
 
 
+def test_H3_a_page_whose_own_io_completes_now_is_free_though_the_rest_of_its_batch_is_not() -> None:
+    # Pages 0 and 2 are two I/Os of the batch at 22: one completes at 122, the other at 222.
+    pair = [Write(0, 8), Write(2 * P, 8), Sync()]
+    first = simulated(play(pair)).ios
+    (page,) = [page for _, page, _, complete in first if complete == 122]
+    # Stored again at 40 and synced at 122.
+    history = play(pair, [Write(page * P + 8, 8, 30), Sync(delay_ns=81)])
+    assert batches(history) == [(22, "fsync", (0, 2)), (122, "fsync", (page,))]
+
+
 def test_H14_an_error_fails_the_batch_that_ends_at_its_very_instant() -> None:
     for at, failed in ((111, [1]), (112, [0])):
         history = played.play(STORE_AND_SYNC, host={"write_errors": (at,)})
@@ -198,6 +217,50 @@ def test_D4_a_dead_disk_holds_nothing_from_its_death_on() -> None:
     found = Losses(faulty("dead", 2000), Stage.DURABLE)
     assert [found.at_risk.at(t) for t in (1310, 1311, 1999, 2000)] == [8, 0, 0, 8]
     assert [found.unsaved_at(t).tolist() for t in (1311, 1999, 2000)] == [[], [], [0]]
+
+
+def damaged_by_the_flusher(wakes_ns: int, *syncs: Sync) -> History:
+    """Page 0 is stored to at 10, and again before the flusher writes it: that damages it."""
+    first = [Write(0, 8), Sync("msync")]
+    again = [Write(8, 8, wakes_ns - 500)]
+    return played.play(
+        first,
+        again,
+        syncs,
+        vmm="crosvm",
+        host={"dirty_writeback": wakes_ns, "dirty_expire": 1},
+        disk={"faults": DiskFaults(corrupted=Fault(at=(wakes_ns + 50,)))},
+        until=9000,
+    )
+
+
+def test_D4_a_flush_acknowledged_as_its_page_is_damaged_breaks_its_promise() -> None:
+    # The second sync waits for the first one's call, and is acknowledged at 2111.
+    history = damaged_by_the_flusher(2011, Sync("msync", delay_ns=500))
+    assert acked(history) == [(1111, 0), (2111, 0)]
+    assert broken(history) == [[1], [0]]
+
+
+def test_D4_so_does_one_that_was_submitted_as_the_store_landed() -> None:
+    history = damaged_by_the_flusher(1010, Sync("msync", delay_ns=10))
+    assert history.flush_submit_ns.tolist() == [10, 11]
+    assert acked(history)[0] == (1110, 0)
+    assert 0 in broken(history)[0]
+
+
+def test_D4_a_page_is_mended_at_the_instant_at_which_it_is_safe_again() -> None:
+    history = played.play(
+        THRICE, disk={"faults": DiskFaults(corrupted=Fault(at=(1200,)))}, vmm="crosvm"
+    )
+    pages = [damaged(history, Stage.DURABLE, t).tolist() for t in (1221, 1222, 3332, 3333)]
+    assert pages == [[], [0], [0], []]
+
+
+def test_D4_a_disk_that_dies_as_the_run_ends_has_died() -> None:
+    for at, not_fired in ((100, ()), (101, (("disk.faults.dead", 101),))):
+        disk = {"faults": DiskFaults(dead=Fault(at=(at,)))}
+        history = played.play([Write(0, 8)], disk=disk, until=100)
+        assert history.info.faults_not_fired == not_fired
 
 
 # --- failures -------------------------------------------------------------------------------------
