@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crashsim.report.choices import best, loses_acknowledged, price
+from crashsim.report.standing import best, loses_acknowledged, price
 from crashsim.results import CaseResult, Spread
 from tests import report_fixtures as fixtures
 

@@ -15,7 +15,7 @@ import pytest
 from matplotlib.text import Annotation, Text
 
 from crashsim.engine.units import parse_bytes, parse_duration
-from crashsim.report import canvas, choices, distribution, layers, prices, timelines
+from crashsim.report import canvas, distribution, layers, prices, standing, timelines
 from crashsim.report.alike import note
 from crashsim.report.canvas import log_scale, rendered, size_unit, style, time_unit
 from crashsim.report.html import html_report
@@ -252,9 +252,9 @@ def test_where_each_point_stands_is_what_the_case_loses_and_pays() -> None:
                 filled = line.get_markerfacecolor() != "none"
                 (y,) = np.asarray(line.get_ydata(), dtype=np.float64)
                 found.append((bad, filled, round(2 ** float(y))))
-    worth = choices.best(cases)
+    worth = standing.best(cases)
     expected = [
-        (choices.loses_acknowledged(case), is_worth, case.at_risk_bytes.max)
+        (standing.loses_acknowledged(case), is_worth, case.at_risk_bytes.max)
         for case, is_worth in zip(cases, worth, strict=True)
     ]
     assert sorted(found) == sorted(expected)

@@ -30,7 +30,7 @@ from crashsim.report.canvas import (
     scale_of,
     set_scale,
 )
-from crashsim.report.choices import best, loses_acknowledged
+from crashsim.report.standing import best, loses_acknowledged
 from crashsim.results import CaseResult
 from crashsim.results.thinning import F64
 

@@ -15,7 +15,6 @@ from crashsim.engine.units import exact_instant
 from crashsim.printable import printable
 from crashsim.report.compare import Comparison, Difference
 from crashsim.report.moments import begin_ns, first_schedule, moments
-from crashsim.report.overview import COLUMNS, CaseColumn, notes
 from crashsim.report.speaker import Speaker, console_for, width_of
 from crashsim.report.standing import (
     all_safe,
@@ -24,6 +23,7 @@ from crashsim.report.standing import (
     headline,
     sentences,
 )
+from crashsim.report.tables import COLUMNS, CaseColumn, notes
 from crashsim.report.words import expectation_line, failed, sign, some, told, worst_first
 from crashsim.results import CaseResult, Results
 

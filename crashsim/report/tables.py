@@ -1,9 +1,10 @@
-"""The head of the page: what is lost, and what it costs not to; and which failure takes what.
+"""The tables: what is lost and what it costs not to, which failure takes what, and all cases.
 
-Contract: pure functions of results, without matplotlib; nothing is escaped here, the template does
-that. The first table has the cases that are worth their price and the one that loses the most, the
-cheapest first; the second has every case, a figure being the darker the more it is. Cases of which
-a table says the same share a row.
+Contract: pure functions of results, without matplotlib; nothing is escaped here. The first table
+has the cases that are worth their price and the one that loses the most, the cheapest first; the
+second has every case, a figure being the darker the more it is. Cases of which a table says the
+same share a row. The table of cases, the same in every report, has whether a case is safe and each
+figure that has a `Column`, in this order.
 """
 
 from __future__ import annotations
@@ -13,9 +14,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from crashsim.report.alike import names_of
-from crashsim.report.choices import best, loses_acknowledged, price
-from crashsim.report.words import count, duration, size, some, worst_first
-from crashsim.results import CaseResult
+from crashsim.report.standing import best, loses_acknowledged, price, standing
+from crashsim.report.words import amount, count, duration, size, some, worst_first
+from crashsim.results import FIGURES, RECORDING, CaseResult, Column, Figure, Results
 
 LEADING = ("price", "outcomes", "risk")  # the first of these pictures stands beside the answer
 MOST_CHOICES = 6
@@ -162,3 +163,59 @@ def _rows(cases: list[CaseResult], lines: Mapping[str, list[Cell]]) -> list[Grid
         GridRow(name, lines[cases[group[0]].name])
         for name, group in zip(names, groups.values(), strict=True)
     ]
+
+
+# --- the table of cases ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class CaseColumn:
+    """A column with its cells; `bad` ones are written in red."""
+
+    column: Column
+    cell: Callable[[CaseResult], str]
+    bad: Callable[[CaseResult], bool]
+
+    @property
+    def heading(self) -> str:
+        """Group and title on one line."""
+        return f"{self.column.group} {self.column.title}".strip()
+
+
+_SAFE = {True: "yes", False: "no", None: "?"}
+
+
+def _shown(figure: Figure, column: Column) -> CaseColumn:
+    return CaseColumn(
+        column,
+        lambda case: amount(figure.of(case), figure.unit),
+        lambda case: column.red and figure.of(case) > 0,
+    )
+
+
+COLUMNS: tuple[CaseColumn, ...] = (
+    CaseColumn(
+        Column(1, "", "safe", 12),
+        lambda case: _SAFE[standing(case).safe],
+        lambda case: standing(case).safe is False,
+    ),
+    *sorted(
+        (_shown(figure, figure.column) for figure in FIGURES.values() if figure.column),
+        key=lambda one: one.column.place,
+    ),
+)
+
+
+def notes(results: Results) -> list[str]:
+    """What the reader of the table has to know."""
+    lines = [
+        "Safe: it is shown that nothing acknowledged is lost. \u2713, \u2717: as expected, or not."
+    ]
+    recorded = sum(case.recorded for case in results.cases)
+    if recorded:
+        which = "" if recorded == len(results.cases) else f" of {recorded:,} cases"
+        lines.append(
+            f"{RECORDING}: at risk, recovery point, holes and torn{which} are of the former, and "
+            "an acknowledgement is uncovered when it had no flush behind it."
+        )
+    return lines
