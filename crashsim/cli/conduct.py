@@ -36,6 +36,7 @@ class Conditions:
     paranoid: bool
     output: Path
     command: str
+    plots: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +161,7 @@ def _keep(
             for case, found in zip(results.cases, explored, strict=True)
         ]
         results = replace(results, cases=cases)
-        write_reports(results, folder, under.command)
+        write_reports(results, folder, under.command, under.plots)
     for one in explored:
         if one is not None and one.journal is not None and not one.found.result.interrupted:
             one.journal.unlink(missing_ok=True)

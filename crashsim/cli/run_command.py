@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 @options.seed
 @click.option("--json", "as_json", is_flag=True, help="Print results.json instead of a table.")
 @click.option("--paranoid", is_flag=True, help="Compute every loss and state twice.")
+@click.option(
+    "--no-plots", is_flag=True, help="Draw no pictures: they take longest of a short run."
+)
 @click.option("--workers", type=click.IntRange(1), help="Processes; default: one a core.")
 @click.option(
     "--output", type=options.FILE, default=Path("runs"), show_default=True, help="Where runs go."
@@ -42,6 +45,7 @@ def run(
     seed: int | None,
     as_json: bool,
     paranoid: bool,
+    no_plots: bool,
     workers: int | None,
     output: Path,
     findings: Path | None,
@@ -57,7 +61,7 @@ def run(
     plans = [load(experiment, overrides, seed) for experiment in experiments]
     codes = [0 if findings is None else _replay_all(findings, trust, plans)]
     command = shlex.join(["crashsim", *typed])
-    under = Conditions(workers or os.cpu_count() or 1, paranoid, output, command)
+    under = Conditions(workers or os.cpu_count() or 1, paranoid, output, command, not no_plots)
     done: list[Ran] = []
     for plan in plans:
         ran = run_experiment(plan, under)

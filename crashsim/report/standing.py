@@ -252,7 +252,7 @@ def _price(case: CaseResult) -> str:
     return price
 
 
-# --- which cases are worth their price -------------------------------------------------------------
+# --- which cases are worth their price ------------------------------------------------------------
 
 
 def loses_acknowledged(case: CaseResult) -> bool:

@@ -165,7 +165,7 @@ def _rows(cases: list[CaseResult], lines: Mapping[str, list[Cell]]) -> list[Grid
     ]
 
 
-# --- the table of cases ----------------------------------------------------------------------------
+# --- the table of cases ---------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,20 +25,21 @@ def json_text(results: Results) -> str:
     return json.dumps(to_json(results), separators=(",", ":")) + "\n"
 
 
-def write_reports(results: Results, folder: Path, command: str) -> None:
-    """`results.json`, `summary.md`, `junit.xml`, `report.html` and `plots/` into `folder`.
+def write_reports(results: Results, folder: Path, command: str, plots: bool = True) -> None:
+    """`results.json`, `summary.md`, `junit.xml`, `report.html` and, with `plots`, `plots/` into
+    `folder`.
 
     `command` is what the user would type to run it again. OutputError."""
-    for name, content in _files(results, command):
+    for name, content in _files(results, command, plots):
         _write(folder / name, content)
 
 
-def _files(results: Results, command: str) -> Iterator[tuple[str, bytes]]:
+def _files(results: Results, command: str, drawn: bool) -> Iterator[tuple[str, bytes]]:
     """The figures first: a plot that cannot be written takes nothing from them."""
     yield "results.json", json_text(results).encode()
     yield "summary.md", summary(results).encode()
     yield "junit.xml", junit_xml(results, command)
-    plots = draw(results)
+    plots = draw(results) if drawn else []
     yield "report.html", html_report(results, plots, command).encode()
     for plot in plots:
         yield f"plots/{plot.name}.svg", plot.svg
