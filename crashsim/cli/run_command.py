@@ -26,9 +26,7 @@ if TYPE_CHECKING:
 @options.seed
 @click.option("--json", "as_json", is_flag=True, help="Print results.json instead of a table.")
 @click.option("--paranoid", is_flag=True, help="Compute every loss and state twice.")
-@click.option(
-    "--no-plots", is_flag=True, help="Draw no pictures: they take longest of a short run."
-)
+@click.option("--no-plots", is_flag=True, help="Draw no pictures.")
 @click.option("--workers", type=click.IntRange(1), help="Processes; default: one a core.")
 @click.option(
     "--output", type=options.FILE, default=Path("runs"), show_default=True, help="Where runs go."
