@@ -48,7 +48,11 @@ def pictures(cases: list[CaseResult]) -> Iterator[Picture]:
     explored = [case for case in cases if case.exploration]
     if not explored:
         return
-    shown = [case for case in worst_first(explored)[:MOST_PANELS] if _checked(case)]
+    shown = [
+        case
+        for case in worst_first(explored)[:MOST_PANELS]
+        if any(epoch.checked for epoch in _epochs(case))
+    ]
     rest = len(explored) - len(shown)
     note = f" {some(rest, 'other case')} not drawn." if rest else ""
     if shown:
@@ -157,10 +161,6 @@ def _states_axis(axis: Axis) -> None:
 
 def _power_text(power: int) -> str:
     return count(10**power) if power < 6 else "10" + str(power).translate(_SUPERSCRIPTS)
-
-
-def _checked(case: CaseResult) -> bool:
-    return any(epoch.checked for epoch in _epochs(case))
 
 
 def _epochs(case: CaseResult) -> list[EpochResult]:

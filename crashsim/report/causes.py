@@ -127,7 +127,9 @@ def verdict(one: ExplorationResult) -> str:
     if not one.failing:
         accepted = f"none was rejected, {told}" if (told := unjudged(one)) else "all were accepted"
         return accepted + (f" ({outcomes})" if len(found) > 1 else "")
-    text = ", ".join(part for part in (_rejected_text(one), unjudged(one)) if part)
+    were = "was" if one.failing == 1 else "were"
+    text = f"{one.failing:,} {were} rejected, for {_causes(one)}"
+    text += f", {told}" if (told := unjudged(one)) else ""
     return f"{text}{_ungrouped(one)}; outcomes: {outcomes}"
 
 
@@ -146,11 +148,6 @@ def unjudged(one: ExplorationResult) -> str:
 def _ungrouped(one: ExplorationResult) -> str:
     rest = one.ungrouped
     return f" ({some(rest, 'state')} in none of them)" if rest else ""
-
-
-def _rejected_text(one: ExplorationResult) -> str:
-    were = "was" if one.failing == 1 else "were"
-    return f"{one.failing:,} {were} rejected, for {_causes(one)}"
 
 
 def _causes(one: ExplorationResult) -> str:
@@ -283,29 +280,26 @@ def print_explored(results: Results, folder: str) -> None:
 
 def print_outcomes(runs: list[Results]) -> None:
     """Explorations side by side, when there are several."""
-    rows = [
-        _row(_label(results, case), case.exploration)
-        for results in runs
-        for case in results.cases
-        if case.exploration is not None
-    ]
+    rows = []
+    for results in runs:
+        for case, one in ((case, case.exploration) for case in results.cases if case.exploration):
+            name = f"{results.experiment}: {case.name}"
+            rows.append(
+                [
+                    printable(name if len(results.cases) > 1 else results.experiment),
+                    states_text(one.images, one.images_text).rpartition(" ")[0],
+                    count(one.checked),
+                    count(one.failing),
+                    str(len(one.findings)),
+                    ", ".join(
+                        f"{printable(outcome)} {percent(states, max(1, one.checked))}"
+                        for outcome, states in one.outcomes.items()
+                    ),
+                ]
+            )
     if len(rows) < 2:
         return
     headings = ["case", "images", "checked", "rejected", "findings", "outcomes"]
     say = Speaker(console_for())
     say("")
     say.table(headings, [[Text(cell) for cell in row] for row in rows])
-
-
-def _label(results: Results, case: CaseResult) -> str:
-    return results.experiment if len(results.cases) == 1 else f"{results.experiment}: {case.name}"
-
-
-def _row(name: str, one: ExplorationResult) -> list[str]:
-    total = max(1, one.checked)
-    outcomes = ", ".join(
-        f"{printable(outcome)} {percent(count, total)}" for outcome, count in one.outcomes.items()
-    )
-    images = states_text(one.images, one.images_text).rpartition(" ")[0]
-    counts = [count(one.checked), count(one.failing)]
-    return [printable(name), images, *counts, str(len(one.findings)), outcomes]

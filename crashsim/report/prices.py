@@ -36,7 +36,6 @@ from crashsim.results.thinning import F64
 
 MOST_LABELLED = 24
 _NEAR = 0.035  # of the picture: points so close have one label
-_LONGEST_LINE = 30
 
 
 class _Price(NamedTuple):
@@ -174,12 +173,8 @@ def _label(axes: Axes, spots: list[_Spot], cases: list[CaseResult], worth: list[
     for spot, name in zip(spots, names, strict=True):
         if len(spots) > MOST_LABELLED and not any(worth[i] for i in spot.cases):
             name = ", ".join(str(i + 1) for i in spot.cases[:3]) + ("…" if spot.cases[3:] else "")
-        texts.append("\n".join(_wrapped(name)))
+        texts.append(textwrap.fill(name, 30, break_long_words=False, break_on_hyphens=False))
     _place_labels(axes, [(spot.x, spot.y) for spot in spots], texts)
-
-
-def _wrapped(name: str) -> list[str]:
-    return textwrap.wrap(name, _LONGEST_LINE, break_long_words=False, break_on_hyphens=False)
 
 
 def _place_labels(axes: Axes, points: list[tuple[float, float]], texts: list[str]) -> None:

@@ -74,7 +74,11 @@ def _table_of(
         columns = _fitting(columns, cases, width - name - 3, boxed)
     headings = ["", "case", *(column.heading for column in columns)]
     rows = [
-        [Text(sign(case), _OF_SIGN[sign(case)]), name, *(_cell(column, case) for column in columns)]
+        [
+            Text(sign(case), _OF_SIGN[sign(case)]),
+            name,
+            *(Text(one.cell(case), "bold red" if one.bad(case) else "") for one in columns),
+        ]
         for name, case in zip(names, cases, strict=True)
     ]
     rest = [column.heading for column in COLUMNS if column not in columns]
@@ -86,21 +90,13 @@ def _fitting(
     columns: list[CaseColumn], cases: Sequence[CaseResult], room: int, boxed: bool
 ) -> list[CaseColumn]:
     """As many columns as fit, the least important given up first."""
-    widths = {
-        column: 2 + max(len(word) for word in _words(column, cases, boxed)) for column in columns
-    }
+    widths = {}
+    for column in columns:
+        heading = column.heading.split() if boxed else [column.heading]
+        widths[column] = 2 + max(map(len, [*heading, *map(column.cell, cases)]))
     while len(columns) > 1 and sum(widths[column] for column in columns) > room:
         columns.remove(min(columns, key=lambda one: one.column.weight))
     return columns
-
-
-def _words(column: CaseColumn, cases: Sequence[CaseResult], boxed: bool) -> list[str]:
-    heading = column.heading.split() if boxed else [column.heading]
-    return [*heading, *(column.cell(case) for case in cases)]
-
-
-def _cell(column: CaseColumn, case: CaseResult) -> Text:
-    return Text(column.cell(case), "bold red" if column.bad(case) else "")
 
 
 def _print_examples(results: Results, say: Speaker) -> None:

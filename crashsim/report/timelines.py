@@ -171,17 +171,15 @@ def _worst(what: _Quantity, members: list[CaseResult], *, brief: bool) -> str:
         return f"worst: {text}"
     banded = not what.exact(members[0]).exact
     if all(case.loss.exact for case in members) and (banded or not brief):
-        text += f", mean {mean_text([_mean(case) for case in members])}"
+        text += (
+            f", mean {mean_text([float(means(case.loss, _end(case), 1)[0]) for case in members])}"
+        )
     if brief and banded:
         return f"worst: {text}"
     flushes = [case.flushes for case in members]
     counts = dict.fromkeys((min(flushes), max(flushes)))
     told = " to ".join(f"{number:,}" if number else "no" for number in counts)
     return f"worst: {text}, {told} flush" + ("es" if max(flushes) > 1 else "")
-
-
-def _mean(case: CaseResult) -> float:
-    return float(means(case.loss, _end(case), 1)[0])
 
 
 def _marks(axes: Axes, case: CaseResult) -> None:
