@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crashsim.report.distribution import distribution, thinned
-from crashsim.report.layers import stack
+from crashsim.report.timelines import stack
 from crashsim.results import Means, Steps
 from crashsim.results.thinning import band, line, means, seen
 

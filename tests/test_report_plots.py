@@ -15,7 +15,7 @@ import pytest
 from matplotlib.text import Annotation, Text
 
 from crashsim.engine.units import parse_bytes, parse_duration
-from crashsim.report import canvas, distribution, layers, prices, standing, timelines
+from crashsim.report import canvas, distribution, prices, standing, timelines
 from crashsim.report.alike import note
 from crashsim.report.canvas import log_scale, rendered, size_unit, style, time_unit
 from crashsim.report.html import html_report
@@ -154,7 +154,7 @@ def test_cases_that_draw_the_same_are_drawn_once_and_named_together() -> None:
     first, other = fixtures.with_sync(100, "atom=512B"), fixtures.without_sync("atom=8B")
     cases = [first, replace(first, name="atom=4KiB"), other]
     assert timelines.risk_panels(cases) == [[0, 1], [2]]
-    assert layers.panels_of(cases) == [[0, 1], [2]]
+    assert timelines.layer_panels(cases) == [[0, 1], [2]]
     assert distribution.distribution_groups(cases) == [[0, 1], [2]]
     with style():
         assert "atom=512B / 4KiB" in words_of(timelines.risk_over_time(cases))
@@ -181,7 +181,7 @@ def test_flushes_and_the_flushers_passes_are_marked_where_they_were() -> None:
         (timelines.risk_over_time, "nothing is at risk at any instant"),
         (timelines.recovery_point_over_time, "every write is safe at once"),
         (distribution.distribution_of_loss, "nothing is lost at any instant"),
-        (layers.layers_over_time, "all on the media at every instant"),
+        (timelines.layers_over_time, "all on the media at every instant"),
     ],
 )
 def test_a_picture_of_no_loss_says_so(figure_of: object, expected: str) -> None:
@@ -275,7 +275,7 @@ def test_layers_of_many_cases_are_on_one_scale_and_each_has_its_mean() -> None:
     little, much = Means([0], [100]), Means([0, fixtures.END // 2], [0, 1 << 20])
     cases = [fixtures.case("a", layers={"L2": little}), fixtures.case("b", layers={"L9": much})]
     with style():
-        figure = layers.layers_over_time(cases)
+        figure = timelines.layers_over_time(cases)
         rendered(figure)
     words = words_of(figure)
     assert "mean 100 B: too little to be seen on this scale" in words
@@ -290,10 +290,10 @@ def test_what_is_drawn_as_a_mean_says_of_how_long() -> None:
     exact = fixtures.case(layers={"L2": Means([0], [1]), "L3": Means([second], [2])})
     thin = replace(exact, layers={"L2": Means([0, second], [1.5, 2], exact=False)})
     with style():
-        assert "time (s)" in words_of(layers.layers_over_time([exact]))
-        words = words_of(layers.layers_over_time([thin]))
+        assert "time (s)" in words_of(timelines.layers_over_time([exact]))
+        words = words_of(timelines.layers_over_time([thin]))
     assert "time (s), drawn: mean of each 444 ms" in words
-    assert pytest.approx(fixtures.END / 10**6, rel=0.01) == layers._COLUMNS * 444
+    assert pytest.approx(fixtures.END / 10**6, rel=0.01) == timelines._LAYER_COLUMNS * 444
 
 
 @pytest.mark.parametrize(

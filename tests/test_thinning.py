@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from crashsim.power.losses import Losses
 from crashsim.power.safety import Stage
 from crashsim.power.steps import Ramps, StepFunction
-from crashsim.report import layers as layer_plot
+from crashsim.report import timelines
 from crashsim.results import thinning
 from crashsim.results.thinning import largest, saw_teeth
 from crashsim.runs import measure
@@ -118,6 +118,6 @@ def test_the_layers_of_a_run_are_the_means_of_what_the_analysis_says_at_each_nan
 
 
 def test_every_column_of_a_picture_is_a_whole_number_of_thinned_intervals() -> None:
-    for columns in (layer_plot._COLUMNS, layer_plot._ALIKE_COLUMNS, 1):
+    for columns in (timelines._LAYER_COLUMNS, timelines._ALIKE_LAYER_COLUMNS, 1):
         assert thinning.COLUMNS % columns == 0
     assert thinning.COLUMNS < thinning.PICTURE_STEPS

@@ -46,7 +46,7 @@ def draw(results: Results) -> list[Plot]:
 
 
 def _pictures(cases: list[CaseResult]) -> Iterator[Picture]:
-    from crashsim.report import bars, distribution, gantt, layers, prices, timelines
+    from crashsim.report import bars, distribution, gantt, prices, timelines
     from crashsim.report.alike import note
     from crashsim.report.canvas import Picture
 
@@ -89,8 +89,8 @@ def _pictures(cases: list[CaseResult]) -> Iterator[Picture]:
         "layers",
         "Where the bytes were",
         "Bytes whose latest value had got no further than that layer."
-        + note(layers.panels_of(cases), cases),
-        layers.layers_over_time,
+        + note(timelines.layer_panels(cases), cases),
+        timelines.layers_over_time,
         cases,
     )
     yield from bars.pictures(cases)
