@@ -1,4 +1,4 @@
-"""Plots that set loss against something else than time: its distribution, and its price.
+"""The plot of loss against price: a point for each case.
 
 Contract: imported only when something is drawn (it loads matplotlib). Logarithmic axes give 0 a
 place of its own. Labels never lie over each other: each is put where there is room, or left to the
