@@ -12,7 +12,7 @@ import pytest
 
 from crashsim.experiment.expect import Expect
 from crashsim.report.compare import parse_tolerances
-from crashsim.report.tables import COLUMNS
+from crashsim.report.grids import COLUMNS
 from crashsim.results import FIGURES, Domain, Figure, add_figure
 from tests import report_fixtures as fixtures
 

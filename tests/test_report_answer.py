@@ -8,10 +8,10 @@ from dataclasses import replace
 import pytest
 
 from crashsim.engine.units import format_bytes, format_duration
-from crashsim.report import standing, tables
+from crashsim.report import grids, standing
+from crashsim.report.grids import Grid
 from crashsim.report.html import html_report
 from crashsim.report.plots import draw
-from crashsim.report.tables import Grid
 from crashsim.results import CaseResult, Spread
 from tests import report_explored as explorations
 from tests import report_fixtures as fixtures
@@ -30,7 +30,7 @@ def test_one_case_is_answered_by_what_it_loses_and_what_it_pays() -> None:
     case = replace(
         fixtures.with_sync(100, "log"), uncovered_acknowledgements=Spread(7, 0, 0), end_ns=10**10
     )
-    table = tables.answer([case])
+    table = grids.answer([case])
     assert [title for title, _ in table.groups] == [
         "What do I lose?",
         "What does it cost not to?",
@@ -51,7 +51,7 @@ def test_one_case_is_answered_by_what_it_loses_and_what_it_pays() -> None:
 
 def test_of_many_cases_those_worth_their_price_are_told_the_cheapest_first_and_the_worst() -> None:
     cases = fixtures.sweep_of_twenty().cases
-    table = tables.answer(cases)
+    table = grids.answer(cases)
     worth = [case for case, is_worth in zip(cases, standing.best(cases), strict=True) if is_worth]
     worst = max(cases, key=lambda case: case.uncovered_acknowledgements.max)
     told = {row["at worst"] for row in (cells(table, k) for k in range(len(table.rows)))}
@@ -65,13 +65,13 @@ def test_of_many_cases_those_worth_their_price_are_told_the_cheapest_first_and_t
 def test_cases_of_one_price_and_about_the_same_loss_share_a_row_with_both_figures() -> None:
     first = fixtures.case("d=a", at_risk_bytes=Spread(10_000, 0, 0))
     other = replace(first, name="d=b", at_risk_bytes=Spread(10_200, 0, 0))
-    table = tables.answer([first, other])
+    table = grids.answer([first, other])
     assert [row.name for row in table.rows] == ["d=a / b"]
     assert cells(table, 0)["at worst"] == "9.77 KiB to 9.96 KiB"
 
 
 def test_what_a_checker_rejected_is_part_of_what_is_lost() -> None:
-    table = tables.answer([explorations.bad(), explorations.clean()])
+    table = grids.answer([explorations.bad(), explorations.clean()])
     found = [explorations.bad().exploration, explorations.clean().exploration]
     rejected = sorted({one.failing for one in found if one})
     told = " to ".join(f"{number:,}" for number in rejected)
@@ -86,7 +86,7 @@ def by_failure(name: str, **taken: int) -> CaseResult:
 
 
 def test_failures_and_cases_are_one_table_that_is_darker_the_more_is_lost() -> None:
-    table = tables.failures(
+    table = grids.failures(
         [
             by_failure("s=a,d=x", guest_crash=0, host_crash=100, power_cut=1_000_000),
             by_failure("s=a,d=y", guest_crash=0, host_crash=100, power_cut=1_000_000),
@@ -105,10 +105,10 @@ def test_failures_and_cases_are_one_table_that_is_darker_the_more_is_lost() -> N
 
 
 def test_failures_that_take_the_same_share_a_column_and_one_alone_is_no_table() -> None:
-    table = tables.failures([by_failure("a", guest_crash=0, vmm_kill=0, power_cut=1)])
+    table = grids.failures([by_failure("a", guest_crash=0, vmm_kill=0, power_cut=1)])
     assert table is not None
     assert table.headings == ["guest-crash, vmm-kill", "power-cut"]
-    assert tables.failures([by_failure("a", power_cut=1)]) is None
+    assert grids.failures([by_failure("a", power_cut=1)]) is None
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from crashsim.engine.units import exact_instant, parse_duration, roundest
 from crashsim.experiment.model import Power
+from crashsim.report.grids import notes
 from crashsim.report.standing import all_safe, headline, sentences, standing
-from crashsim.report.tables import notes
 from crashsim.report.words import expectation_line
 from crashsim.results import FIGURES, RECORDING, Domain, Expectation, Spread
 from tests import report_explored as explorations

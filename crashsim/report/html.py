@@ -14,10 +14,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from crashsim.engine.units import exact_instant, format_bytes, format_duration
 from crashsim.printable import printable
-from crashsim.report import causes, standing, tables, words
+from crashsim.report import causes, grids, standing, words
+from crashsim.report.grids import COLUMNS, notes
 from crashsim.report.moments import moments
 from crashsim.report.plots import Plot
-from crashsim.report.tables import COLUMNS, notes
 from crashsim.report.vector import inlined
 from crashsim.results import Results
 
@@ -52,7 +52,7 @@ def html_report(results: Results, plots: Sequence[Plot], command: str) -> str:
     rows = ranked[:MOST_ROWS] if len(ranked) > MOST_ROWS else results.cases
     number = {case.name: i for i, case in enumerate(results.cases, start=1)}
     drawn = [(plot, inlined(plot.svg, f"p{i}-", _COLOURS)) for i, plot in enumerate(plots)]
-    first = next((n for n in tables.LEADING if any(pair[0].name == n for pair in drawn)), "")
+    first = next((n for n in grids.LEADING if any(pair[0].name == n for pair in drawn)), "")
     leading = [pair for pair in drawn if pair[0].name == first]
     rest = [pair for pair in drawn if pair not in leading]
     return environment.get_template("report.html.j2").render(
@@ -68,9 +68,9 @@ def html_report(results: Results, plots: Sequence[Plot], command: str) -> str:
         notes=notes(results),
         rows=[(number[case.name], case, words.sign(case)) for case in rows],
         detailed=ranked[:MOST_DETAILED],
-        answer=tables.answer(results.cases) if results.cases else None,
+        answer=grids.answer(results.cases) if results.cases else None,
         leading=leading,
-        failures=tables.failures(results.cases),
+        failures=grids.failures(results.cases),
         plots=[(plot, svg) for plot, svg in rest if not is_of_states(plot.name)],
         explored=[case for case in ranked if case.exploration][:MOST_EXPLORED],
         explored_plots=[pair for pair in rest if pair[0].name in OF_STATES],

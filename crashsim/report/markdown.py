@@ -22,7 +22,7 @@ from crashsim.report.causes import (
 )
 from crashsim.report.causes import verdict as verdict_of
 from crashsim.report.compare import Comparison, Difference
-from crashsim.report.tables import COLUMNS, notes
+from crashsim.report.grids import COLUMNS, notes
 from crashsim.report.words import expectation_line, failed, sign, some, told, worst_first
 from crashsim.results import CaseResult, Results
 

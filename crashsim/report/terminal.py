@@ -14,6 +14,7 @@ from rich.text import Text
 from crashsim.engine.units import exact_instant
 from crashsim.printable import printable
 from crashsim.report.compare import Comparison, Difference
+from crashsim.report.grids import COLUMNS, CaseColumn, notes
 from crashsim.report.moments import begin_ns, first_schedule, moments
 from crashsim.report.speaker import Speaker, console_for, width_of
 from crashsim.report.standing import (
@@ -23,7 +24,6 @@ from crashsim.report.standing import (
     headline,
     sentences,
 )
-from crashsim.report.tables import COLUMNS, CaseColumn, notes
 from crashsim.report.words import expectation_line, failed, sign, some, told, worst_first
 from crashsim.results import CaseResult, Results
 
