@@ -156,7 +156,7 @@ class Slots:
         return known
 
     def _made_table(self, slot: int) -> np.ndarray[tuple[int, int], np.dtype[Any]]:
-        """All versions from -1 on, in words where the slot is made of them (SlotRule G10)."""
+        """All versions from -1 on, in words where the slot is made of them (Rule G10)."""
         whole = not (self.start[slot] | self.end[slot]) & 7
         content = b"".join(self._contents(slot))
         return np.frombuffer(content, dtype=np.uint64 if whole else np.uint8).reshape(
