@@ -1,4 +1,4 @@
-"""The runner on which states are checked: one image in memory, taken from state to state.
+"""What checks states: one image in memory, taken from state to state.
 
 Contract: a checker is given an image that it may only read, where it was written since the checker
 saw it last (which the walker, who alone writes, says), and the strictest acknowledgements that can
