@@ -107,6 +107,14 @@ def test_what_never_came_is_told_as_that(program: Program) -> None:
     assert "in the guest's memory, or nowhere" in said and "It never came to the device" in said
 
 
+def test_a_mark_before_any_write_is_asked_of_what_the_device_held(program: Program) -> None:
+    found, _ = advised(program, [mark("1"), sector(1), flush(), mark("1")])
+    late = found.unsent
+    assert late is not None and late.first is not None and late.arrival is not None
+    assert (late.failing, late.first.number, late.arrival.write) == (1, 0, 0)
+    assert late.arrival.behind == "1"
+
+
 def test_what_fails_whatever_was_acknowledged_is_no_promise(program: Program) -> None:
     log = [sector(1), flush(), mark("1"), sector(3), flush(), mark("3"), sector(2), flush()]
     found, said = advised(program, log, "ordered")
