@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from crashsim.advise import search as advisor
 from crashsim.advise.changes import NO_LOSS, Typed, changed, programs
 from crashsim.advise.changes import settings as settings_at_fault
+from crashsim.advise.evidence import MOST_RUNS
 from crashsim.advise.search import Advised, advise
 from crashsim.advise.sentences import NO_COMMAND, lines
-from crashsim.advise.trials import MOST_RUNS
 from crashsim.experiment.loader import Case, load, plan
 from tests.cli_support import EXPERIMENTS, Program
 

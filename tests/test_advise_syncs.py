@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from crashsim.advise import missing_syncs as advise_syncs
+from crashsim.advise.evidence import Trials, toll
 from crashsim.advise.missing_syncs import (
     Places,
     Spare,
@@ -16,7 +17,6 @@ from crashsim.advise.missing_syncs import (
     ranges,
     redundant,
 )
-from crashsim.advise.trials import Trials, toll
 from crashsim.engine.streams import I64
 from crashsim.experiment.loader import Case, plan
 from crashsim.guest.program import Op, Program

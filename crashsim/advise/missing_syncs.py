@@ -24,7 +24,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from crashsim.advise.trials import Checked, Toll, Trials, losses, toll
+from crashsim.advise.evidence import Checked, Toll, Trials, losses, toll
 from crashsim.engine.streams import I64
 from crashsim.guest.program import Op, Program
 from crashsim.runs.one import Run

@@ -34,9 +34,9 @@ from crashsim.advise.changes import (
     programs,
     settings,
 )
+from crashsim.advise.evidence import MOST_RUNS, Checked, Toll, Trials, checked, losses, toll
 from crashsim.advise.guest_memory import MOST_MARKS, Unsent, unsent
 from crashsim.advise.missing_syncs import MOST_REMOVALS, Places, Spare, before_marks, redundant
-from crashsim.advise.trials import MOST_RUNS, Checked, Toll, Trials, checked, losses, toll
 from crashsim.engine.history import NEVER
 from crashsim.engine.units import exact_instant
 from crashsim.experiment.loader import Case

@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
+from crashsim.advise.evidence import Checked, Toll
 from crashsim.advise.guest_memory import Arrival, Removed, Unsent
 from crashsim.advise.missing_syncs import Spare
 from crashsim.advise.search import Advice, Advised
-from crashsim.advise.trials import Checked, Toll
 from crashsim.engine.units import exact_instant, format_bytes, format_duration
 
 NO_COMMAND = (
