@@ -75,8 +75,9 @@ _CHANGED, _NEW, _PARCELS, _UNSENT, _FILLED, _OLDEST, _SENT = range(7)
 _CACHED, _FLUSHED_IOS, _COMMITS, _LOST = range(7, 11)
 
 
-class _Tables(NamedTuple):
-    """Who takes part, and how far it is."""
+class _Files(NamedTuple):
+    """Who takes part, how far it is, and who wrote each cell of the two files and of what is on its
+    way to them."""
 
     page: Table
     piece: Table
@@ -91,11 +92,6 @@ class _Tables(NamedTuple):
     cached: I64  # I/Os that wait for a FLUSH, in order
     commits: I64  # so do these
     counts: I64
-
-
-class _Stamped(NamedTuple):
-    """Who wrote each cell."""
-
     guest: Stamps
     kept: Stamps
     host: Stamps  # L2 of guests without DAX
@@ -115,39 +111,36 @@ class TwoFiles:
         self._when_sent = keep == "submitted"
         plp = keep == "durable" and history.info.plp
         self._when_complete = keep in ("submitted", "completed") or plp
-        self._tables = _tables(history, keep, self._cells)
         self._events = in_order(history, keep, self._cells)
-        count = self._cells.width.size
-        size = max(count, 1) * 4
-        self._files = [SparseFile(folder, size, scratch=True) for _ in range(2)]
-        for file in self._files:
+        size = max(self._cells.width.size, 1) * 4
+        self._sparse = [SparseFile(folder, size, scratch=True) for _ in range(2)]
+        for file in self._sparse:
             file.reserve(0, size)
-        guest, kept = (np.frombuffer(file.map, dtype=np.uint32) for file in self._files)
-        host, hidden = (np.zeros(count, dtype=np.uint32) for _ in range(2))
-        self._stamped = _Stamped(guest, kept, host, hidden, np.empty(_ROOM, dtype=np.uint32))
+        guest, kept = (np.frombuffer(file.map, dtype=np.uint32) for file in self._sparse)
+        self._files = _files(history, keep, self._cells, guest, kept)
 
     def advance(self, cut_ns: int) -> int:
         """Apply everything up to and including `cut_ns`; compare; return the bytes that differ."""
         how = (self._when_sent, self._when_complete)
-        while lacking := _advance(self._events, self._tables, self._stamped, *how, cut_ns):
-            arena = self._stamped.arena
+        while lacking := _advance(self._events, self._files, *how, cut_ns):
+            arena = self._files.arena
             larger = np.concatenate([arena, np.empty(arena.size + lacking, dtype=np.uint32)])
-            self._stamped = self._stamped._replace(arena=larger)
-        return int(self._tables.counts[_LOST])
+            self._files = self._files._replace(arena=larger)
+        return int(self._files.counts[_LOST])
 
     def kept_of(self, store: int) -> Stamps:
         """The stamps of a store's cells in what is kept."""
         low, high = np.searchsorted(self._cells.piece_row, [store, store + 1])
-        return self._stamped.kept[self._cells.piece_cell[low] : self._cells.piece_end[high - 1]]
+        return self._files.kept[self._cells.piece_cell[low] : self._cells.piece_end[high - 1]]
 
     def close(self) -> None:
         """The files are gone."""
-        del self._stamped
-        for file in self._files:
+        del self._files
+        for file in self._sparse:
             file.close()
 
 
-def _tables(history: History, keep: str, cut: Cells) -> _Tables:
+def _files(history: History, keep: str, cut: Cells, guest: Stamps, kept: Stamps) -> _Files:
     info = history.info
     page = np.zeros(cut.page.size, dtype=_PAGE)
     ends = [span.end_page for span in history.devices]
@@ -179,7 +172,7 @@ def _tables(history: History, keep: str, cut: Cells) -> _Tables:
     # A page is sent again when it was stored to, copied or lost since.
     damaged = np.count_nonzero(history.io_corrupted)
     parcels = piece.size + history.copy_page.size + int(damaged) + page.size
-    return _Tables(
+    return _Files(
         page=page,
         piece=piece,
         batch=batch,
@@ -193,6 +186,11 @@ def _tables(history: History, keep: str, cut: Cells) -> _Tables:
         cached=np.empty(io.size, dtype=np.int64),
         commits=np.empty(commit.size, dtype=np.int64),
         counts=np.zeros(_LOST + 1, dtype=np.int64),
+        guest=guest,
+        kept=kept,
+        host=np.zeros(guest.size, dtype=np.uint32),
+        hidden=np.zeros(guest.size, dtype=np.uint32),
+        arena=np.empty(_ROOM, dtype=np.uint32),
     )
 
 
@@ -209,19 +207,12 @@ def _keeps_memory(history: History, keep: str, device: int) -> bool:
 
 @compiled
 def _advance(
-    events: Events,
-    tables: _Tables,
-    stamped: _Stamped,
-    when_sent: bool,
-    when_complete: bool,
-    until_ns: int,
+    events: Events, files: _Files, when_sent: bool, when_complete: bool, until_ns: int
 ) -> int:
     """Apply all events up to `until_ns` and compare; or stop before a snapshot, and say how much
     room its copies lack."""
     first, times, whats, at = events
-    pages, pieces, batches, ios, commits, parcels, width, unsent, changed, new, cached = tables[:11]
-    waiting, count = tables[11:]
-    guest, kept, host, hidden, arena = stamped
+    counts, ios = files.counts, files.io
     while True:
         kind, t_ns = -1, until_ns
         for k in range(at.size):
@@ -230,223 +221,190 @@ def _advance(
             ):
                 kind, t_ns = k, times[at[k]]
         if kind < 0:
-            _compare(pages, width, guest, kept, changed, count)
+            _compare(files)
             return 0
         what = whats[at[kind]]
         if kind == STORE:
-            piece = pieces[what]
-            page = pages[piece["page"]]
-            _touch(pages, changed, count, piece["page"])
+            piece = files.piece[what]
+            page = files.page[piece["page"]]
             page["stored"] = True
-            _unsend(pages, unsent, count, piece["page"])
-            guest[piece["cell"] : piece["end"]] = piece["stamp"]
+            _touch(files.page, files.changed, counts, piece["page"])
+            _unsend(files.page, files.unsent, counts, piece["page"])
+            files.guest[piece["cell"] : piece["end"]] = piece["stamp"]
             if page["dax"] and page["in_memory"]:  # it is in L2 at once
-                kept[piece["cell"] : piece["end"]] = piece["stamp"]
+                files.kept[piece["cell"] : piece["end"]] = piece["stamp"]
         elif kind == COPY:
-            page = pages[what]
-            _unsend(pages, unsent, count, what)
-            _copy(host, page["cell"], guest, page["cell"], page["end"] - page["cell"])
+            page = files.page[what]
+            _unsend(files.page, files.unsent, counts, what)
+            _copy(files.host, page["cell"], files.guest, page["cell"], page["end"] - page["cell"])
             if page["in_memory"]:
-                _put(pages, kept, changed, count, what, host, page["cell"])
+                _put(files, what, files.host, page["cell"])
         elif kind == DAMAGE:
-            _lose(pages, unsent, guest, kept, changed, count, what)
+            _lose(files, what)
         elif kind == DEATH:
-            for each in range(pages.size):
-                _lose(pages, unsent, guest, kept, changed, count, each)
+            for each in range(files.page.size):
+                _lose(files, each)
         elif kind == SNAPSHOT:
-            batch = batches[what]
-            lacking = _make_room(pages, ios, parcels, arena, count)
+            batch = files.batch[what]
+            lacking = _make_room(files)
             if lacking:
                 return lacking
             for io in range(batch["io"], batch["io_end"]):
                 if batch["carries"]:
-                    _new_pages(pages, new, count, ios[io], batch["end_ns"])
-                    _send(pages, unsent, ios[io], parcels, guest, host, arena, count)
-                count[_SENT] = io + 1
+                    _send(files, ios[io], batch["end_ns"])
+                counts[_SENT] = io + 1
                 if when_sent:
-                    _arrive(pages, kept, hidden, changed, count, ios[io], parcels, arena)
+                    _arrive(files, ios[io])
         elif kind == COMPLETE:
             if when_complete:
-                _arrive(pages, kept, hidden, changed, count, ios[what], parcels, arena)
+                _arrive(files, ios[what])
             else:
-                cached[count[_CACHED]] = what
-                count[_CACHED] += 1
+                files.cached[counts[_CACHED]] = what
+                counts[_CACHED] += 1
         elif kind == COMMIT and not when_complete:
-            waiting[count[_COMMITS]] = what
-            count[_COMMITS] += 1
-        elif kind != FLUSHED:
-            _commit(pages, kept, hidden, changed, new, count, commits[what])
-        else:  # it covers what had completed when it was issued
-            while count[_FLUSHED_IOS] < count[_CACHED]:
-                io = cached[count[_FLUSHED_IOS]]
-                if ios[io]["complete_ns"] > what:
-                    break
-                _arrive(pages, kept, hidden, changed, count, ios[io], parcels, arena)
-                count[_FLUSHED_IOS] += 1
-            left = 0
-            for i in range(count[_COMMITS]):
-                if commits[waiting[i]]["complete_ns"] <= what:
-                    _commit(pages, kept, hidden, changed, new, count, commits[waiting[i]])
-                else:
-                    waiting[left] = waiting[i]
-                    left += 1
-            count[_COMMITS] = left
+            files.commits[counts[_COMMITS]] = what
+            counts[_COMMITS] += 1
+        elif kind == FLUSHED:
+            _flushed(files, what)
+        else:
+            _commit(files, files.commit[what])
         at[kind] += 1
 
 
 @compiled
-def _make_room(pages: Table, ios: Table, parcels: Table, arena: Stamps, count: I64) -> int:
+def _make_room(files: _Files) -> int:
     """If what is unsent finds no room move what is under way to the front; how much is lacking
     then."""
-    if count[_FILLED] + count[_UNSENT] <= arena.size:
+    counts, arena, ios, parcels = files.counts, files.arena, files.io, files.parcel
+    if counts[_FILLED] + counts[_UNSENT] <= arena.size:
         return 0
-    while count[_OLDEST] < count[_SENT] and ios[count[_OLDEST]]["arrived"]:
-        count[_OLDEST] += 1
+    while counts[_OLDEST] < counts[_SENT] and ios[counts[_OLDEST]]["arrived"]:
+        counts[_OLDEST] += 1
     filled = 0
-    for io in range(count[_OLDEST], count[_SENT]):
+    for io in range(counts[_OLDEST], counts[_SENT]):
         if not ios[io]["arrived"]:
             for parcel in range(ios[io]["parcel"], ios[io]["parcel_end"]):
-                page = pages[parcels[parcel]["page"]]
+                page = files.page[parcels[parcel]["page"]]
                 size = page["end"] - page["cell"]
                 _copy(arena, filled, arena, parcels[parcel]["at"], size)
                 parcels[parcel]["at"] = filled
                 filled += size
-    count[_FILLED] = filled
+    counts[_FILLED] = filled
     # Twice as much, so that this is not done for little.
-    lacking: int = max(2 * filled + count[_UNSENT] - arena.size, 0)
+    lacking: int = max(2 * filled + counts[_UNSENT] - arena.size, 0)
     return lacking
 
 
 @compiled
-def _new_pages(pages: Table, new: I64, count: I64, io: Any, end_ns: int) -> None:
-    if io["page"] == io["end"] or not pages[io["page"]]["new_extents"]:  # all are of one device
-        return
-    for each in range(io["page"], io["end"]):
-        if pages[each]["new_until_ns"] == -1:
-            pages[each]["new_until_ns"] = end_ns
-            new[count[_NEW]] = each
-            count[_NEW] += 1
-
-
-@compiled
-def _send(
-    pages: Table,
-    unsent: Flags,
-    io: Any,
-    parcels: Table,
-    guest: Stamps,
-    host: Stamps,
-    arena: Stamps,
-    count: I64,
-) -> None:
-    """Copy what the I/O takes along."""
-    io["parcel"] = count[_PARCELS]
-    eights = unsent.view(np.uint64)
+def _send(files: _Files, io: Any, end_ns: int) -> None:
+    """Copy what the I/O takes along; its batch ends at `end_ns`."""
+    counts, pages = files.counts, files.page
+    if io["page"] < io["end"] and pages[io["page"]]["new_extents"]:  # all are of one device
+        for each in range(io["page"], io["end"]):
+            if pages[each]["new_until_ns"] == -1:
+                pages[each]["new_until_ns"] = end_ns
+                files.new[counts[_NEW]] = each
+                counts[_NEW] += 1
+    io["parcel"] = counts[_PARCELS]
+    eights = files.unsent.view(np.uint64)
     each = io["page"] - 1
     while each < io["arrives"] - 1:
         each += 1
         if each % 8 == 0 and eights[each >> 3] == 0:  # as a rule little of a folio has changed
             each += 7
-        elif unsent[each]:
-            page = pages[each]
+        elif files.unsent[each]:
+            page, parcel = pages[each], files.parcel[counts[_PARCELS]]
             size = page["end"] - page["cell"]
-            unsent[each] = False
-            count[_UNSENT] -= size
-            source = guest if page["dax"] else host
-            _copy(arena, count[_FILLED], source, page["cell"], size)
-            parcels[count[_PARCELS]]["page"] = each
-            parcels[count[_PARCELS]]["at"] = count[_FILLED]
-            count[_PARCELS] += 1
-            count[_FILLED] += size
-    io["parcel_end"] = count[_PARCELS]
+            files.unsent[each] = False
+            counts[_UNSENT] -= size
+            source = files.guest if page["dax"] else files.host
+            _copy(files.arena, counts[_FILLED], source, page["cell"], size)
+            parcel["page"], parcel["at"] = each, counts[_FILLED]
+            counts[_PARCELS] += 1
+            counts[_FILLED] += size
+    io["parcel_end"] = counts[_PARCELS]
 
 
 @compiled
-def _arrive(
-    pages: Table,
-    kept: Stamps,
-    hidden: Stamps,
-    changed: I64,
-    count: I64,
-    io: Any,
-    parcels: Table,
-    arena: Stamps,
-) -> None:
+def _arrive(files: _Files, io: Any) -> None:
     if io["arrived"]:
         return
     io["arrived"] = True
-    for parcel in range(io["parcel"], io["parcel_end"]):
-        each, at = parcels[parcel]["page"], parcels[parcel]["at"]
-        page = pages[each]
-        if parcel < page["void"]:
+    for number in range(io["parcel"], io["parcel_end"]):
+        parcel = files.parcel[number]
+        page = files.page[parcel["page"]]
+        if number < page["void"]:
             continue
         if page["new_extents"] and page["new_until_ns"] != NEVER:
             page["hidden"] = True
-            _copy(hidden, page["cell"], arena, at, page["end"] - page["cell"])
+            size = page["end"] - page["cell"]
+            _copy(files.hidden, page["cell"], files.arena, parcel["at"], size)
         else:
-            _put(pages, kept, changed, count, each, arena, at)
+            _put(files, parcel["page"], files.arena, parcel["at"])
 
 
 @compiled
-def _commit(
-    pages: Table,
-    kept: Stamps,
-    hidden: Stamps,
-    changed: I64,
-    new: I64,
-    count: I64,
-    commit: Any,
-) -> None:
+def _flushed(files: _Files, issued_ns: int) -> None:
+    """A FLUSH covers what had completed when it was issued."""
+    counts, waiting, left = files.counts, files.commits, 0
+    while counts[_FLUSHED_IOS] < counts[_CACHED]:
+        io = files.io[files.cached[counts[_FLUSHED_IOS]]]
+        if io["complete_ns"] > issued_ns:
+            break
+        _arrive(files, io)
+        counts[_FLUSHED_IOS] += 1
+    for i in range(counts[_COMMITS]):
+        if files.commit[waiting[i]]["complete_ns"] <= issued_ns:
+            _commit(files, files.commit[waiting[i]])
+        else:
+            waiting[left] = waiting[i]
+            left += 1
+    counts[_COMMITS] = left
+
+
+@compiled
+def _commit(files: _Files, commit: Any) -> None:
     """First writes that the commit covers are kept, too."""
     left = 0
-    for i in range(count[_NEW]):
-        page = pages[new[i]]
+    for i in range(files.counts[_NEW]):
+        page = files.page[files.new[i]]
         if page["new_until_ns"] <= commit["covers_ns"] and page["device"] == commit["device"]:
             page["new_until_ns"] = NEVER
             if page["hidden"]:
                 page["hidden"] = False
-                _put(pages, kept, changed, count, new[i], hidden, page["cell"])
+                _put(files, files.new[i], files.hidden, page["cell"])
         else:
-            new[left] = new[i]
+            files.new[left] = files.new[i]
             left += 1
-    count[_NEW] = left
+    files.counts[_NEW] = left
 
 
 @compiled
-def _lose(
-    pages: Table,
-    unsent: Flags,
-    guest: Stamps,
-    kept: Stamps,
-    changed: I64,
-    count: I64,
-    which: int,
-) -> None:
+def _lose(files: _Files, which: int) -> None:
     """The disk holds nothing of the page any more; what had come before arrives no more."""
-    page = pages[which]
+    page = files.page[which]
     if page["stored"] and page["on_disk"]:
-        _unsend(pages, unsent, count, which)  # the next I/O mends it
-        page["void"] = count[_PARCELS]
+        # The next I/O mends it.
+        _unsend(files.page, files.unsent, files.counts, which)
+        page["void"] = files.counts[_PARCELS]
         page["hidden"] = False
-        _touch(pages, changed, count, which)
+        _touch(files.page, files.changed, files.counts, which)
         for cell in range(page["cell"], page["end"]):
-            kept[cell] = DAMAGED if guest[cell] else 0
+            files.kept[cell] = DAMAGED if files.guest[cell] else 0
 
 
 @compiled
-def _unsend(pages: Table, unsent: Flags, count: I64, which: int) -> None:
+def _unsend(pages: Table, unsent: Flags, counts: I64, which: int) -> None:
     if not unsent[which]:
         unsent[which] = True
-        count[_UNSENT] += pages[which]["end"] - pages[which]["cell"]
+        counts[_UNSENT] += pages[which]["end"] - pages[which]["cell"]
 
 
 @compiled
-def _put(
-    pages: Table, kept: Stamps, changed: I64, count: I64, which: int, source: Stamps, at: int
-) -> None:
-    _touch(pages, changed, count, which)
-    first, end = pages[which]["cell"], pages[which]["end"]
-    _copy(kept, first, source, at, end - first)
+def _put(files: _Files, which: int, source: Stamps, at: int) -> None:
+    _touch(files.page, files.changed, files.counts, which)
+    first, end = files.page[which]["cell"], files.page[which]["end"]
+    _copy(files.kept, first, source, at, end - first)
 
 
 @compiled
@@ -456,25 +414,22 @@ def _copy(to: Stamps, there: int, source: Stamps, here: int, size: int) -> None:
 
 
 @compiled
-def _touch(pages: Table, changed: I64, count: I64, which: int) -> None:
+def _touch(pages: Table, changed: I64, counts: I64, which: int) -> None:
     if not pages[which]["changed"]:
         pages[which]["changed"] = True
-        changed[count[_CHANGED]] = which
-        count[_CHANGED] += 1
+        changed[counts[_CHANGED]] = which
+        counts[_CHANGED] += 1
 
 
 @compiled
-def _compare(
-    pages: Table, width: I64, guest: Stamps, kept: Stamps, changed: I64, count: I64
-) -> None:
+def _compare(files: _Files) -> None:
     """Count the bytes that differ, on pages that were touched."""
-    for which in changed[: count[_CHANGED]]:
-        page = pages[which]
-        differing = 0
+    for which in files.changed[: files.counts[_CHANGED]]:
+        page, differing = files.page[which], 0
         for cell in range(page["cell"], page["end"]):
-            if guest[cell] != kept[cell]:
-                differing += width[cell]
-        count[_LOST] += differing - page["differing"]
+            if files.guest[cell] != files.kept[cell]:
+                differing += files.width[cell]
+        files.counts[_LOST] += differing - page["differing"]
         page["differing"] = differing
         page["changed"] = False
-    count[_CHANGED] = 0
+    files.counts[_CHANGED] = 0
