@@ -1,4 +1,4 @@
-"""The only module of the benchmarks that knows crashsim: what `measure.Side` asks for."""
+"""The simulator that is measured: what `measure.Side` asks for."""
 
 from __future__ import annotations
 

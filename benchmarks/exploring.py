@@ -1,4 +1,4 @@
-"""What is measured of exploring: images in process, programs as checkers, a long recording.
+"""What is measured of exploring: programs as checkers, a long recording.
 
 Each function answers with plain numbers; nothing is asserted about time.
 """
@@ -19,7 +19,6 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.every_state import explore_in_process
 from crashsim.checkers.spec import Command
 from crashsim.experiment.model import Device, Experiment, Guest, KeyValue, Recording, SizeRange
 from crashsim.explore.budget import Budget
@@ -32,23 +31,8 @@ from crashsim.states import Rules, Space
 MIB = 1 << 20
 SECTOR_BYTES = 512
 TRUE = "/bin/true"
-_FIELDS = struct.Struct("<4Q")
 
 Answer = dict[str, Any]
-
-
-def images(_side: object, stores: int, most: int) -> Answer:
-    """Seconds to visit `most` distinct images of 4 MiB, each checked for three equal fields behind
-    a flag (the check of PMDK's pmreorder_simple)."""
-    target = _target(stores)
-    start = perf_counter()
-    visited = explore_in_process(target.space, _consistent, most)
-    return {"seconds": perf_counter() - start, "images": visited.images, "bad": visited.bad}
-
-
-def _consistent(image: memoryview) -> bool:
-    flag, one, two, three = _FIELDS.unpack_from(image, 0)
-    return not flag or one == two == three
 
 
 def _target(stores: int, command: str | None = None) -> Target:
@@ -119,7 +103,7 @@ def recording(_side: object, writes: int) -> Answer:
     explore: its states counted, its first epoch at hand."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "long.log"
-        size = _write_log(path, writes)
+        size = write_log(path, writes)
         start = perf_counter()
         experiment = Experiment(
             device=Device(size=1 << 30),
@@ -142,7 +126,7 @@ def recording(_side: object, writes: int) -> Answer:
     }
 
 
-def _write_log(path: Path, writes: int) -> int:
+def write_log(path: Path, writes: int) -> int:
     """A dm-log-writes log, in memory at once: entries of two sectors, and flushes of one."""
     flushes = writes // 100
     place = np.random.default_rng(1).integers(0, (1 << 30) // 4096, writes) * 8

@@ -21,7 +21,7 @@ from typing import Any, Protocol, cast
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks import exploring, simpy_model
+from benchmarks import exploring, simpy_model, users
 from benchmarks.simpy_model import SimpyParameters
 
 I64 = npt.NDArray[np.int64]
@@ -85,9 +85,15 @@ def versus(side: Side, stores: int, every_records: int, span_bytes: int) -> Answ
     start = perf_counter()
     outcome = simpy_model.simulate(offset, length, think, every_records, HOST)
     simpy_s = perf_counter() - start
+    start = perf_counter()
+    after_store = users.plain(offset, length, every_records)
+    plain_s = perf_counter() - start
     different = differences(outcome, instants, values, side.figures(history))
+    if max(after_store) != max(values):
+        different.append(f"most lost: {max(values)} against {max(after_store)} in a plain loop")
     return {
         "crashsim_s": crashsim_s,
+        "plain_s": plain_s,
         "simpy_s": simpy_s,
         "steps": len(outcome.instants),
         "different": different,
@@ -168,7 +174,10 @@ MEASUREMENTS: dict[str, Callable[..., Answer]] = {
     "versus": versus,
     "equality": equality,
     "image": image,
-    "images": exploring.images,
+    "whole": users.whole,
+    "recorded": users.recorded,
+    "by_function": users.by_function,
+    "by_command": users.by_command,
     "programs": exploring.programs,
     "recording": exploring.recording,
 }

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from benchmarks import __main__ as command
-from benchmarks import harness, measure
+from benchmarks import harness, measure, users
 from benchmarks.simpy_model import SimpyOutcome
 
 FAKE = "tests.bench_side"
@@ -46,7 +46,6 @@ def test_a_quick_run_prints_a_table_and_writes_every_value(
         "at most 11",
         "at least 50,000",
         "at least 30",
-        "at least 50,000",
         "at least 80",
         "under 10",
     ]
@@ -55,7 +54,7 @@ def test_a_quick_run_prints_a_table_and_writes_every_value(
 def test_a_simulator_that_disagrees_with_simpy_fails_the_benchmark(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for rows in ("_stack_rows", "_synced_rows", "_image_rows", "_explore_rows"):  # compare nothing
+    for rows in ("_user_rows", "_stack_rows", "_synced_rows", "_image_rows", "_explore_rows"):
         monkeypatch.setattr(harness, rows, lambda *_: None)
     assert command.main(["--quick"], side="tests.bench_side_wrong") == 1
     captured = capsys.readouterr()
@@ -117,12 +116,12 @@ def test_a_different_step_is_told_by_its_place(
 def test_comparing_nothing_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
     def empty(_side: str, name: str, _options: dict[str, int]) -> harness.Answer:
         if name in ("versus", "equality"):
-            return {"crashsim_s": 1, "simpy_s": 1, "steps": 0, "different": []}
+            return {"crashsim_s": 1, "simpy_s": 1, "plain_s": 1, "steps": 0, "different": []}
         sizes = {"pages": 1, "rebuild_s": 1, "size_bytes": 0}
         steps = {"generate_s": 1, "simulate_s": 1, "loss_s": 1, "peak_bytes": 1}
         explored = {
-            "images": 0,
             "seconds": 1,
+            "cpu_s": 1,
             "explored": 1,
             "spawned": 1,
             "share": 1,
@@ -132,15 +131,21 @@ def test_comparing_nothing_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None
         return {**sizes, **steps, **explored, **recorded, "steps": 0, "flushes": 0}
 
     monkeypatch.setattr(harness, "measure", empty)
-    problems = harness.run(replace(harness.QUICK, device_bytes=(0, 0))).problems
+    problems = harness.run(replace(harness.QUICK, device_bytes=0)).problems
     assert problems == [
+        "a measurement had no states by a Python function",
+        "a measurement had no states by /bin/true",
         "a measurement had no steps of the loss",
         "a measurement had no flushes",
-        "a measurement had no images",
         "a measurement had no checked states",
         "a measurement had no atoms",
         "nothing was compared with SimPy",
     ]
+
+
+def test_a_plain_loop_counts_each_byte_once_until_the_sync() -> None:
+    offset, length = [0, 4, 4096, 0, 8], [8, 8, 4, 8, 2]
+    assert users.plain(offset, length, 4) == [8, 12, 16, 16, 0, 2]
 
 
 def test_sizes_are_told_in_the_largest_unit_that_divides_them() -> None:

@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.every_state import Enumerator
 from crashsim.checkers import Acks, Checker, Verdict, acknowledgements
 from crashsim.checkers.builtin import RuleName, built_in
 from crashsim.errors import UsageError
 from crashsim.states import Rules, Space
 from tests.checkers_support import Ran, image_of, run_experiment
+from tests.every_state import Enumerator
 
 EXPERIMENT = """
 device: {{size: {size}}}

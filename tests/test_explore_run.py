@@ -16,7 +16,6 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.every_state import Visited, explore_in_process
 from crashsim.checkers import Acks, Verdict
 from crashsim.checkers.by_function import Contained
 from crashsim.checkers.retry import Confirmed
@@ -27,6 +26,7 @@ from crashsim.explore.state_runner import StateRunner, Target
 from crashsim.explore.survey import Exploration, explore, unseen_share
 from crashsim.explore.workers import Plans, Unit, UnitLog, UnitResult, work
 from crashsim.states import HostKind, Rules
+from tests.every_state import Visited, explore_in_process
 from tests.explore_support import Flush, Item, Judge, Mark, Write, target
 
 ROOT = Path(__file__).parents[1]

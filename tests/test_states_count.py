@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.every_state import Enumerator
 from crashsim.errors import UsageError
 from crashsim.states import Rules, Space, power_of_ten
 from crashsim.states.numbers import product
+from tests.every_state import Enumerator
 from tests.states_slowly import Letters
 from tests.states_support import Flush, run_of, space_of
 

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks.every_state import Enumerator, gray
 from crashsim.states import Epoch, Rules, Space
 from crashsim.states.walker import PRIME
+from tests.every_state import Enumerator, gray
 from tests.states_slowly import Letters
 from tests.states_support import Flush, run_of, space_of
 
