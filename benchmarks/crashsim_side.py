@@ -13,6 +13,7 @@ from crashsim.engine.history import History
 from crashsim.engine.pages import PAGE_BYTES
 from crashsim.engine.streams import Stream
 from crashsim.experiment.applications import EveryRecords
+from crashsim.experiment.backing import Backing
 from crashsim.experiment.model import (
     Device,
     Disk,
@@ -57,7 +58,7 @@ def generate(stores: int, seed: int, span_bytes: int, device_bytes: int) -> Benc
         value_size=SizeRange(min=64, max=PAGE_BYTES),
         distribution="zipf",
     )
-    device = Device(size=device_bytes)
+    device = Device(size=device_bytes, backing=Backing(folio=PAGE_BYTES))
     return BenchProgram(
         workload, device, build(workload, device_bytes, 0, Stream(seed, "workload/0/0"))
     )
@@ -79,9 +80,12 @@ def simulate(program: BenchProgram, every_records: int, host: SimpyParameters) -
         device=program.device,
         workload=program.workload,
         sync=sync,
-        guest=Guest(file_system="none"),
+        guest=Guest(file_system="none", access="direct", tick=0),
         host=Host(
             memory=_PLENTY_BYTES,
+            tick=0,
+            commit_interval=0,
+            flusher_phase="busy",
             dirty_writeback=host.writeback_ns,
             dirty_expire=host.expire_ns,
             fault=host.fault_ns,

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from benchmarks import __main__ as command
-from benchmarks import harness, measure, users
+from benchmarks import crashsim_side, harness, measure, users
 from benchmarks.simpy_model import SimpyOutcome
 
 FAKE = "tests.bench_side"
@@ -111,6 +111,11 @@ def test_a_different_step_is_told_by_its_place(
 ) -> None:
     found = measure.differences(OUTCOME, np.array(instants), np.array(values), FIGURES)
     assert words in "\n".join(found)
+
+
+def test_crashsim_and_the_simpy_model_agree_about_what_is_measured() -> None:
+    found = measure.equality(crashsim_side, stores=100, span_bytes=64 * 4096)
+    assert found["different"] == [] and found["steps"] > 0
 
 
 def test_comparing_nothing_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
