@@ -175,7 +175,7 @@ class Work:
 
     def many(self) -> None:
         inside = self.folder / self.random.choice(self.folders)
-        for number in range(self.random.choice((5, 60, 60, 250, 250, 2500))):
+        for number in range(self.random.choice((5, 60, 60, 250) * 6 + (2500,))):
             (inside / f"{self.made:04}-{number:05}{'x' * self.random.randrange(60)}").touch()
         self.made += 1
 

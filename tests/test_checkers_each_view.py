@@ -14,9 +14,12 @@ from crashsim.checkers.image_session import Question, Sandbox
 from crashsim.checkers.spec import Command, Files
 from crashsim.checkers.verdict import Acks
 from crashsim.errors import ReplayMismatch
+from crashsim.explore.budget import Budget
+from crashsim.explore.survey import explore
 from crashsim.ext4.view import View
 from tests.checkers_support import ACKS, after_requests, empty_ext4, image_of, own_prefix, python
 from tests.ext4_support import made
+from tests.sqlite_truth import NAMES, cases, subject_of
 from tests.test_checkers_files import has_e2fsprogs, has_loops
 
 SIZE = 16 << 20
@@ -243,3 +246,15 @@ def test_a_function_is_asked_once_about_each_view(image: memoryview) -> None:
         assert checker.check(image, ACKS, []) is first
     finally:
         checker.close()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_recordings_have_the_same_findings_when_every_state_is_mounted(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With causes, which take many checks, where there are few."""
+    target, causes = subject_of(cases(name)[0]), name in ("sqlite-wal-off", "sqlite-delete-off")
+    once = explore(target, Budget(20), 1, causes=causes)
+    monkeypatch.setattr(View, "of", lambda view, image, changed: None)
+    assert explore(target, Budget(20), 1, causes=causes) == once
+    assert once.result.checked > 2
