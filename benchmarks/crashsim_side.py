@@ -25,8 +25,7 @@ from crashsim.experiment.model import (
     Sync,
 )
 from crashsim.guest.content import SyntheticContent
-from crashsim.guest.policy import make_program
-from crashsim.guest.synthetic import Writes, build
+from crashsim.guest.synthetic import Writes, build, make_program
 from crashsim.power import at_risk
 from crashsim.power import loss as losses
 from crashsim.power.safety import Domain, Safety, Stage, kept_stage

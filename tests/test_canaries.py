@@ -67,13 +67,13 @@ def ages_per_page(patch: pytest.MonkeyPatch) -> None:
     def watch(self: BackingFile) -> None:
         catch_up(self)
         for page in self.dirty().tolist():
-            seen.setdefault(page, self._clock.now)
+            seen.setdefault(page, self.cache.clock.now)
 
     def only_the_old(self: BackingFile, reason: Reason) -> None:
         if reason is not Reason.FLUSHER:
             write_back_all(self, reason)
             return
-        now = self._clock.now
+        now = self.cache.clock.now
         old = [page for page in self.dirty().tolist() if now - seen[page] >= 3000]
         self.write_back(np.array(old, dtype=np.int64), reason)
 

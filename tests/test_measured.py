@@ -23,7 +23,7 @@ from crashsim.experiment.model import (
     SizeRange,
     Sync,
 )
-from crashsim.guest.policy import synthetic_programs
+from crashsim.guest.synthetic import synthetic_programs
 from crashsim.power.losses import Losses
 from crashsim.power.safety import Domain, kept_stage
 from crashsim.simulate.stack import simulate

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from crashsim.engine.history import History
 from crashsim.experiment.loader import load
 from crashsim.experiment.model import Experiment
-from crashsim.guest.policy import synthetic_programs
+from crashsim.guest.synthetic import synthetic_programs
 from crashsim.power.at_risk import at_risk
 from crashsim.power.safety import Safety, Stage
 from crashsim.replay.cuts import KEEP

@@ -13,7 +13,7 @@ from dataclasses import replace
 
 import pytest
 
-from crashsim.device.rate_limiter import TokenBucket
+from crashsim.device.virtio_pmem import TokenBucket
 from crashsim.engine.history import NEVER, History
 from crashsim.experiment.backing import Backing
 from crashsim.experiment.failures import HostCrash

@@ -55,15 +55,19 @@ def test_G6_a_journals_timer_rounds_up_to_whole_seconds_first() -> None:
     assert Ticks(0, 0).commit_ns(7, 5) == 12
 
 
+def happened(stamps: Stamps, t_ns: int) -> None:
+    stamps.happened(t_ns if t_ns >= stamps.bar_ns else None, t_ns)
+
+
 def test_G4_an_event_in_the_tick_of_the_last_one_before_a_commit_changes_no_time_stamp() -> None:
     stamps = Stamps(10)
-    stamps.event(12)
+    happened(stamps, 12)
     assert stamps.since_ns == 12
-    stamps.event(17)
+    happened(stamps, 17)
     stamps.clear()
-    stamps.event(19)
+    happened(stamps, 19)
     assert stamps.since_ns is None
-    stamps.event(20)
+    happened(stamps, 20)
     assert stamps.since_ns == 20
 
 
@@ -410,7 +414,7 @@ def test_H8_early_writeback_does_not_look_while_nothing_is_dirty(
     really = PageCache._write_early
 
     def counted(cache: PageCache, _: None) -> None:
-        looks.append(cache._clock.now)
+        looks.append(cache.clock.now)
         really(cache, None)
 
     monkeypatch.setattr(PageCache, "_write_early", counted)

@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from crashsim.device.rate_limiter import TokenBucket
+from crashsim.device.virtio_pmem import TokenBucket
 from crashsim.engine.history import NEVER, History, Reason, Refusal
 from crashsim.experiment.backing import Backing, RateLimiter
 from crashsim.power.at_risk import at_risk

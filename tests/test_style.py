@@ -143,7 +143,7 @@ def test_an_import_across_rooms_is_found(module: str, source: str) -> None:
         ("crashsim.guest.vcpu", "from crashsim.engine.clock import Clock\nimport numpy as np"),
         ("crashsim.guest.vcpu", "from crashsim.guest.stretch import Stretch"),
         ("crashsim.guest.vcpu", "from crashsim.errors import TraceError"),
-        ("crashsim.guest.policy", "from crashsim.experiment.model import Sync"),
+        ("crashsim.guest.synthetic", "from crashsim.experiment.model import Sync"),
         ("crashsim.report.html", "from crashsim import __version__"),
         ("crashsim.simulate.stack", "from crashsim.guest.vcpu import VCpu"),
     ],

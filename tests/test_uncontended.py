@@ -17,7 +17,7 @@ from crashsim.engine.history import History
 from crashsim.engine.streams import I64
 from crashsim.experiment.loader import load
 from crashsim.experiment.model import Experiment
-from crashsim.guest.policy import synthetic_programs
+from crashsim.guest.synthetic import synthetic_programs
 from crashsim.guest.syscalls import GuestKernel
 from crashsim.simulate.stack import simulate
 

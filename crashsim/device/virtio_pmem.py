@@ -19,9 +19,9 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, fields
 
-from crashsim.device.rate_limiter import STOPPED_NS, TokenBucket
 from crashsim.engine.clock import Clock, Rank
 from crashsim.engine.history import NEVER
+from crashsim.engine.pages import column
 from crashsim.engine.pageset import Work
 from crashsim.engine.streams import I64
 from crashsim.pagecache.cache import PageCache
@@ -39,6 +39,10 @@ class FlushLog:
     begin_ns: list[int] = field(default_factory=list)
     ack_ns: list[int] = field(default_factory=list)
     result: list[int] = field(default_factory=list)
+
+    def columns(self) -> list[I64]:
+        """In the order of the fields."""
+        return [column(getattr(self, f.name)) for f in fields(self)]
 
     def add(self, *columns: Iterable[int]) -> None:
         """Requests, column by column."""
@@ -124,3 +128,36 @@ class VirtioPmem:
         while self._may_take():
             found.append(self._waiting.popleft())
         return found
+
+
+STOPPED_NS = 100_000_000
+
+
+@dataclass(slots=True)
+class TokenBucket:
+    """`ops` tokens, all of which come back within `refill_ns`."""
+
+    ops: int
+    refill_ns: int
+    burst: int
+    _tokens: int = field(init=False)
+    _since_ns: int = 0  # up to when what was gained is in the bucket
+
+    def __post_init__(self) -> None:
+        self._tokens = self.ops
+
+    def take(self, now_ns: int) -> bool:
+        """A token, if there is one; instants never go back."""
+        if self.burst:
+            self.burst -= 1
+            return True
+        gained = (now_ns - self._since_ns) * self.ops // self.refill_ns
+        self._tokens += gained
+        if self._tokens >= self.ops:
+            self._tokens, self._since_ns = self.ops, now_ns
+        else:
+            self._since_ns += -(-gained * self.refill_ns // self.ops)
+        if not self._tokens:
+            return False
+        self._tokens -= 1
+        return True

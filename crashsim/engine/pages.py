@@ -78,3 +78,15 @@ def unique_sorted(values: I64) -> I64:
     keep[0] = True
     np.not_equal(ordered[1:], ordered[:-1], out=keep[1:])
     return ordered[keep]
+
+
+def column(values: list[int]) -> I64:
+    """int64[n] of the values."""
+    return np.array(values, dtype=np.int64)
+
+
+def join(parts: list[I64]) -> I64:
+    """Columns one behind the other; one alone is not copied."""
+    if len(parts) == 1:
+        return parts[0]
+    return np.concatenate(parts) if parts else np.empty(0, dtype=np.int64)

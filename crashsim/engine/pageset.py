@@ -10,7 +10,6 @@ folios there and then.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import numpy as np
 
@@ -38,20 +37,32 @@ class Taken:
         return unique_sorted(np.concatenate(parts) if len(parts) > 1 else parts[0])
 
 
-class Work(Protocol):
-    """What the only guest of a file does between its next syncs, int64[n]: how long it is busy, and
-    how many pages it dirties if none is dirty before."""
+@dataclass(slots=True)
+class Work:
+    """What the only guest of a file does between its next syncs, int64[n]: rows [low, row) of its
+    columns, of which the first is free to begin at `free` and keeps it busy for `busy_ns`; they
+    dirty `pages` pages if none is dirty before."""
+
+    offset: I64
+    length: I64
+    begin: I64  # of each row
+    new: I64  # pages that the rows before each find clean
+    low: I64
+    row: I64
+    free: I64
+    busy_ns: I64
+    pages: I64
 
     @property
-    def busy_ns(self) -> I64: ...
-    @property
-    def pages(self) -> I64: ...
-    @property
     def last_fault_ns(self) -> I64:
-        """From when the work begins; only where it dirties pages."""
+        """When the last page is dirtied, from when the work begins; only where any is."""
+        last = np.searchsorted(self.new, self.new[self.row], "left") - 1
+        return self.begin[np.minimum(last, self.begin.size - 1)] - self.free
 
     def taken(self, some: I64) -> list[Taken]:
         """What some of them dirty."""
+        ranges = zip(self.low[some].tolist(), self.row[some].tolist(), strict=True)
+        return [Taken([(self.offset, self.length, low, high)]) for low, high in ranges]
 
 
 class PageSet:

@@ -57,17 +57,15 @@ class Ticks:
         return (expires // coarse + 1) * coarse
 
 
+@dataclass(slots=True)
 class Stamps:
     """Whether time stamps are dirty: set by an event in a later tick than the last one before the
     flag was cleared."""
 
-    __slots__ = ("_last_ns", "_tick_ns", "bar_ns", "since_ns")
-
-    def __init__(self, tick_ns: int) -> None:
-        self._tick_ns = tick_ns
-        self._last_ns = -1
-        self.bar_ns = 0  # earlier events change nothing
-        self.since_ns: int | None = None  # the first event that made them dirty; None: clean
+    _tick_ns: int
+    _last_ns: int = -1
+    bar_ns: int = 0  # earlier events change nothing
+    since_ns: int | None = None  # the first event that made them dirty; None: clean
 
     def happened(self, first_ns: int | None, last_ns: int) -> None:
         """Events: the first that is at or after `bar_ns`, if any, and the last of all."""
@@ -75,10 +73,6 @@ class Stamps:
             self._last_ns = last_ns
         if first_ns is not None and (self.since_ns is None or first_ns < self.since_ns):
             self.since_ns = first_ns
-
-    def event(self, t_ns: int) -> None:
-        """One event."""
-        self.happened(t_ns if t_ns >= self.bar_ns else None, t_ns)
 
     def clear(self) -> None:
         """The flag is read and cleared."""
@@ -125,39 +119,21 @@ class Storers(list[Storer]):
                 yield begin_ns
 
 
+@dataclass(slots=True)
 class Anticipated:
     """An act that is due a while after a first store, of which it is told too late.
 
     `due(t)`: when, for an event at `t`; never earlier for a later one. `first()`: the event, None
     if there was none. `act()` is called when it is due."""
 
-    __slots__ = (
-        "_act",
-        "_armed_for_ns",
-        "_armed_ns",
-        "_clock",
-        "_due",
-        "_first",
-        "_rank",
-        "_storers",
-    )
-
-    def __init__(
-        self,
-        clock: Clock,
-        rank: int,
-        due: Callable[[int], int],
-        first: Callable[[], int | None],
-        storers: Storers,
-        act: Callable[[], None],
-    ) -> None:
-        self._clock = clock
-        self._rank = rank
-        self._due = due
-        self._first = first
-        self._storers = storers
-        self._act = act
-        self._armed_ns = self._armed_for_ns = NEVER
+    _clock: Clock
+    _rank: int
+    _due: Callable[[int], int]
+    _first: Callable[[], int | None]
+    _storers: Storers
+    _act: Callable[[], None]
+    _armed_ns: int = NEVER
+    _armed_for_ns: int = NEVER
 
     def expect(self, t_ns: int) -> None:
         """An event has come at `t_ns`, or may come."""
@@ -192,8 +168,6 @@ class WakeUps:
     """When a flusher wakes (Rule H6). `idle`: from the first event on, for as long as `look()` says
     that anything is left to wait for; otherwise from `first_ns` on, for ever."""
 
-    __slots__ = ("_clock", "_first_ns", "_idle", "_look", "_rank", "_soon", "_timer")
-
     def __init__(
         self,
         clock: Clock,
@@ -203,11 +177,8 @@ class WakeUps:
         storers: Storers,
         look: Callable[[], bool],
     ) -> None:
-        self._clock = clock
-        self._rank = rank
-        self._timer = timer
-        self._look = look
-        self._idle = first_ns is None
+        self._clock, self._rank, self._timer, self._look = clock, rank, timer, look
+        self._idle = self._sleeps = first_ns is None
         self._first_ns: int | None = None  # an age began, and no wake-up was set
         self._soon = Anticipated(
             clock, rank, timer, lambda: self._first_ns, storers, self._wake_first
@@ -229,15 +200,11 @@ class WakeUps:
     def _wake_first(self) -> None:
         self._first_ns = None
         self._idle = False
-        self._wake_idle(None)
+        self._wake(None)
 
-    def _wake_idle(self, _: None) -> None:
-        if self._look():
-            self._clock.at(self._timer(self._clock.now), self._rank, self._wake_idle)
+    def _wake(self, _: None) -> None:
+        if self._look() or not self._sleeps:
+            self._clock.at(self._timer(self._clock.now), self._rank, self._wake)
         else:
             self._idle = True
             self._soon.again()
-
-    def _wake(self, _: None) -> None:
-        self._look()
-        self._clock.at(self._timer(self._clock.now), self._rank, self._wake)

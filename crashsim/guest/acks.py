@@ -6,11 +6,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from crashsim.engine.columns import column, join
-from crashsim.engine.pages import words
+from crashsim.engine.pages import column, join, words
 from crashsim.engine.streams import I64
 from crashsim.guest.program import Program
-from crashsim.guest.storelog import StoreLog
+from crashsim.guest.stretch import StoreLog
 
 
 @dataclass(slots=True)

@@ -38,58 +38,33 @@ class SyntheticContent:
         self._record_ranges = record_ranges  # write numbers [low, high) that are log records
 
     def parts(self, write: I64, start: I64, end: I64, length: I64) -> Iterator[memoryview]:
-        records = self._are_records(write)
-        first: I64 = np.where(records, 0, start >> 3)
-        last: I64 = np.where(records, length + 7, end + 7) >> 3
-        words = last - first
+        record = np.zeros(write.size, dtype=bool)
+        for first_write, end_write in self._record_ranges:
+            record |= (write >= first_write) & (write < end_write)
+        first = np.where(record, 0, start >> 3)
+        words = (np.where(record, length, end) + 7 >> 3) - first
+        total = np.cumsum(words)
         low = 0
         while low < write.size:
-            total = np.cumsum(words[low:])
-            high = low + max(1, int(np.searchsorted(total, _CHUNK_WORDS, "right")))
+            before = int(total[low] - words[low])
+            high = max(low + 1, int(np.searchsorted(total, before + _CHUNK_WORDS, "right")))
             here = slice(low, high)
-            yield from self._chunk(
-                *(column[here] for column in (write, start, end, length, first, words)),
-                records=records[here],
-            )
+            base = total[here] - words[here] - before
+            index = np.arange(int(total[high - 1]) - before, dtype=np.int64)
+            index += np.repeat((write[here] << 32) + first[here] - base, words[here])
+            data = memoryview(self._stream.draws(index).astype("<u8").tobytes())
+            columns = [
+                base * 8,
+                *(one[here] for one in (first << 3, start, end, record, write, length)),
+            ]
+            rows = zip(*(column.tolist() for column in columns), strict=True)
+            for at, skipped, low_byte, end_byte, is_record, number, size in rows:
+                if is_record:
+                    body = with_header(data[at : at + size], number)
+                    yield memoryview(body)[low_byte:end_byte]
+                else:
+                    yield data[at + low_byte - skipped : at + end_byte - skipped]
             low = high
-
-    def _chunk(
-        self,
-        write: I64,
-        start: I64,
-        end: I64,
-        length: I64,
-        first: I64,
-        words: I64,
-        *,
-        records: np.ndarray[tuple[int], np.dtype[np.bool_]],
-    ) -> Iterator[memoryview]:
-        base = np.cumsum(words) - words
-        index = np.arange(int(words.sum()), dtype=np.int64)
-        index += np.repeat(first - base, words)
-        index += np.repeat(write << 32, words)
-        data = memoryview(self._stream.draws(index).astype("<u8").tobytes())
-        rows = zip(
-            (base * 8).tolist(),
-            (first * 8).tolist(),
-            start.tolist(),
-            end.tolist(),
-            records.tolist(),
-            write.tolist(),
-            length.tolist(),
-            strict=True,
-        )
-        for at, skipped, low, high, record, number, size in rows:
-            if record:
-                yield memoryview(with_header(data[at : at + size], number))[low:high]
-            else:
-                yield data[at + low - skipped : at + high - skipped]
-
-    def _are_records(self, write: I64) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
-        found = np.zeros(write.size, dtype=bool)
-        for low, high in self._record_ranges:
-            found |= (write >= low) & (write < high)
-        return found
 
 
 def with_header(body: memoryview, number: int) -> bytes:

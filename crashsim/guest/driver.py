@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
 from crashsim.device.virtio_pmem import VirtioPmem
 from crashsim.engine.clock import Clock
@@ -19,22 +20,20 @@ from crashsim.engine.pageset import Work
 from crashsim.engine.streams import I64
 
 
+@dataclass(slots=True, eq=False)
 class Driver:
-    """Flush requests of one device."""
+    """Flush requests of one device; `room`: those that the queue holds."""
 
-    __slots__ = ("_clock", "_outstanding", "_queue", "_room", "_waiting", "one_at_a_time")
-
-    def __init__(self, clock: Clock, queue: VirtioPmem, generation: str, room: int) -> None:
-        self._clock = clock
-        self._queue = queue
-        self.one_at_a_time = generation != "concurrent"
-        self._room = 1 if self.one_at_a_time else room  # requests on the queue at most
-        self._outstanding = 0
-        self._waiting: deque[tuple[int, int, Callable[[int], None]]] = deque()
+    _clock: Clock
+    _queue: VirtioPmem
+    one_at_a_time: bool
+    _room: int
+    _outstanding: int = 0
+    _waiting: deque[tuple[int, int, Callable[[int], None]]] = field(default_factory=deque)
 
     def flush(self, vcpu: int, done: Callable[[int], None]) -> None:
         """Ask for a device flush; `done(result)` at its acknowledgement."""
-        if self._outstanding == self._room:
+        if self._outstanding == (1 if self.one_at_a_time else self._room):
             self._waiting.append((vcpu, self._clock.now, done))
         else:
             self._submit(vcpu, self._clock.now, done)

@@ -17,14 +17,13 @@ from crashsim.engine.pages import unique_sorted
 from crashsim.engine.pageset import PageSet
 from crashsim.engine.streams import I64
 from crashsim.engine.timers import Storers, WakeUps
-from crashsim.pagecache.memory import CopiesIntoMemory, CopiesToDisk, Memory
+from crashsim.pagecache.memory import CopiesIntoMemory, CopiesToDisk
+from crashsim.pagecache.writeback import Memory
 
 
 class GuestPageCache(Memory):
     """One file's dirty pages and their flusher. `timer(t)`: when that wakes again after `t`, None:
     never; `first_wake_ns`: for the first time, None: with the first store."""
-
-    cleaned_by_sync = True
 
     def __init__(
         self,
@@ -36,7 +35,7 @@ class GuestPageCache(Memory):
         first_wake_ns: int | None,
         expire_ns: int,
     ) -> None:
-        super().__init__(folios, fault_ns=0)
+        super().__init__(folios, fault_ns=0, cleaned_by_sync=True)
         self._clock = clock
         self._host = host
         self._expire_ns = expire_ns

@@ -4,6 +4,7 @@ far ahead it is worth to look."""
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from crashsim.engine.clock import Clock
 
@@ -12,17 +13,15 @@ _IN_VAIN_MAX = 256  # windows that are done one by one before another try to do 
 Call = Callable[[], None]
 
 
+@dataclass(slots=True)
 class Pending:
     """The one event that a vCPU waits for. A new one, or `void`, takes the place of the last."""
 
-    __slots__ = ("_call", "_clock", "_rank", "_token", "due_ns")
-
-    def __init__(self, clock: Clock, rank: int) -> None:
-        self._clock = clock
-        self._rank = rank
-        self._token = 0
-        self._call: Call | None = None
-        self.due_ns = -1
+    _clock: Clock
+    _rank: int
+    due_ns: int = -1
+    _token: int = 0
+    _call: Call | None = None
 
     def at(self, t_ns: int, call: Call) -> None:
         """Wait for `t_ns`, then call."""
@@ -50,13 +49,14 @@ class Pending:
             self._call()
 
 
+@dataclass(slots=True)
 class Throttle:
     """Pauses of a writer. `pause_ns` is to come behind the write under way."""
 
-    __slots__ = ("_from_ns", "_until_ns", "pause_ns", "total_ns")
-
-    def __init__(self) -> None:
-        self.pause_ns = self.total_ns = self._from_ns = self._until_ns = 0
+    pause_ns: int = 0
+    total_ns: int = 0
+    _from_ns: int = 0
+    _until_ns: int = 0
 
     def begin(self, free_ns: int) -> int:
         """The pause begins, if one is to come; when it is over."""
@@ -72,14 +72,12 @@ class Throttle:
         self.total_ns -= max(0, self._until_ns - max(now_ns, self._from_ns))
 
 
+@dataclass(slots=True)
 class Attempts:
     """How many windows and syncs to try at once."""
 
-    __slots__ = ("_in_vain", "_size")
-
-    def __init__(self) -> None:
-        self._size = 0  # below 0: try later
-        self._in_vain = 1
+    _size: int = 0  # below 0: try later
+    _in_vain: int = 1
 
     def next(self) -> int:
         """0: not yet."""

@@ -16,11 +16,11 @@ from typing import NamedTuple
 import numpy as np
 
 from crashsim.engine.folios import Folios
-from crashsim.engine.pages import PAGE_SHIFT, words
-from crashsim.engine.pageset import PageSet, Taken
+from crashsim.engine.pages import PAGE_SHIFT, column, words
+from crashsim.engine.pageset import PageSet, Work
 from crashsim.engine.streams import I64
 from crashsim.guest.program import FLUSHES, Op, Program
-from crashsim.pagecache.memory import Memory
+from crashsim.pagecache.writeback import Memory
 
 ROWS_MAX = 1 << 16
 ROWS_MIN = 64
@@ -81,15 +81,18 @@ class Stretch:
             int(self.op_record[op - self.first_op]),
         )
 
-    def ahead(self, op: int, count: int, row: int) -> Ahead:
-        """The windows from `row` on and the syncs from operation `op` on, `count` at most."""
+    def ahead(self, op: int, count: int, row: int) -> Work:
+        """The windows from `row` on, each with the sync behind it, from operation `op` on; `count`
+        at most."""
         rows = self.op_row[op - self.first_op :][:count]
         free, new = self.free[rows], self.new[rows]
-        return Ahead(
-            self,
+        return Work(
+            self.offset,
+            self.length,
+            self.begin,
+            self.new,
             low=np.append(row, rows[:-1]),
             row=rows,
-            record=self.op_record[op - self.first_op :][:count],
             free=np.append(self.free[row], free[:-1]),
             busy_ns=np.diff(free, prepend=self.free[row]),
             pages=np.diff(new, prepend=self.new[row]),
@@ -101,34 +104,6 @@ class Stretch:
         self.low.extend(low[some].tolist())
         self.high.extend(high[some].tolist())
         self.shift.extend(shift[some].tolist())
-
-
-@dataclass(slots=True)
-class Ahead:
-    """The next windows of stores, each with the sync behind it, int64[n]: rows [low, row), of which
-    the first is free to begin at `free` (relative) and keeps the vCPU busy for `busy_ns`; they
-    dirty `pages` pages if none is dirty before. `record`: records finished before the sync."""
-
-    stretch: Stretch
-    low: I64
-    row: I64
-    record: I64
-    free: I64
-    busy_ns: I64
-    pages: I64
-
-    @property
-    def last_fault_ns(self) -> I64:
-        """When the last page is dirtied, from the window's start; only where any is."""
-        begin, new = self.stretch.begin, self.stretch.new
-        last = np.searchsorted(new, new[self.row], "left") - 1
-        return begin[np.minimum(last, begin.size - 1)] - self.free
-
-    def taken(self, some: I64) -> list[Taken]:
-        """What these windows dirty."""
-        offset, length = self.stretch.offset, self.stretch.length
-        ranges = zip(self.low[some].tolist(), self.row[some].tolist(), strict=True)
-        return [Taken([(offset, length, low, high)]) for low, high in ranges]
 
 
 class Planner:
@@ -241,3 +216,35 @@ def first_touch(
 
 def _per_write(row: I64, of_piece: I64, writes: int) -> I64:
     return np.bincount(row, weights=of_piece, minlength=writes).astype(np.int64)
+
+
+@dataclass(slots=True)
+class StoreLog:
+    """Columns of a vCPU's stores, in pieces to be joined after the run; times of last words are
+    begin + words - 1."""
+
+    t_ns: list[I64] = field(default_factory=list)
+    offset: list[I64] = field(default_factory=list)
+    length: list[I64] = field(default_factory=list)
+    write: list[I64] = field(default_factory=list)
+    whole: bool = True  # no write was split or left out: store i is write i
+
+    def add(self, t_ns: I64, offset: I64, length: I64, write: I64) -> None:
+        """Append rows."""
+        self.t_ns.append(t_ns)
+        self.offset.append(offset)
+        self.length.append(length)
+        self.write.append(write)
+
+    def retire(self, stretch: Stretch) -> None:
+        """Append the rows that have happened of a stretch that is not needed any more; its times
+        are used up."""
+        if not stretch.low:
+            return
+        low, high = stretch.low[0], stretch.high[-1]
+        begin = stretch.begin[low:high]
+        begin += np.repeat(column(stretch.shift), column(stretch.high) - column(stretch.low))
+        first = stretch.program.first_write + stretch.first
+        number = np.arange(first + low, first + high, dtype=np.int64)
+        self.add(begin, stretch.offset[low:high], stretch.length[low:high], number)
+        stretch.low = []

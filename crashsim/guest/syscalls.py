@@ -10,7 +10,7 @@ all the same.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from crashsim.engine.clock import Clock, Rank
 from crashsim.engine.pageset import Work
@@ -48,53 +48,35 @@ class Path:
     grows: bool = False
 
 
+@dataclass(slots=True, eq=False)
 class GuestKernel:
     """Sync calls and the journal of one device's guest."""
 
-    __slots__ = (
-        "_clock",
-        "_driver",
-        "_group_busy",
-        "_group_waiting",
-        "_journal",
-        "_page_cache",
-        "_path",
-        "_timer",
-        "_times",
-        "aborted_ns",
-        "vcpus",
-    )
+    _clock: Clock
+    _device: int
+    _driver: Driver
+    _journal: Journal | None
+    _page_cache: GuestPageCache | None
+    _path: Path
+    vcpus: Storers = field(default_factory=Storers)
+    aborted_ns: int | None = None  # when the journal has
+    _times: Stamps = field(init=False)
+    _timer: Anticipated | None = None
+    _group_busy: bool = False
+    _group_waiting: list[tuple[int, Program, Done]] = field(default_factory=list)
 
-    def __init__(
-        self,
-        clock: Clock,
-        device: int,
-        driver: Driver,
-        journal: Journal | None,
-        page_cache: GuestPageCache | None,
-        path: Path,
-    ) -> None:
-        self.vcpus = Storers()
-        self._path = path
-        self.aborted_ns: int | None = None  # when the journal has
-        self._clock = clock
-        self._driver = driver
-        self._page_cache = page_cache
-        self._journal = journal
-        self._times = Stamps(0)
-        self._timer: Anticipated | None = None
+    def __post_init__(self) -> None:
+        journal, self._times = self._journal, Stamps(0)
         if journal is not None:
-            self._times = Stamps(0 if path.grows else journal.ticks.tick_ns)
+            self._times = Stamps(0 if self._path.grows else journal.ticks.tick_ns)
             self._timer = Anticipated(
-                clock,
-                Rank.COMMIT + device,
+                self._clock,
+                Rank.COMMIT + self._device,
                 lambda t_ns: journal.ticks.commit_ns(t_ns, journal.interval_ns),
                 lambda: self._times.since_ns,
                 self.vcpus,
                 self._commit_by_itself,
             )
-        self._group_busy = False
-        self._group_waiting: list[tuple[int, Program, Callable[[bool], None]]] = []
 
     # the journal (Rule G6)
 

@@ -15,7 +15,7 @@ from crashsim.guest.program import FLUSHES, Op, Program
 from crashsim.guest.stretch import Operation
 from crashsim.guest.syscalls import GuestKernel
 from crashsim.guest.windows import Windows
-from crashsim.pagecache.memory import Memory
+from crashsim.pagecache.writeback import Memory
 
 
 class VCpu(Windows):

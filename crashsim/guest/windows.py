@@ -10,6 +10,7 @@ what follows again (`split_at_snapshot`).
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -18,22 +19,23 @@ from crashsim.engine.pageset import PageSet
 from crashsim.guest.acks import Acknowledged
 from crashsim.guest.pacing import Attempts, Pending, Throttle
 from crashsim.guest.program import Program
-from crashsim.guest.storelog import StoreLog
-from crashsim.guest.stretch import Operation, Planner
+from crashsim.guest.stretch import Operation, Planner, StoreLog
 from crashsim.guest.syscalls import GuestKernel
-from crashsim.pagecache.memory import Memory
+from crashsim.pagecache.writeback import Memory
 
 
+@dataclass(slots=True)
 class Window:
     """Writes under way: rows up to `bound`, which begin `shift` later than planned and may dirty
-    `reserved` more pages. `careful`: its only write may cross a threshold."""
+    `reserved` more pages. `careful`: its only write may cross a threshold. `looked_row`: up to
+    which thresholds were looked at."""
 
-    __slots__ = ("bound", "careful", "looked_row", "open", "reserved", "shift")
-
-    def __init__(self) -> None:
-        self.open = self.careful = False
-        self.bound = self.shift = self.reserved = 0
-        self.looked_row = 0  # up to which thresholds were looked at
+    open: bool = False
+    careful: bool = False
+    bound: int = 0
+    shift: int = 0
+    reserved: int = 0
+    looked_row: int = 0
 
 
 class Windows:
@@ -158,7 +160,7 @@ class Windows:
         self._free_ns = self._clock.now = int(ends[-1])
         if self._row > first_row:
             self._kernel.stored(None, stretch.shift[-1] + int(stretch.begin[self._row - 1]))
-        self.acknowledged.many(ends, ahead.record[:n])
+        self.acknowledged.many(ends, stretch.op_record[op - stretch.first_op :][:n])
         return True
 
     def _start_window(self) -> None:

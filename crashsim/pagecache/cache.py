@@ -57,13 +57,13 @@ class PageCache:
     """All backing files of the host. `first_wake_ns`: of the flusher; None: with the first store on
     an idle device."""
 
-    _clock: Clock
-    _disk: Drive
+    clock: Clock
+    disk: Drive
     _settings: Host
     _early: Stream
     _faults: Sequence[Injector]
     first_wake_ns: InitVar[int | None]
-    _complete: Callable[[Batch], None]
+    complete: Callable[[Batch], None]
     files: list[BackingFile] = field(default_factory=list)
     storers: Storers = field(default_factory=Storers)  # to any of them
     batches: list[Batch] = field(default_factory=list)
@@ -77,8 +77,8 @@ class PageCache:
     _fsyncs: int = 0
     _kinds: list[FsyncKind] = field(default_factory=list)  # of each file
     _ticks: Ticks = field(init=False)
-    _system: FileSystem = field(init=False)
-    _wake_ups: WakeUps | None = None
+    system: FileSystem = field(init=False)
+    wake_ups: WakeUps | None = None
 
     def __post_init__(self, first_wake_ns: int | None) -> None:
         settings, ticks = self._settings, Ticks(self._settings.tick, self._settings.second_phase)
@@ -88,10 +88,10 @@ class PageCache:
         )
         self.freerun_pages = (self.background_pages + self.limit_pages) // 2
         self._ticks = ticks
-        self._system = FileSystem(JOURNALS[settings.file_system], settings.fsync_resets_age)
+        self.system = FileSystem(JOURNALS[settings.file_system], settings.fsync_resets_age)
         if settings.dirty_writeback:
-            self._wake_ups = WakeUps(
-                self._clock,
+            self.wake_ups = WakeUps(
+                self.clock,
                 Rank.FLUSHER,
                 lambda t_ns: ticks.timer_ns(t_ns, settings.dirty_writeback),
                 first_wake_ns,
@@ -99,28 +99,28 @@ class PageCache:
                 self._wake,
             )
 
-    def open(self, device: int, folios: Folios, new_extents: bool, sync: FsyncKind) -> BackingFile:
-        """Add a device's backing; `sync` is what an fsync of it does."""
+    def open(
+        self, device: int, folios: Folios, flush_path: bool, new_extents: bool, kind: FsyncKind
+    ) -> BackingFile:
+        """Add a device's backing. `flush_path`: the guest's syncs come to an fsync of it, which is
+        of that kind."""
+        settings = self._settings
         file = BackingFile(
-            self._clock,
-            self._disk,
-            device,
             folios,
-            new_extents,
-            Stamps(self._settings.tick),
-            self.batches,
-            self._complete,
-            self._fails,
+            settings.fault,
+            flush_path,
+            cache=self,
+            device=device,
+            has_new_extents=new_extents,
+            mtime=Stamps(settings.tick),
         )
-        if self._wake_ups is not None:
-            file.aged = self._wake_ups.aged
-        if self._settings.file_system == "ext4":
+        if settings.file_system == "ext4":
             file.own_commits = self._commits_of(file)
         self.files.append(file)
-        self._kinds.append(sync)
+        self._kinds.append(kind)
         return file
 
-    def _fails(self, batch: int, end_ns: int) -> bool:
+    def fails(self, batch: int, end_ns: int) -> bool:
         """Whether a batch that ends then fails (Rules H14, D4)."""
         failed = [fault.fails(batch, end_ns) for fault in self._faults]
         return any(failed)
@@ -128,7 +128,7 @@ class PageCache:
     def start(self) -> None:
         """Arm the timers."""
         if self._settings.early_writeback is not None:
-            self._clock.at(self._settings.early_writeback.every, Rank.EARLY, self._write_early)
+            self.clock.at(self._settings.early_writeback.every, Rank.EARLY, self._write_early)
 
     # fsync
 
@@ -140,12 +140,15 @@ class PageCache:
         file = self.files[device]
 
         def returned(ok: bool) -> None:
-            failed = [fault.fails_sync(self._clock.now) for fault in self._faults]
+            failed = [fault.fails_sync(self.clock.now) for fault in self._faults]
             done(not file.error_to_report() and not any(failed) and ok)
 
+        Fsync(self, self.next_rank(), file, datasync, returned)
+
+    def next_rank(self) -> int:
+        """Of those with a step at one instant the one begun first has the lower."""
         self._fsyncs += 1
-        rank = _HOST_RANK + self._fsyncs
-        Fsync(self._clock, rank, self._disk, file, self._system, datasync, self.commits, returned)
+        return _HOST_RANK + self._fsyncs
 
     # Rule H16
 
@@ -154,14 +157,11 @@ class PageCache:
 
         def commit() -> None:
             file.mtime.clear()
-            self._fsyncs += 1
-            rank, journal = _HOST_RANK + self._fsyncs, self._system.journal
-            covers = file.convert()
-            Committing(self._clock, rank, self._disk, file, journal, covers, self.commits, _nothing)
+            Committing(self, self.next_rank(), file, file.convert(), lambda: None)
             own_commits.again()
 
         own_commits = Anticipated(
-            self._clock,
+            self.clock,
             Rank.HOST_JOURNAL + file.device,
             lambda t_ns: self._ticks.commit_ns(t_ns, self._settings.commit_interval),
             lambda: file.mtime.since_ns,
@@ -170,34 +170,27 @@ class PageCache:
         )
         return own_commits
 
-    def will_store(self, file: BackingFile, t_ns: int) -> None:
-        """A store to the file is planned to begin at `t_ns`."""
-        if self._wake_ups is not None:
-            self._wake_ups.expect(t_ns)
-        if file.own_commits is not None:
-            file.own_commits.expect(max(t_ns, file.mtime.bar_ns))
-
     def fsync_uncontended(self, device: int, datasync: bool, work: Work) -> tuple[I64, I64]:
         """The next fsyncs of a file, one after the other, if only its one guest acts meanwhile:
         when each begins and returns. Fewer of them, or none, if anything else might happen."""
-        file, disk = self.files[device], self._disk
+        file, disk = self.files[device], self.disk
         # What the file's age and mtime depend on must be settled: an age that runs, an mtime that
         # stays dirty (fdatasync) or is clean (fsync).
         stamped = file.mtime.since_ns is not None
         settled = file.age_start_ns is not None and stamped == datasync
-        settled &= not self._system.sync_resets_age
+        settled &= not self.system.sync_resets_age
         simple = file.plain() and len(file.storers) == 1
         if not (simple and len(file.sources) == 1 and settled and file.idle() and disk.idle()):
             return NONE, NONE
         faults_ns = [fault.quiet_until_ns() for fault in self._faults]
-        quiet_ns = min([self._clock.quiet_until_ns(), *faults_ns])
+        quiet_ns = min([self.clock.quiet_until_ns(), *faults_ns])
         data_ns = transfer_ns(work.pages, disk.bandwidth)
         whole_ns = data_ns + disk.flush_ns
         commits = np.zeros(work.pages.size, dtype=bool)
         if not datasync:
             commits = self._commit_uncontended(file, work, whole_ns, quiet_ns)
-            whole_ns = whole_ns + np.where(commits, self._system.journal.commit_ns(disk), 0)
-        end_ns = self._clock.now + np.cumsum(work.busy_ns + whole_ns)
+            whole_ns = whole_ns + np.where(commits, self.system.journal.commit_ns(disk), 0)
+        end_ns = self.clock.now + np.cumsum(work.busy_ns + whole_ns)
         n = int(np.searchsorted(end_ns, quiet_ns, "left"))
         odd = (work.pages[:n] > self.room()) | (work.busy_ns[:n] >= _LONG_NS)
         n = int(odd.argmax()) if odd.any() else n
@@ -206,7 +199,7 @@ class PageCache:
         dirty = np.flatnonzero(pages)
         t_ns = begin_ns[dirty]
         file.written_uncontended(t_ns, t_ns + data_ns[dirty], pages[dirty], work.taken(dirty))
-        journal = self._system.journal
+        journal = self.system.journal
         disk.flushed_uncontended(
             flushes_uncontended(disk, journal, begin_ns + data_ns[:n], end_ns, commits)
         )
@@ -228,8 +221,8 @@ class PageCache:
         commits = work.pages > 0
         if not tick:
             return commits
-        now, bar = self._clock.now, file.mtime.bar_ns
-        longer_ns = self._system.journal.commit_ns(self._disk)
+        now, bar = self.clock.now, file.mtime.bar_ns
+        longer_ns = self.system.journal.commit_ns(self.disk)
         rows = zip(
             work.busy_ns.tolist(),
             plain_ns.tolist(),
@@ -257,7 +250,7 @@ class PageCache:
 
     def _wake(self) -> bool:
         """A pass over the files; whether any is dirty still."""
-        now = self._clock.now
+        now = self.clock.now
         for file in self.files:
             file.catch_up()
             age_start = file.age_start_ns
@@ -284,7 +277,7 @@ class PageCache:
         early = self._settings.early_writeback
         assert early is not None
         every, (numerator, denominator) = early.every, early.share
-        first_draw = np.uint64(self._clock.now // every % (1 << 32) << 32)  # of 2**64 numbers
+        first_draw = np.uint64(self.clock.now // every % (1 << 32) << 32)  # of 2**64 numbers
         for file in self.files:
             file.catch_up()
             free = self._free(file)
@@ -292,14 +285,14 @@ class PageCache:
             bar = min((numerator << 64) // denominator, (1 << 64) - 1)
             file.write_back(free[draws < np.uint64(bar)], Reason.EARLY)
         look_ns = -(-self._next_dirty_ns() // every) * every
-        self._clock.at(look_ns, Rank.EARLY, self._write_early)
+        self.clock.at(look_ns, Rank.EARLY, self._write_early)
 
     def _next_dirty_ns(self) -> int:
         """An instant after now before which nothing is dirty, unless that is the next."""
-        soon_ns = self._clock.now + 1
+        soon_ns = self.clock.now + 1
         if any(source.count for file in self.files for source in file.sources):
             return soon_ns
-        return max(soon_ns, min([self._clock.quiet_until_ns(), *self.storers.planned()]))
+        return max(soon_ns, min([self.clock.quiet_until_ns(), *self.storers.planned()]))
 
     # Rule H7
 
@@ -321,7 +314,7 @@ class PageCache:
         """A store has just begun that may have crossed a threshold."""
         if not self._background_running and self._dirty_pages() > self.background_pages:
             self._background_running = True
-            self._clock.at(self._clock.now, Rank.BACKGROUND, self._write_background)
+            self.clock.at(self.clock.now, Rank.BACKGROUND, self._write_background)
         if self.room() < 0:  # it took what was set aside for windows under way
             self._recheck_room()
 
@@ -339,7 +332,7 @@ class PageCache:
         if pages >= self.limit_pages:
             return PAUSE_MAX_NS
         work = dirtied_pages * PAGE_BYTES * 1_000_000_000 * (self.limit_pages - self.freerun_pages)
-        return min(PAUSE_MAX_NS, -(-work // (self._disk.bandwidth * (self.limit_pages - pages))))
+        return min(PAUSE_MAX_NS, -(-work // (self.disk.bandwidth * (self.limit_pages - pages))))
 
     def _dirty_pages(self) -> int:
         self.storers.catch_up()
@@ -354,7 +347,7 @@ class PageCache:
             again = self.batches[-1].end_ns
         else:
             again = max(file.writeback_end_ns() for file in self.files)
-        self._clock.at(again, Rank.BACKGROUND, self._write_background)
+        self.clock.at(again, Rank.BACKGROUND, self._write_background)
 
     def _write_chunk(self) -> bool:
         free = [self._free(file) for file in self.files]
@@ -370,7 +363,3 @@ class PageCache:
                     self._cursor = int((file.folios.first_page(last) + file.folios.pages(last))[0])
                     return True
         return False
-
-
-def _nothing() -> None:
-    """Nobody waits for the host's own commits."""

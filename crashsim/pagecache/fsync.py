@@ -13,15 +13,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from crashsim.disk.pipe import Drive
-from crashsim.engine.clock import Clock
 from crashsim.engine.history import NEVER, Reason
 from crashsim.engine.streams import I64
 from crashsim.pagecache.writeback import NONE, BackingFile, BoolArray
+
+if TYPE_CHECKING:
+    from crashsim.pagecache.cache import PageCache
 
 
 class CommitWrites(NamedTuple):
@@ -83,44 +85,41 @@ class Committing:
     """One commit of a file's journal, from the step at which its data is written; `done()` at its
     end. `covers`: it makes first writes readable (H13). Starts in the constructor."""
 
-    _clock: Clock
+    _cache: PageCache
     _rank: int
-    _disk: Drive
     _file: BackingFile
-    _journal: CommitWrites
     _covers: bool
-    _commits: list[Commit]
     _done: Callable[[], None]
     _commit: Commit = field(init=False)
 
     def __post_init__(self) -> None:
-        file, journal = self._file, self._journal
-        self._commits.append(Commit(file.device, self._clock.now))
-        self._commit = self._commits[-1]
+        file, cache, journal = self._file, self._cache, self._cache.system.journal
+        self._commit = Commit(file.device, cache.clock.now)
+        cache.commits.append(self._commit)
         file.committing += self._covers
         file.metadata_bytes += journal.first_bytes
         if journal.first_bytes:
-            _start, end = self._disk.write(journal.first_bytes)
-            self._clock.at(end, self._rank, self._journalled)
+            _start, end = self._cache.disk.write(journal.first_bytes)
+            self._cache.clock.at(end, self._rank, self._journalled)
         else:
             self._journalled(None)
 
     def _journalled(self, _: None) -> None:
-        self._disk.flush(self._flushed)
+        self._cache.disk.flush(self._flushed)
 
     def _flushed(self) -> None:
-        _start, end = self._disk.write(self._journal.last_bytes)
-        self._file.metadata_bytes += self._journal.last_bytes
+        _start, end = self._cache.disk.write(self._cache.system.journal.last_bytes)
+        self._file.metadata_bytes += self._cache.system.journal.last_bytes
         commit = self._commit
         commit.complete_ns = end
-        if self._disk.fua:
-            commit.fua_ns = end + self._disk.flush_ns
-            self._clock.at(commit.fua_ns, self._rank, self._returned)
+        if self._cache.disk.fua:
+            commit.fua_ns = end + self._cache.disk.flush_ns
+            self._cache.clock.at(commit.fua_ns, self._rank, self._returned)
         else:
-            self._clock.at(end, self._rank, self._committed)
+            self._cache.clock.at(end, self._rank, self._committed)
 
     def _committed(self, _: None) -> None:
-        self._disk.flush(self._ended)
+        self._cache.disk.flush(self._ended)
 
     def _returned(self, _: None) -> None:
         self._ended()
@@ -137,23 +136,19 @@ class Committing:
 
 @dataclass(slots=True, eq=False)
 class Fsync:
-    """One call; `done(ok)` when it returns. Starts in the constructor. `rank`: of those with a step
-    at one instant the one begun first has the lower."""
+    """One call; `done(ok)` when it returns. Starts in the constructor."""
 
-    _clock: Clock
+    _cache: PageCache
     _rank: int
-    _disk: Drive
     _file: BackingFile
-    _system: FileSystem
     _datasync: bool
-    _commits: list[Commit]
     _done: Callable[[bool], None]
     _later: I64 = field(init=False)  # pages under writeback that are to be written again
     _mtime_ns: int | None = field(init=False)  # what it commits
     _guest_journal_ns: int = field(init=False)
 
     def __post_init__(self) -> None:
-        file, clock, rank = self._file, self._clock, self._rank
+        file, clock, rank = self._file, self._cache.clock, self._rank
         self._later = NONE
         file.catch_up()
         self._mtime_ns = None if self._datasync else file.mtime.since_ns
@@ -178,7 +173,7 @@ class Fsync:
 
     def _ready_ns(self) -> int:
         """When all that the call writes will have been."""
-        return max(self._clock.now, self._file.writeback_end_ns(), self._guest_journal_ns)
+        return max(self._cache.clock.now, self._file.writeback_end_ns(), self._guest_journal_ns)
 
     def _again(self, _: None) -> None:
         """What was under writeback has completed: write those of its pages that are dirty again."""
@@ -187,10 +182,10 @@ class Fsync:
         dirty = file.dirty()
         free = np.setdiff1d(dirty, file.under_writeback(), assume_unique=True)
         file.write_back(np.intersect1d(free, self._later, assume_unique=True), Reason.FSYNC)
-        self._clock.at(self._ready_ns(), self._rank, self._written)
+        self._cache.clock.at(self._ready_ns(), self._rank, self._written)
 
     def _written(self, _: None) -> None:
-        file, system = self._file, self._system
+        file, system = self._file, self._cache.system
         if file.error_to_report():
             if self._mtime_ns is not None:
                 file.mtime_again(self._mtime_ns)
@@ -203,23 +198,14 @@ class Fsync:
             if file.committing:  # what it makes durable may be this call's
                 file.behind_commit.append(self._wait)
             else:
-                self._disk.flush(self._ended)
+                self._cache.disk.flush(self._ended)
             return
         self._mtime_ns = None
-        Committing(
-            self._clock,
-            self._rank,
-            self._disk,
-            file,
-            system.journal,
-            covers,
-            self._commits,
-            self._ended,
-        )
+        Committing(self._cache, self._rank, file, covers, self._ended)
 
     def _wait(self) -> None:
         """The commit that the call waited for has ended."""
-        self._clock.at(self._clock.now, self._rank, self._written)
+        self._cache.clock.at(self._cache.clock.now, self._rank, self._written)
 
     def _ended(self) -> None:
         self._done(True)

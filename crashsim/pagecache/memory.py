@@ -12,94 +12,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from crashsim.engine.clock import Clock
-from crashsim.engine.folios import Folios
-from crashsim.engine.history import NEVER
 from crashsim.engine.pages import unique_sorted
 from crashsim.engine.pageset import PageSet
 from crashsim.engine.streams import I64
 from crashsim.experiment.model import Device
 from crashsim.pagecache.cache import FsyncKind, PageCache
-from crashsim.pagecache.writeback import BackingFile
+from crashsim.pagecache.writeback import BackingFile, Memory
 
 COPY_PAGE_NS = 512
 IN_MEMORY = ("tmpfs", "hugetlbfs")
-
-
-class Memory:
-    """What stores go to. As it is: memory that the host never writes back, for which stores count
-    for nothing."""
-
-    cleaned_by_sync = False  # whether a sync leaves every page clean
-
-    def __init__(self, folios: Folios, fault_ns: int) -> None:
-        self.folios = folios  # what it dirties and cleans as one
-        self.fault_ns = fault_ns
-
-    @property
-    def stamp_bar_ns(self) -> int:
-        """Stores that dirty pages before that leave the memory's time stamp as it is."""
-        return 0
-
-    def will_store(self, t_ns: int) -> None:
-        """A store is planned to begin then."""
-
-    def dirtied(self, first_ns: int, stamped_ns: int | None, last_ns: int) -> None:
-        """Stores from `first_ns` to `last_ns` dirtied pages, that at `stamped_ns` as the first at
-        or after the bar."""
-
-    def dirtied_now(self) -> None:
-        """A copy dirtied pages."""
-
-    def reserve(self, pages: int) -> None:
-        """So many more may be dirtied by stores under way."""
-
-    def room(self) -> int:
-        """How many may be dirtied before a threshold has to be looked at."""
-        return NEVER
-
-    def dirtied_many(self) -> None:
-        """A store that may have crossed a threshold has begun."""
-
-    def pause_ns(self, dirtied_pages: int) -> int:
-        """How long a writer that has just dirtied that many is held up."""
-        return 0
-
-
-class FileMemory(Memory):
-    """A shared mapping of a backing file."""
-
-    def __init__(
-        self, cache: PageCache, file: BackingFile, fault_ns: int, cleaned_by_sync: bool
-    ) -> None:
-        super().__init__(file.folios, fault_ns)
-        self.cleaned_by_sync = cleaned_by_sync
-        self._cache = cache
-        self._file = file
-
-    @property
-    def stamp_bar_ns(self) -> int:
-        return self._file.mtime.bar_ns
-
-    def will_store(self, t_ns: int) -> None:
-        self._cache.will_store(self._file, t_ns)
-
-    def dirtied(self, first_ns: int, stamped_ns: int | None, last_ns: int) -> None:
-        self._file.dirtied(first_ns, stamped_ns, last_ns)
-
-    def dirtied_now(self) -> None:
-        self._file.dirtied_now()
-
-    def reserve(self, pages: int) -> None:
-        self._cache.planned_pages += pages
-
-    def room(self) -> int:
-        return self._cache.room()
-
-    def dirtied_many(self) -> None:
-        self._cache.dirtied_many()
-
-    def pause_ns(self, dirtied_pages: int) -> int:
-        return self._cache.pause_ns(dirtied_pages)
 
 
 @dataclass(slots=True)

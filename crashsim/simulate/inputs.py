@@ -21,9 +21,9 @@ from crashsim.engine.units import LONGEST_NS
 from crashsim.errors import TraceError, UsageError
 from crashsim.experiment.model import AppendLog, Experiment, Recording, WriteAheadLog
 from crashsim.guest.content import Content, RecordedContent, SyntheticContent
-from crashsim.guest.policy import synthetic_programs
 from crashsim.guest.program import Program
 from crashsim.guest.recording import recorded_program
+from crashsim.guest.synthetic import synthetic_programs
 from crashsim.traces.formats import FORMATS
 from crashsim.traces.source import read_only
 from crashsim.traces.trace import check_fits, check_lasts

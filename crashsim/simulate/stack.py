@@ -9,22 +9,23 @@ Nothing here knows a rule; each room knows its own and the port of the room belo
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import fields, replace
 from functools import partial
+from itertools import pairwise
+from operator import attrgetter
+from typing import Any
 
 import numpy as np
 
-from crashsim.device.rate_limiter import TokenBucket
-from crashsim.device.virtio_pmem import FlushLog, VirtioPmem
+from crashsim.device.virtio_pmem import FlushLog, TokenBucket, VirtioPmem
 from crashsim.disk.faults import DISK_FAULTS
 from crashsim.disk.pipe import Drive, compose
 from crashsim.engine.clock import Clock
-from crashsim.engine.columns import column, join
 from crashsim.engine.folios import Folios, single_pages
 from crashsim.engine.history import NEVER, DeviceSpan, History, RunInfo
 from crashsim.engine.injector import Effects, Injector
-from crashsim.engine.pages import PAGE_SHIFT
+from crashsim.engine.pages import PAGE_SHIFT, column, join
 from crashsim.engine.pageset import PageSet
 from crashsim.engine.streams import I64, Stream
 from crashsim.engine.timers import Ticks
@@ -37,24 +38,21 @@ from crashsim.guest.l1 import GuestPageCache
 from crashsim.guest.program import Program
 from crashsim.guest.syscalls import GuestKernel, Journal, Path
 from crashsim.guest.vcpu import VCpu
-from crashsim.pagecache.batches import folios_of
 from crashsim.pagecache.cache import PageCache
 from crashsim.pagecache.eio import HOST_ERRORS
 from crashsim.pagecache.memory import (
     CopiesIntoMemory,
     CopiesToDisk,
-    FileMemory,
-    Memory,
     fsync_of,
     has_flush_path,
     is_shared_file,
 )
-from crashsim.pagecache.writeback import BackingFile, Batch
+from crashsim.pagecache.writeback import BackingFile, Batch, Memory, folios_of
 from crashsim.simulate import full_host as hostfull
 from crashsim.vmm.monitors import MONITORS
 
 _COMPOSE_PAGES = 1 << 16
-_COMPOSE_BATCHES = (1 << 12) - 1
+_COMPOSE_BATCHES = (1 << 11) - 1
 
 
 class Stack:
@@ -96,18 +94,16 @@ class Stack:
         guest, host, backing = self.experiment.guest, self.experiment.host, what.backing
         new_extents = backing.extents != "written"
         folios = Folios(span.first_page, span.pages, self.experiment.folio_parts(what))
-        file = self.cache.open(device, folios, new_extents, fsync_of(what))
         single = single_pages(span.first_page, span.pages)
         shared, flush_path = is_shared_file(what), has_flush_path(what)
-        memory: Memory = Memory(single, host.fault)
-        if shared:
-            memory = FileMemory(self.cache, file, host.fault, flush_path)
+        file = self.cache.open(device, folios, flush_path, new_extents, fsync_of(what))
+        memory = file if shared else Memory(single, host.fault)
         monitor = MONITORS[self.experiment.vmm]
         limit, limiter = what.rate_limiter, None
         if limit is not None:
             limiter = TokenBucket(limit.ops, limit.refill, limit.burst)
         queue = VirtioPmem(self.clock, device, self.cache, self.flush_log, monitor, limiter)
-        driver = Driver(self.clock, queue, guest.driver, monitor.queue)
+        driver = Driver(self.clock, queue, guest.driver != "concurrent", monitor.queue)
         programs = [p for p in self.programs if p.device == device]
         recorded = any(p.labels for p in programs)
         page_cache = None
@@ -226,83 +222,50 @@ class Stack:
         the I/Os that it is in."""
         of = self.cache.files[batch.device].folios
         folios = batch.folios(of)
-        first, pages = of.first_page(folios), of.pages(folios)
-        _, io_first, _, complete = compose(
-            np.full(folios.size, batch.number, dtype=np.int64),
-            first,
-            pages,
-            np.array([batch.start_ns], dtype=np.int64),
-            self.disk.bandwidth,
-            self.order,
-        )
+        first = of.first_page(folios)
+        _, io_first, _, complete = self._compose([batch])
         low = np.searchsorted(io_first, first, "right") - 1
-        end = np.searchsorted(io_first, first + pages, "left")
+        end = np.searchsorted(io_first, first + of.pages(folios), "left")
         bounds = np.stack([low, end], axis=1).ravel()
         batch.complete_ns = np.maximum.reduceat(np.append(complete, 0), bounds)[::2]
 
     def _history(self) -> History:
-        io = self._compose_all()
-        flush_issue_ns = column([issue for issue, _ in self.disk.flushes])
-        flush_end_ns = column([end for _, end in self.disk.flushes])
-        batches, log = self.cache.batches, self.flush_log
+        io, flushes = self._compose_all(), self.disk.flushes
         effects = Effects(
             end_ns=self.clock.now,
-            batch_end_ns=column([b.end_ns for b in batches]),
+            batch_end_ns=column([b.end_ns for b in self.cache.batches]),
             io_batch=io[0],
             io_first_page=io[1],
-            flush_issue_ns=flush_issue_ns,
-            flush_end_ns=flush_end_ns,
+            flush_issue_ns=column([issue for issue, _ in flushes]),
+            flush_end_ns=column([end for _, end in flushes]),
             io_shorn=np.zeros_like(io[0]),
             io_corrupted=np.zeros_like(io[0]),
-            flush_ignored=np.zeros_like(flush_issue_ns),
+            flush_ignored=np.zeros(len(flushes), dtype=np.int64),
         )
         for fault in self.faults.values():
             fault.mark(effects)
-        dead_ns = effects.dead_ns
-        files = self.cache.files
+        files, dead_ns = self.cache.files, effects.dead_ns
         commits = [c for c in self.cache.commits if files[c.device].has_new_extents]
-        stores = self._stores()
-        copies = self._copies()
-        acks = self._acknowledgements(stores)
+        columns: dict[str, Any] = {
+            **_table("store", ("t_ns", "offset", "length", "write"), self._stores()),
+            **_table("copy", ("t_ns", "page"), self._copies()),
+            **_rows("batch", ("t_ns", "reason", "device", "whole", "failed"), self.cache.batches),
+            **_table("io", ("batch", "first_page", "pages", "complete_ns"), io),
+            **_rows("commit", ("device", "t_ns", "complete_ns", "fua_ns"), commits),
+            **_table("flush", [f.name for f in fields(FlushLog)], self.flush_log.columns()),
+            **_table("ack", ("t_ns", "device", "low", "high", "label"), self._acknowledgements()),
+        }
+        for name in ("commit_complete_ns", "commit_fua_ns"):  # by a disk that was alive
+            columns[name][columns[name] >= dead_ns] = NEVER
         return History(
             devices=self.spans,
             info=self._info(dead_ns),
-            store_t_ns=stores[0],
-            store_offset=stores[1],
-            store_length=stores[2],
-            store_write=stores[3],
-            copy_t_ns=copies[0],
-            copy_page=copies[1],
-            batch_t_ns=column([b.t_ns for b in batches]),
-            batch_reason=column([int(b.reason) for b in batches]),
-            batch_device=column([b.device for b in batches]),
-            batch_whole=column([int(b.whole) for b in batches]),
-            batch_failed=column([int(b.failed) for b in batches]),
-            commit_device=column([c.device for c in commits]),
-            commit_t_ns=column([c.t_ns for c in commits]),
-            commit_complete_ns=_before(dead_ns, [c.complete_ns for c in commits]),
-            commit_fua_ns=_before(dead_ns, [c.fua_ns for c in commits]),
             io_shorn=effects.io_shorn,
             io_corrupted=effects.io_corrupted,
+            flush_disk_issue_ns=effects.flush_issue_ns,
+            flush_disk_end_ns=effects.flush_end_ns,
             flush_disk_ignored=effects.flush_ignored,
-            io_batch=io[0],
-            io_first_page=io[1],
-            io_pages=io[2],
-            io_complete_ns=io[3],
-            flush_disk_issue_ns=flush_issue_ns,
-            flush_disk_end_ns=flush_end_ns,
-            flush_device=column(log.device),
-            flush_vcpu=column(log.vcpu),
-            flush_asked_ns=column(log.asked_ns),
-            flush_submit_ns=column(log.submit_ns),
-            flush_begin_ns=column(log.begin_ns),
-            flush_ack_ns=column(log.ack_ns),
-            flush_result=column(log.result),
-            ack_t_ns=acks[0],
-            ack_device=acks[1],
-            ack_low=acks[2],
-            ack_high=acks[3],
-            ack_label=acks[4],
+            **columns,
         )
 
     def _info(self, dead_ns: int) -> RunInfo:
@@ -342,25 +305,18 @@ class Stack:
             fsync_errors_not_fired=tuple(t for key, t in idle if key == "host.fsync_errors"),
         )
 
-    def _compose_all(self) -> tuple[I64, I64, I64, I64]:
-        """The I/Os of all batches, many batches at a time."""
-        parts: list[tuple[I64, I64, I64, I64]] = []
-        group: list[Batch] = []
-        size = 0
-        for batch in self.cache.batches:
-            group.append(batch)
-            size += sum(high - low for taken in batch.taken for _, _, low, high in taken.ranges)
-            size += sum(known.size for taken in batch.taken for known in taken.known)
-            if size > _COMPOSE_PAGES or len(group) == _COMPOSE_BATCHES:
-                parts.append(self._compose(group))
-                group, size = [], 0
-        if group:
-            parts.append(self._compose(group))
-        if not parts:
-            empty = np.empty(0, dtype=np.int64)
-            return empty, empty, empty, empty
-        columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
-        return columns[0], columns[1], columns[2], columns[3]
+    def _compose_all(self) -> list[I64]:
+        """The I/Os of all batches, many batches at a time: batch, first page, pages, completion."""
+        batches = self.cache.batches
+        sizes = [
+            sum(high - low for taken in batch.taken for _, _, low, high in taken.ranges)
+            + sum(known.size for taken in batch.taken for known in taken.known)
+            for batch in batches
+        ]
+        group = np.cumsum(sizes) // _COMPOSE_PAGES + np.arange(len(sizes)) // _COMPOSE_BATCHES
+        bounds = [0, *(np.flatnonzero(np.diff(group)) + 1).tolist(), len(sizes)]
+        parts = [self._compose(batches[low:high]) for low, high in pairwise(bounds) if high > low]
+        return _merged(parts, 4, in_order=True)
 
     def _compose(self, group: list[Batch]) -> tuple[I64, I64, I64, I64]:
         of = [file.folios for file in self.cache.files]
@@ -378,20 +334,14 @@ class Stack:
         start = column([b.start_ns for b in group])
         return compose(batch, page, pages, start, self.disk.bandwidth, self.order)
 
-    def _stores(self) -> tuple[I64, I64, I64, I64]:
+    def _stores(self) -> list[Any]:
         logs = [vcpu.stores for vcpu in self.vcpus]
         if len(logs) == 1 and logs[0].whole:  # the program's own columns will do
             t, program = join(logs[0].t_ns), self.programs[0]
             number = np.arange(program.first_write, program.first_write + t.size, dtype=np.int64)
-            return t, program.offset[: t.size], program.length[: t.size], number
-        columns = [
-            join([part for log in logs for part in getattr(log, name)])
-            for name in ("t_ns", "offset", "length", "write")
-        ]
-        if len(logs) > 1:  # by begin, then vCPU
-            order = np.argsort(columns[0], kind="stable")
-            columns = [column[order] for column in columns]
-        return columns[0], columns[1], columns[2], columns[3]
+            return [t, program.offset[: t.size], program.length[: t.size], number]
+        parts = [[*map(join, (log.t_ns, log.offset, log.length, log.write))] for log in logs]
+        return _merged(parts, 4)
 
     def _copies(self) -> tuple[I64, I64]:
         copies = [entry for cache in self.guest_caches for entry in cache.copies]
@@ -400,25 +350,14 @@ class Stack:
         times = column([t for t, _ in copies])
         return np.repeat(times, column([page.size for page in pages])), join(pages)
 
-    def _acknowledgements(
-        self, stores: tuple[I64, I64, I64, I64]
-    ) -> tuple[I64, I64, I64, I64, np.ndarray[tuple[int], np.dtype[np.str_]]]:
+    def _acknowledgements(self) -> list[Any]:
         parts = [
             acknowledgements(
                 vcpu.acknowledged, vcpu.marks, vcpu.stores, program, vcpu.unfinished_write
             )
             for vcpu, program in zip(self.vcpus, self._by_vcpu(), strict=True)
         ]
-        if not parts:
-            empty = np.empty(0, dtype=np.int64)
-            return empty, empty, empty, empty, np.empty(0, dtype=np.str_)
-        if len(parts) == 1:  # in order already
-            return parts[0]
-        columns = [np.concatenate([part[i] for part in parts]) for i in range(4)]
-        label = np.concatenate([part[4] for part in parts])
-        order = np.argsort(columns[0], kind="stable")
-        t, device, low, high = (column[order] for column in columns)
-        return t, device, low, high, label[order]
+        return _merged(parts, 5) if parts else [*_merged([], 4), np.empty(0, dtype=np.str_)]
 
     def _by_vcpu(self) -> list[Program]:
         return [p for device in range(len(self.spans)) for p in self.programs if p.device == device]
@@ -428,9 +367,23 @@ def _nothing() -> None:
     """A journal on memory that the host never writes back."""
 
 
-def _before(dead_ns: int, t_ns: list[int]) -> I64:
-    """Instants at which the disk was alive; NEVER for the others."""
-    return column([t if t < dead_ns else NEVER for t in t_ns])
+def _merged(parts: Sequence[Sequence[Any]], columns: int, in_order: bool = False) -> list[Any]:
+    """The columns of several parts; rows by their first column, then part."""
+    found: list[Any] = [join([part[i] for part in parts]) for i in range(columns)]
+    if len(parts) < 2 or in_order:
+        return found
+    order = np.argsort(found[0], kind="stable")
+    return [one[order] for one in found]
+
+
+def _table(table: str, names: Sequence[str], columns: Iterable[Any]) -> dict[str, Any]:
+    """Columns of a table of the History."""
+    return {f"{table}_{name}": one for name, one in zip(names, columns, strict=True)}
+
+
+def _rows(table: str, names: Sequence[str], rows: Sequence[object]) -> dict[str, Any]:
+    """The same, of objects that have them as attributes."""
+    return _table(table, names, (column([*map(attrgetter(name), rows)]) for name in names))
 
 
 def _faults(experiment: Experiment) -> Iterator[tuple[str, Injector]]:
