@@ -11,10 +11,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from crashsim.device.virtio_pmem import TokenBucket
+from crashsim.disk.pipe import compose
 from crashsim.engine.history import NEVER, History
+from crashsim.engine.streams import Stream
 from crashsim.experiment.backing import Backing
 from crashsim.experiment.failures import HostCrash
 from crashsim.experiment.profiles import DiskFaults, Fault
@@ -189,6 +192,16 @@ def test_D1_a_flush_asked_for_as_one_ends_is_the_next_one() -> None:
     assert disk_flushes(play([Sync()], [Sync(delay_ns=1000)])) == [(0, 1000), (1000, 2000)]
 
 
+def test_H5_more_batches_than_fit_into_one_key_are_served_one_after_the_other() -> None:
+    number = np.arange(5000, dtype=np.int64)
+    batch, page, one = np.repeat(number, 2), np.tile([0, 2], 5000), np.ones(10_000, dtype=np.int64)
+    stream = Stream(1, "disk-order")
+    served, _, _, complete = compose(batch, page, one, 1000 * number, DISK.bandwidth, stream)
+    assert (served == batch).all()  # two I/Os each, one behind the other, in a drawn order
+    expected = 1000 * number[:, None] + [100, 200]
+    assert (np.sort(complete.reshape(-1, 2), axis=1) == expected).all()
+
+
 def faulty(name: str, at: int) -> History:
     disk = {"faults": DiskFaults(**{name: Fault(at=(at,))})}
     return played.play(STORE_AND_SYNC, disk=disk)
@@ -316,6 +329,30 @@ def test_P5_a_write_is_a_hole_from_the_instant_at_which_a_later_one_is_safe() ->
     assert whole.holes.tolist() == [1] and whole.hole_at(1) == (safe_ns[2], 2)
     for until, holes in ((safe_ns[2] - 1, []), (safe_ns[2], [1])):
         assert Losses(play(*programs, until=until), Stage.COMPLETED).holes.tolist() == holes
+
+
+def test_P5_of_writes_begun_at_one_instant_none_is_the_later_one_of_a_hole() -> None:
+    # Three I/Os of one batch at 12, in a drawn order: complete at 112, 212 and 312.
+    whole = play([Write(0, 8), Write(2 * P, 8), Write(4 * P, 8), Sync()])
+    ios = sorted((complete, page) for _, page, _, complete in simulated(whole).ios)
+    soon, later, last = (page * P for _, page in ios)
+    programs = [Write(last, 8)], [Write(soon, 8)], [Write(later, 8, 1)], [Sync(delay_ns=12)]
+    found = Losses(play(*programs), Stage.COMPLETED)
+    assert found.writes.begin_ns.tolist() == [10, 10, 11]
+    assert found.holes.tolist() == [0] and found.hole_at(0) == (212, 2)
+
+
+def test_P5_a_record_acknowledged_before_its_sync_is_uncovered_until_it_is_safe() -> None:
+    history = play([Write(0, 8, ends_record=True), Sync()])
+    found = Losses(history, Stage.DURABLE)
+    assert history.ack_t_ns.tolist() == [10] and found.covered_ns.tolist() == [1311]
+    assert [found.uncovered.at(t) for t in (9, 10, 1310, 1311)] == [0, 1, 1, 0]
+
+
+def test_P5_where_nothing_is_stored_nothing_is_at_risk() -> None:
+    found = Losses(play([Sync()]), Stage.DURABLE)
+    assert [found.at_risk.instants.size, found.at_risk.values.size] == [0, 0]
+    assert found.covered_ns.size == found.uncovered.values.size == 0
 
 
 def test_G9_a_flush_that_failed_promised_nothing() -> None:

@@ -87,7 +87,7 @@ def called(name: str) -> str:
 def equivalent() -> set[tuple[str, str]]:
     """(function, lines as changed) of the document's table."""
     rows = re.findall(r"^\| `(.+?)` \| `(.+?)` \|", DOCUMENT.read_text(), re.M)
-    return {(function, what) for function, what in rows}
+    return {(function, what.replace(r"\|", "|")) for function, what in rows}
 
 
 if __name__ == "__main__":
