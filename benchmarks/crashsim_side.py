@@ -12,18 +12,11 @@ from benchmarks.simpy_model import SimpyParameters
 from crashsim.engine.history import History
 from crashsim.engine.pages import PAGE_BYTES
 from crashsim.engine.streams import Stream
-from crashsim.experiment.applications import EveryRecords
-from crashsim.experiment.backing import Backing
-from crashsim.experiment.model import (
-    Device,
-    Disk,
-    Experiment,
-    Guest,
-    Host,
-    KeyValue,
-    SizeRange,
-    Sync,
-)
+from crashsim.experiment.applications import EveryRecords, KeyValue, SizeRange, Sync
+from crashsim.experiment.backing import Backing, Device
+from crashsim.experiment.linux import Guest, Host
+from crashsim.experiment.model import Experiment
+from crashsim.experiment.profiles import Disk
 from crashsim.guest.content import SyntheticContent
 from crashsim.guest.synthetic import Writes, build, make_program
 from crashsim.power import at_risk

@@ -20,7 +20,10 @@ from typing import Any
 import numpy as np
 
 from crashsim.checkers.spec import Command
-from crashsim.experiment.model import Device, Experiment, Guest, KeyValue, Recording, SizeRange
+from crashsim.experiment.applications import KeyValue, Recording, SizeRange
+from crashsim.experiment.backing import Device
+from crashsim.experiment.linux import Guest
+from crashsim.experiment.model import Experiment
 from crashsim.explore.budget import Budget
 from crashsim.explore.state_runner import Target
 from crashsim.explore.survey import explore

@@ -18,17 +18,11 @@ import pytest
 
 from crashsim.engine.history import NEVER, History, Reason
 from crashsim.engine.streams import I64
-from crashsim.experiment.backing import Backing, FolioPart, RateLimiter
-from crashsim.experiment.model import (
-    Device,
-    Disk,
-    EarlyWriteback,
-    Experiment,
-    Fill,
-    Guest,
-    Host,
-)
-from crashsim.experiment.profiles import DiskFaults, Fault
+from crashsim.experiment.applications import Fill
+from crashsim.experiment.backing import Backing, Device, FolioPart, RateLimiter
+from crashsim.experiment.linux import EarlyWriteback, Guest, Host
+from crashsim.experiment.model import Experiment
+from crashsim.experiment.profiles import Disk, DiskFaults, Fault
 from crashsim.experiment.sync_calls import CALLS
 from crashsim.guest.program import Op, Program
 from crashsim.simulate.stack import simulate

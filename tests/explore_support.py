@@ -11,8 +11,11 @@ from crashsim.checkers import Acks, Verdict
 from crashsim.checkers.spec import Spec
 from crashsim.engine.history import History
 from crashsim.engine.streams import I64
+from crashsim.experiment.applications import Fill
+from crashsim.experiment.backing import Device
+from crashsim.experiment.linux import Guest
 from crashsim.experiment.loader import Case
-from crashsim.experiment.model import Device, Experiment, Fill, Guest
+from crashsim.experiment.model import Experiment
 from crashsim.experiment.sync_calls import CALLS
 from crashsim.explore.state_runner import Target
 from crashsim.guest.program import Op, Program

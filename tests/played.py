@@ -7,7 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 from crashsim.engine.history import History
-from crashsim.experiment.model import Device, Experiment
+from crashsim.experiment.backing import Device
+from crashsim.experiment.model import Experiment
 from crashsim.power.loss import rows_safe
 from crashsim.power.safety import Domain, Safety, kept_stage
 from crashsim.simulate.stack import simulate

@@ -11,7 +11,7 @@ import pytest
 from crashsim.engine.history import NEVER, Reason
 from crashsim.engine.streams import I64
 from crashsim.engine.timers import Stamps, Ticks
-from crashsim.experiment.model import Host
+from crashsim.experiment.linux import Host
 from crashsim.guest.syscalls import GuestKernel
 from crashsim.guest.vcpu import VCpu
 from crashsim.pagecache.fsync import JOURNALS

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from crashsim.errors import ExperimentError
+from crashsim.experiment.backing import Device
 from crashsim.experiment.loader import plan
-from crashsim.experiment.model import Device
 
 REST = """
 workload: {kind: append-log, records: 5}

@@ -8,28 +8,25 @@ import pytest
 from pydantic import ValidationError
 
 from crashsim.engine import units
-from crashsim.experiment import model
-from crashsim.experiment.backing import RateLimiter
-from crashsim.experiment.model import (
+from crashsim.experiment.applications import (
     AppendLog,
-    Device,
-    Disk,
     DoubleBuffer,
-    EarlyWriteback,
     EveryRecords,
     EveryTime,
-    Experiment,
     Fill,
-    Guest,
-    Host,
     KeyValue,
-    Power,
     Recording,
     SizeRange,
     Sync,
     WriteAheadLog,
 )
-from crashsim.experiment.profiles import PROFILES
+from crashsim.experiment.backing import Device, RateLimiter
+from crashsim.experiment.block import Block
+from crashsim.experiment.failures import Power
+from crashsim.experiment.linux import EarlyWriteback, Guest, Host
+from crashsim.experiment.model import Experiment
+from crashsim.experiment.profiles import PROFILES, Disk
+from crashsim.experiment.schema import blocks
 
 MIB = 1 << 20
 
@@ -246,7 +243,6 @@ def test_a_block_that_contradicts_itself_is_refused(
 
 
 def test_every_key_is_described() -> None:
-    for name in model.__all__:
-        part = getattr(model, name)
-        for key, field in getattr(part, "model_fields", {}).items():
-            assert field.description, f"{name}.{key}"
+    for block in blocks(Block):
+        for key, field in block.model_fields.items():
+            assert field.description, f"{block.__name__}.{key}"

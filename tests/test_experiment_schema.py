@@ -11,11 +11,10 @@ from typing import Any
 import jsonschema  # type: ignore[import-untyped]
 import pytest
 
-from crashsim.experiment import model
-from crashsim.experiment.applications import KINDS
+from crashsim.experiment.block import Block
 from crashsim.experiment.document import plain, read
 from crashsim.experiment.loader import load, plan
-from crashsim.experiment.schema import json_schema
+from crashsim.experiment.schema import blocks, json_schema
 from crashsim.experiment.shipped import starter
 from crashsim.experiment.show import show
 from crashsim.results import FIGURES
@@ -123,12 +122,12 @@ def test_the_starter_explains_every_key() -> None:
     explained = set(re.findall(r"^[ #-]*(\w+):.*#\s*\S", starter(), re.MULTILINE))
     assert starter().count("also _p50 and _p99 over time") == 2
     explained |= {name for name in FIGURES if name.endswith(("_p50", "_p99"))}
-    parts = [getattr(model, name) for name in model.__all__]
+    in_braces = ("SizeRange", "FolioPart", "RateLimiter", "Fault", "DiskFaults", "Known")
     keys = {
         key
-        for part in [*parts, *KINDS.values()]
-        for key in getattr(part, "model_fields", {})
-        if part is not model.SizeRange
+        for block in blocks(Block)
+        if block.__name__ not in in_braces
+        for key in block.model_fields
     }
     assert keys - explained == set()
 

@@ -11,18 +11,16 @@ from ruamel.yaml import YAML
 
 from crashsim.engine import units
 from crashsim.engine.history import History, Reason
-from crashsim.experiment.model import (
+from crashsim.experiment.applications import (
     AppendLog,
-    Backing,
-    Device,
     EveryRecords,
-    Experiment,
-    Guest,
-    Host,
     KeyValue,
     SizeRange,
     Sync,
 )
+from crashsim.experiment.backing import Backing, Device
+from crashsim.experiment.linux import Guest, Host
+from crashsim.experiment.model import Experiment
 from crashsim.guest.synthetic import synthetic_programs
 from crashsim.power.losses import Losses
 from crashsim.power.safety import Domain, kept_stage

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from crashsim.errors import UsageError
-from crashsim.vmm.procfs import read_process
+from crashsim.vmm.examine import read_process
 
 
 def process(proc: Path, *words: str) -> Path:

@@ -6,9 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crashsim.vmm.keyval import escape, read
+from crashsim.vmm.keyval import parse_id, parse_size, parse_truth, read
 from crashsim.vmm.spans import Objection, Span
-from crashsim.vmm.values import parse_id, parse_size, parse_truth
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 
@@ -130,7 +129,10 @@ def test_settings_are_told_apart(text: str, expected: dict[str, object]) -> None
 
 @given(st.dictionaries(st.from_regex(r"[a-z][a-z-]{0,8}", fullmatch=True), st.text()))
 def test_what_is_escaped_reads_back_as_it_was(values: dict[str, str]) -> None:
-    assert settings(",".join(f"{key}={escape(value)}" for key, value in values.items())) == values
+    assert (
+        settings(",".join(f"{key}={value.replace(',', ',,')}" for key, value in values.items()))
+        == values
+    )
 
 
 def test_the_monitors_object_add_takes_no_key_alone() -> None:

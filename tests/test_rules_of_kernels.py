@@ -16,8 +16,10 @@ from crashsim.engine.folios import Folios
 from crashsim.engine.history import NEVER, History, Reason
 from crashsim.engine.streams import Stream
 from crashsim.engine.timers import Stamps, Ticks
-from crashsim.experiment.backing import Backing, FolioPart
-from crashsim.experiment.model import Device, EarlyWriteback, Experiment, Fill, Guest, Host
+from crashsim.experiment.applications import Fill
+from crashsim.experiment.backing import Backing, Device, FolioPart
+from crashsim.experiment.linux import EarlyWriteback, Guest, Host
+from crashsim.experiment.model import Experiment
 from crashsim.experiment.sync_calls import CALLS
 from crashsim.pagecache.cache import PageCache
 from tests.oracle import GroupSync, Sync, Write

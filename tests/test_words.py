@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crashsim.engine.units import exact_instant, parse_duration, roundest
-from crashsim.experiment.model import Power
+from crashsim.experiment.failures import Power
 from crashsim.report.grids import notes
 from crashsim.report.standing import all_safe, headline, sentences, standing
 from crashsim.report.words import expectation_line

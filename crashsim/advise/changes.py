@@ -18,9 +18,11 @@ from typing import Any
 from pydantic import ValidationError
 
 from crashsim.errors import ExperimentError
+from crashsim.experiment.applications import Recording, Sync
+from crashsim.experiment.backing import Device
 from crashsim.experiment.document import find, plain, read
 from crashsim.experiment.loader import Case, load
-from crashsim.experiment.model import Device, Experiment, Recording, Sync
+from crashsim.experiment.model import Experiment
 
 NO_LOSS = "{uncovered_acknowledgements: 0, broken_promises: 0}"
 _EVERY = ("1 records", "10 records", "100 records", "10ms", "100ms", "1s")

@@ -39,8 +39,8 @@ from crashsim.advise.guest_memory import MOST_MARKS, Unsent, unsent
 from crashsim.advise.missing_syncs import MOST_REMOVALS, Places, Spare, before_marks, redundant
 from crashsim.engine.history import NEVER
 from crashsim.engine.units import exact_instant
+from crashsim.experiment.applications import Recording
 from crashsim.experiment.loader import Case
-from crashsim.experiment.model import Recording
 from crashsim.report.progress import progress
 from crashsim.runs.judged import Explored
 from crashsim.runs.one import Run

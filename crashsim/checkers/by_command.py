@@ -32,7 +32,7 @@ from crashsim.checkers.image_session import ImageSession, Sandbox
 from crashsim.checkers.spawn import Ended, Environment, signal_name
 from crashsim.checkers.verdict import OK, Acks, Ranges, Verdict, verdict
 from crashsim.errors import UsageError
-from crashsim.experiment.placeholders import filled, named, unknown
+from crashsim.experiment.trial import filled, named, unknown
 
 if TYPE_CHECKING:
     from crashsim.checkers.spec import Command

@@ -23,6 +23,8 @@ from crashsim.checkers.scratch import Folder, empty
 from crashsim.checkers.spawn import Ended, Environment, Limits
 from crashsim.checkers.verdict import Acks, Ranges, Verdict, verdict
 from crashsim.errors import CrashsimError, HelperDied
+from crashsim.experiment.trial import MEMORY_BYTES as MEMORY_BYTES
+from crashsim.experiment.trial import TIME_LIMIT_NS
 
 
 class Sandbox:
@@ -96,8 +98,7 @@ class Sandbox:
             self._folder.abandon()
 
 
-TIME_LIMIT_S = 10.0
-MEMORY_BYTES = 1 << 30
+TIME_LIMIT_S = TIME_LIMIT_NS / 1e9
 DEVICE = "pmem0"
 Question = Callable[[Sandbox], Verdict]
 

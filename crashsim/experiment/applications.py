@@ -11,20 +11,15 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import (
-    Field,
-    GetJsonSchemaHandler,
-    ValidationInfo,
-    model_validator,
-)
+from pydantic import Field, GetJsonSchemaHandler, ValidationInfo, model_validator
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
 from crashsim.engine import units
 from crashsim.errors import UnitError
-from crashsim.experiment.block import Block, Contradiction
+from crashsim.experiment.block import Block, Clash, Key
 from crashsim.experiment.quantities import (
     Count,
     Duration,
@@ -97,21 +92,17 @@ Every = Annotated[EveryRecords | EveryTime, Spelling(_every, _EVERY_SCHEMA, _eve
 class Sync(Block):
     """When the program asks for durability, and with which call."""
 
-    call: Annotated[str, NameIn(CALLS)] = Field(
-        default="none", description="The call that asks for durability; none for never."
+    call: Annotated[str, NameIn(CALLS)] = Key(
+        "none", "The call that asks for durability; none for never."
     )
-    every: Every | None = Field(
-        default=None, description="How often: `100 records` or `1s`. Default: after every record."
+    every: Every | None = Key(
+        None, "How often: `100 records` or `1s`. Default: after every record."
     )
-    group: bool = Field(
-        default=False, description="Group commit: one vCPU syncs for all that wait at that moment."
-    )
-    delay: Duration = Field(
-        default=0, description="How long the leader of a group waits for others before it syncs."
-    )
-    range: Literal["whole", "written"] = Field(
-        default="whole",
-        description="What a call is for: the whole, or what was written since the last one. It "
+    group: bool = Key(False, "Group commit: one vCPU syncs for all that wait at that moment.")
+    delay: Duration = Key(0, "How long the leader of a group waits for others before it syncs.")
+    range: Literal["whole", "written"] = Key(
+        "whole",
+        "What a call is for: the whole, or what was written since the last one. It "
         "matters in the guest's page cache; a device flush has no range.",
     )
 
@@ -142,37 +133,30 @@ class Sync(Block):
         """Time between syncs; None when they are counted in records."""
         return self.every.ns if isinstance(self.every, EveryTime) else None
 
-    def contradictions(self) -> Iterator[Contradiction]:
+    def contradictions(self) -> Iterator[Clash]:
         if self.call == "none" and self.every is not None:
-            yield Contradiction(("every",), "call is none, so there is nothing to do every time")
+            yield Clash(("every",), "call is none, so there is nothing to do every time")
         if self.range == "written" and self.call in ("none", "msync-async", "sync"):
-            yield Contradiction(("range",), f"{self.call} has no range")
+            yield Clash(("range",), f"{self.call} has no range")
         if self.range == "written" and self.group:
-            yield Contradiction(("range",), "a group commit is for the whole")
+            yield Clash(("range",), "a group commit is for the whole")
         if self.group and self.call in ("none", "msync-async", "sync_file_range"):
-            yield Contradiction(
+            yield Clash(
                 ("group",), f"a group commit needs a call that waits for the disk, not {self.call}"
             )
         if self.group and self.every is not None:
-            yield Contradiction(
-                ("every",), "a group commit syncs after each record: every does not apply"
-            )
+            yield Clash(("every",), "a group commit syncs after each record: every does not apply")
         if self.delay and not self.group:
-            yield Contradiction(("delay",), "delay applies to group commits only (group: true)")
+            yield Clash(("delay",), "delay applies to group commits only (group: true)")
 
 
 class Synthetic(Block):
     """What all workloads but recordings have."""
 
-    vcpus: int = Field(
-        default=1, ge=1, le=128, description="How many vCPUs run the program at once."
-    )
-    rate: Rate | None = Field(
-        default=None, description="Records per second of each vCPU. Default: as fast as it can."
-    )
-    acknowledge: Literal["after-sync", "before-sync"] = Field(
-        default="after-sync",
-        description="When the program says that a record is done. Without syncs: at once.",
+    vcpus: int = Key(1, "How many vCPUs run the program at once.", ge=1, le=128)
+    rate: Rate | None = Key(None, "Records per second of each vCPU. Default: as fast as it can.")
+    acknowledge: Literal["after-sync", "before-sync"] = Key(
+        "after-sync", "When the program says that a record is done. Without syncs: at once."
     )
 
     def least_bytes(self) -> int:
@@ -189,14 +173,11 @@ class Synthetic(Block):
 class AppendLog(Synthetic):
     """Checksummed records, one after the other; a full log starts again at its beginning."""
 
-    kind: Literal["append-log"] = Field(
-        default="append-log", description="Records appended to a log."
-    )
+    kind: Literal["append-log"] = Key("append-log", "Records appended to a log.")
     records: Count = Field(description="How many records are written, by all vCPUs together.")
-    record_size: Size = Field(default=256, description="Size of a record with its checksum.")
-    grows: bool = Field(
-        default=False,
-        description="Each record makes the file longer, so that fdatasync commits as fsync does.",
+    record_size: Size = Key(256, "Size of a record with its checksum.")
+    grows: bool = Key(
+        False, "Each record makes the file longer, so that fdatasync commits as fsync does."
     )
 
     def least_bytes(self) -> int:
@@ -221,31 +202,25 @@ class SizeRange(Block):
         one_size = {"type": "string", "pattern": units.SIZE_PATTERN, "examples": ["1KiB"]}
         return {"anyOf": [one_size, handler.resolve_ref_schema(handler(core))]}
 
-    def contradictions(self) -> Iterator[Contradiction]:
+    def contradictions(self) -> Iterator[Clash]:
         if self.min > self.max:
-            yield Contradiction(("min",), "min is larger than max")
+            yield Clash(("min",), "min is larger than max")
 
 
 class KeyValue(Synthetic):
     """Slots of a table, overwritten in place at random."""
 
-    kind: Literal["key-value"] = Field(default="key-value", description="Slots updated at random.")
+    kind: Literal["key-value"] = Key("key-value", "Slots updated at random.")
     records: Count = Field(description="How many updates are made, by all vCPUs together.")
     slots: Count = Field(description="How many slots the table has.")
-    value_size: SizeRange = Field(
-        default=SizeRange(min=KIB, max=KIB), description="Size of a value, or {min, max}."
+    value_size: SizeRange = Key(SizeRange(min=KIB, max=KIB), "Size of a value, or {min, max}.")
+    slot_size: Size | None = Key(
+        None, "Distance between slots. Default: the largest value, rounded up to 8."
     )
-    slot_size: Size | None = Field(
-        default=None,
-        description="Distance between slots. Default: the largest value, rounded up to 8.",
+    distribution: Literal["uniform", "zipf"] = Key(
+        "uniform", "How slots are chosen: all alike, or a few much more often."
     )
-    distribution: Literal["uniform", "zipf"] = Field(
-        default="uniform", description="How slots are chosen: all alike, or a few much more often."
-    )
-    theta: Theta = Field(
-        default=Decimal("0.99"),
-        description="Skew of zipf: 0 is uniform, 0.99 strong; rounded to 1/64.",
-    )
+    theta: Theta = Key(Decimal("0.99"), "Skew of zipf: 0 is uniform, 0.99 strong; rounded to 1/64.")
 
     @property
     def slot_bytes(self) -> int:
@@ -263,24 +238,22 @@ class KeyValue(Synthetic):
     def inapplicable(self) -> frozenset[str]:
         return frozenset() if self.distribution == "zipf" else frozenset({"theta"})
 
-    def contradictions(self) -> Iterator[Contradiction]:
+    def contradictions(self) -> Iterator[Clash]:
         if self.slot_size is not None and self.slot_size < self.value_size.max:
-            yield Contradiction(("slot_size",), "a slot is smaller than the largest value")
+            yield Clash(("slot_size",), "a slot is smaller than the largest value")
         if self.model_fields_set & self.inapplicable():
-            yield Contradiction(("theta",), "theta applies to distribution: zipf only")
+            yield Clash(("theta",), "theta applies to distribution: zipf only")
 
 
 class DoubleBuffer(Synthetic):
     """Two copies of a body, and a header that says which is valid."""
 
-    kind: Literal["double-buffer"] = Field(
-        default="double-buffer", description="Body written to A or B in turn, then a header."
+    kind: Literal["double-buffer"] = Key(
+        "double-buffer", "Body written to A or B in turn, then a header."
     )
     records: Count = Field(description="How often the body is replaced, by all vCPUs together.")
     body_size: Size = Field(description="Size of one copy of the body.")
-    header_size: Size = Field(
-        default=512, description="Size of the header that names the valid copy."
-    )
+    header_size: Size = Key(512, "Size of the header that names the valid copy.")
 
     def least_bytes(self) -> int:
         return self._in_parts(2 * (self.body_size + self.header_size))
@@ -289,22 +262,21 @@ class DoubleBuffer(Synthetic):
 class WriteAheadLog(Synthetic):
     """Records to a log first; pages of a table at checkpoints."""
 
-    kind: Literal["write-ahead-log"] = Field(
-        default="write-ahead-log",
-        description="A log, and a table brought up to date at checkpoints.",
+    kind: Literal["write-ahead-log"] = Key(
+        "write-ahead-log", "A log, and a table brought up to date at checkpoints."
     )
     records: Count = Field(description="How many records are written, by all vCPUs together.")
-    record_size: Size = Field(default=256, description="Size of a log record.")
+    record_size: Size = Key(256, "Size of a log record.")
     table_size: Size = Field(description="Size of the table, a multiple of page_size.")
-    page_size: Size = Field(default=4 * KIB, description="Size of a page of the table.")
-    checkpoint_every: Count = Field(default=100, description="Records between checkpoints.")
+    page_size: Size = Key(4 * KIB, "Size of a page of the table.")
+    checkpoint_every: Count = Key(100, "Records between checkpoints.")
 
     def least_bytes(self) -> int:
         return self.table_size + self._in_parts(self.checkpoint_every * self.record_size)
 
-    def contradictions(self) -> Iterator[Contradiction]:
+    def contradictions(self) -> Iterator[Clash]:
         if self.table_size % self.page_size:
-            yield Contradiction(
+            yield Clash(
                 ("table_size",),
                 f"expected a multiple of page_size ({units.exact_bytes(self.page_size)}), "
                 f"got {units.exact_bytes(self.table_size)}",
@@ -314,53 +286,38 @@ class WriteAheadLog(Synthetic):
 class Fill(Synthetic):
     """The device written once from its beginning."""
 
-    kind: Literal["fill"] = Field(
-        default="fill", description="Sequential writes from the beginning."
-    )
-    size: Size | None = Field(
-        default=None, description="How much is written. Default: the whole device."
-    )
-    write_size: Size = Field(default=1024 * KIB, description="Size of one write.")
+    kind: Literal["fill"] = Key("fill", "Sequential writes from the beginning.")
+    size: Size | None = Key(None, "How much is written. Default: the whole device.")
+    write_size: Size = Key(1024 * KIB, "Size of one write.")
 
     def least_bytes(self) -> int:
         return self.size or 1
 
-    def contradictions(self) -> Iterator[Contradiction]:
+    def contradictions(self) -> Iterator[Clash]:
         if self.size is not None and self.size > self.write_size * MOST_WRITES:
-            yield Contradiction(("write_size",), f"more than {MOST_WRITES} writes")
+            yield Clash(("write_size",), f"more than {MOST_WRITES} writes")
 
 
 class Recording(Block):
     """A recorded block log."""
 
-    kind: Literal["recording"] = Field(default="recording", description="A recorded block log.")
-    log: str = Field(
-        min_length=1,
-        description="The log, relative to this file; .gz is accepted.",
+    kind: Literal["recording"] = Key("recording", "A recorded block log.")
+    log: str = Field(min_length=1, description="The log, relative to this file; .gz is accepted.")
+    format: Annotated[str, NameIn(FORMATS)] = Key("dm-log-writes", "How the log is laid out.")
+    times: str | None = Key(
+        None, "When each entry arrived (u64 ns each), relative to this file.", min_length=1
     )
-    format: Annotated[str, NameIn(FORMATS)] = Field(
-        default="dm-log-writes", description="How the log is laid out."
+    image: str | None = Key(
+        None, "What the device held before, relative to this file.", min_length=1
     )
-    times: str | None = Field(
-        default=None,
-        min_length=1,
-        description="When each entry arrived (u64 ns each), relative to this file.",
-    )
-    image: str | None = Field(
-        default=None,
-        min_length=1,
-        description="What the device held before, relative to this file.",
-    )
-    clock: PositiveDuration = Field(
-        default=100_000, description="Time between two entries of a log without times."
-    )
+    clock: PositiveDuration = Key(100_000, "Time between two entries of a log without times.")
 
     def inapplicable(self) -> frozenset[str]:
         return frozenset() if self.times is None else frozenset({"clock"})
 
-    def contradictions(self) -> Iterator[Contradiction]:
+    def contradictions(self) -> Iterator[Clash]:
         if self.model_fields_set & self.inapplicable():
-            yield Contradiction(("clock",), "clock applies to recordings without times")
+            yield Clash(("clock",), "clock applies to recordings without times")
 
 
 Workload = Annotated[
@@ -368,10 +325,5 @@ Workload = Annotated[
     Field(discriminator="kind"),
 ]
 KINDS: dict[str, type[Block]] = {
-    "append-log": AppendLog,
-    "key-value": KeyValue,
-    "double-buffer": DoubleBuffer,
-    "write-ahead-log": WriteAheadLog,
-    "fill": Fill,
-    "recording": Recording,
+    one.model_fields["kind"].default: one for one in get_args(get_args(Workload)[0])
 }

@@ -9,17 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    Field,
-    ValidationError,
-    ValidationInfo,
-    field_validator,
-)
+from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
 from crashsim.engine import units
 from crashsim.experiment.applications import PAGE_BYTES, Sync, Workload
-from crashsim.experiment.block import NAME, Block, Contradiction
+from crashsim.experiment.block import NAME, Block, Clash, Key
 from crashsim.experiment.quantities import (
     Count,
     Duration,
@@ -48,16 +43,14 @@ class FolioPart(Block):
     """A part of a file whose folios are of one size."""
 
     size: Size = Field(description="Of its folios: 4KiB to 2MiB, a power of two.")
-    until: Size | None = Field(
-        default=None, description="Where the part ends. Default: with the device."
-    )
+    until: Size | None = Key(None, "Where the part ends. Default: with the device.")
 
-    def contradictions(self) -> Iterator[Contradiction]:
+    def contradictions(self) -> Iterator[Clash]:
         wrong = _wrong_folio(self.size)
         if wrong is not None:
-            yield Contradiction(("size",), wrong)
+            yield Clash(("size",), wrong)
         if self.until is not None and self.until % SMALLEST_FOLIO_BYTES:
-            yield Contradiction(("until",), "expected whole pages of 4KiB")
+            yield Clash(("until",), "expected whole pages of 4KiB")
 
 
 _FOLIO_EXPECTED = "expected auto, a size such as 2MiB, or a list of {size: 64KiB, until: 16MiB}"
@@ -114,45 +107,42 @@ Folio = Annotated[
 class Backing(Block):
     """The memory that the guest sees as the device."""
 
-    kind: BackingKind = Field(
-        default="file",
-        description="A shared mapping of a file on the disk; a private one (share=off, "
+    kind: BackingKind = Key(
+        "file",
+        "A shared mapping of a file on the disk; a private one (share=off, "
         "readonly=on, discard_writes); a file in memory; or no file at all.",
     )
-    extents: Literal["written", "unwritten", "sparse"] = Field(
-        default="written",
-        description="The file's blocks before the run: written, only allocated, or holes.",
+    extents: Literal["written", "unwritten", "sparse"] = Key(
+        "written", "The file's blocks before the run: written, only allocated, or holes."
     )
-    prealloc: bool = Field(default=False, description="Every page is dirty when the run begins.")
-    discard_data: bool = Field(
-        default=False, description="The monitor zeroes the file when it quits."
-    )
-    folio: Folio = Field(
-        default="auto",
-        description="What the host dirties and cleans as one: a power of two from 4KiB to 2MiB, a "
+    prealloc: bool = Key(False, "Every page is dirty when the run begins.")
+    discard_data: bool = Key(False, "The monitor zeroes the file when it quits.")
+    folio: Folio = Key(
+        "auto",
+        "What the host dirties and cleans as one: a power of two from 4KiB to 2MiB, a "
         "list of parts {size, until}, or auto: what monitor, kernel and file system make of it.",
     )
 
-    def contradictions(self) -> Iterator[Contradiction]:
+    def contradictions(self) -> Iterator[Clash]:
         wrong = _wrong_folio(self.folio) if isinstance(self.folio, int) else None
         if wrong is not None:
-            yield Contradiction(("folio",), wrong)
+            yield Clash(("folio",), wrong)
         if isinstance(self.folio, tuple):
             yield from _wrong_parts(self.folio)
         if self.kind != "file":
             for key in ("extents", "prealloc", "folio"):
                 if getattr(self, key) != type(self).model_fields[key].default:
-                    yield Contradiction((key,), f"{key} is a file's; this backing is {self.kind}")
+                    yield Clash((key,), f"{key} is a file's; this backing is {self.kind}")
 
 
-def _wrong_parts(parts: tuple[FolioPart, ...]) -> Iterator[Contradiction]:
+def _wrong_parts(parts: tuple[FolioPart, ...]) -> Iterator[Clash]:
     """Each part must end behind the one before; the last may end with the device."""
     end = 0
     for index, part in enumerate(parts):
         if part.until is None and index < len(parts) - 1:
-            yield Contradiction(("folio", index), "only the last part may do without until")
+            yield Clash(("folio", index), "only the last part may do without until")
         elif part.until is not None and part.until <= end:
-            yield Contradiction(("folio", index, "until"), "expected more than the part before")
+            yield Clash(("folio", index, "until"), "expected more than the part before")
         end = part.until or end
 
 
@@ -161,56 +151,50 @@ class RateLimiter(Block):
 
     ops: Count = Field(description="How many flushes at once, and in each refill time.")
     refill: PositiveDuration = Field(description="In which time the bucket fills up.")
-    burst: int = Field(default=0, ge=0, le=10**9, description="So many more at first, once.")
+    burst: int = Key(0, "So many more at first, once.", ge=0, le=10**9)
 
 
 class Device(Block):
     """A virtio-pmem device, or one to compare it with: one backing on the host."""
 
-    name: str = Field(
-        default="pmem0", pattern=NAME, max_length=64, description="What reports call it."
-    )
+    name: str = Key("pmem0", "What reports call it.", pattern=NAME, max_length=64)
     size: Size = Field(description="Size of the device, whole pages of 4KiB, at most 16TiB.")
-    type: Literal["virtio-pmem", "nvdimm", "real-nvdimm", "virtio-blk"] = Field(
-        default="virtio-pmem",
-        description="An emulated NVDIMM has no flush path; a real one needs none; virtio-blk goes "
+    type: Literal["virtio-pmem", "nvdimm", "real-nvdimm", "virtio-blk"] = Key(
+        "virtio-pmem",
+        "An emulated NVDIMM has no flush path; a real one needs none; virtio-blk goes "
         "through the guest's page cache.",
     )
-    cache: Literal["none", "writeback", "writethrough", "unsafe"] | None = Field(
-        default=None, description="QEMU's cache mode of a virtio-blk. Default: writeback."
+    cache: Literal["none", "writeback", "writethrough", "unsafe"] | None = Key(
+        None, "QEMU's cache mode of a virtio-blk. Default: writeback."
     )
-    backing: Backing = Field(default=Backing(), description="The memory under the device.")
-    rate_limiter: RateLimiter | None = Field(
-        default=None, description="Firecracker's limit on flushes. Default: none."
+    backing: Backing = Key(Backing(), "The memory under the device.")
+    rate_limiter: RateLimiter | None = Key(None, "Firecracker's limit on flushes. Default: none.")
+    plugged: Duration = Key(0, "When the device is plugged in.")
+    workload: Workload | None = Key(
+        None, "Under devices: what is written here. Default: the top-level workload."
     )
-    plugged: Duration = Field(default=0, description="When the device is plugged in.")
-    workload: Workload | None = Field(
-        default=None,
-        description="Under devices: what is written here. Default: the top-level workload.",
-    )
-    sync: Sync | None = Field(
-        default=None,
-        description="Under devices: the sync policy here. Default: the top-level sync.",
+    sync: Sync | None = Key(
+        None, "Under devices: the sync policy here. Default: the top-level sync."
     )
 
-    def contradictions(self) -> Iterator[Contradiction]:
+    def contradictions(self) -> Iterator[Clash]:
         parts = self.backing.folio
         if isinstance(parts, tuple) and parts[-1].until not in (None, self.size):
             end = units.exact_bytes(self.size)
             message = f"the last part must end with the device ({end}), or do without until"
-            yield Contradiction(("backing", "folio", len(parts) - 1), message)
+            yield Clash(("backing", "folio", len(parts) - 1), message)
         if self.type != "virtio-blk" and self.cache is not None:
-            yield Contradiction(("cache",), f"cache is a setting of virtio-blk, not of {self.type}")
+            yield Clash(("cache",), f"cache is a setting of virtio-blk, not of {self.type}")
         if self.type == "virtio-blk" and self.backing.kind != "file":
-            yield Contradiction(("backing", "kind"), f"{self.type} is modelled over a file alone")
+            yield Clash(("backing", "kind"), f"{self.type} is modelled over a file alone")
         past_it = self.type == "virtio-blk" and self.cache == "none"
         if past_it and (self.backing.prealloc or self.backing.folio != Backing().folio):
             message = "cache: none leaves out the host's page cache: no folio, no prealloc"
-            yield Contradiction(("backing",), message)
+            yield Clash(("backing",), message)
         if self.rate_limiter is not None and self.type != "virtio-pmem":
-            yield Contradiction(("rate_limiter",), f"a {self.type} has no flush requests to limit")
+            yield Clash(("rate_limiter",), f"a {self.type} has no flush requests to limit")
         if self.type == "real-nvdimm" and self.backing != Backing():
-            yield Contradiction(("backing",), "a real NVDIMM is memory by itself, without a file")
+            yield Clash(("backing",), "a real NVDIMM is memory by itself, without a file")
 
     @field_validator("size")
     @classmethod

@@ -8,19 +8,24 @@ message, so that a file's reader is sent to the right line. They are collected, 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 NAME = r"^[a-z0-9][a-z0-9-]*$"
 
 
-class Contradiction(NamedTuple):
+class Clash(NamedTuple):
     """`path` leads from the block to the key that is to blame; empty for the block itself."""
 
     path: tuple[str | int, ...]
     message: str
+
+
+def Key(default: Any, description: str, **constraints: Any) -> Any:
+    """A key that may be left out."""
+    return Field(default=default, description=description, **constraints)
 
 
 class Block(BaseModel):
@@ -32,7 +37,7 @@ class Block(BaseModel):
         """Keys that mean nothing beside the values of the others."""
         return frozenset()
 
-    def contradictions(self) -> Iterator[Contradiction]:
+    def contradictions(self) -> Iterator[Clash]:
         """Rules between the block's keys that do not hold."""
         return iter(())
 

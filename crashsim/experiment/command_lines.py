@@ -12,14 +12,14 @@ told at the value that holds it, with the offending words.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
 from crashsim.engine import units
 from crashsim.errors import CommandLineError, UnitError
-from crashsim.experiment.document import Mistake, Node, Place, find, with_value
+from crashsim.experiment.document import Mistake, Node, Place, child, with_value, without
 from crashsim.vmm.assembly import NVDIMM, REAL
 from crashsim.vmm.hotplug import read_timeline
 from crashsim.vmm.libvirt import read_xml
@@ -27,7 +27,6 @@ from crashsim.vmm.machine import FILE, RAM, Backend, Machine, PmemDevice
 from crashsim.vmm.monitors import MONITORS, read_text
 
 _IN_MEMORY = {"/dev/shm/": "tmpfs", "/dev/hugepages/": "hugetlbfs"}
-_NO_MACHINE = Machine(())
 _Plain = str | bool | dict[str, "_Plain"]
 
 
@@ -52,123 +51,83 @@ def readers() -> dict[str, TextReader]:
 
 def with_machines(tree: Node) -> tuple[Node, list[Mistake]]:
     """The tree with devices in place of command lines and monitor commands."""
-    written = find(tree, ("device",))
-    timeline = find(tree, ("monitor",))
-    source = _source(written)
-    if source is None and timeline is None:
+    written, timeline, listed = (child(tree, key) for key in ("device", "monitor", "devices"))
+    beside = dict(written.members) if written else {}
+    key = next((key for key in readers() if key in beside), "")
+    source = beside.pop(key, None)
+    if source is not None and not isinstance(source.value, str):
+        source = None
+    origin = source or timeline
+    if origin is None:
         return tree, []
-    listed = find(tree, ("devices",))
-    if listed is not None and not _is_list(listed):
+    if listed is not None and not isinstance(listed.value, list):
         message = f"expected a list of devices, got {units.shown(listed.value)}"
         return tree, [Mistake(listed.place, message)]
     mistakes: list[Mistake] = []
-    machine = _NO_MACHINE if source is None else _machine(*source, mistakes)
-    plugged = machine if timeline is None else _plugged(timeline, machine, mistakes)
-    place = timeline if source is None else source[1]
-    if mistakes or place is None or not isinstance(tree.value, Mapping):
-        return tree, mistakes
-    if source is not None and not plugged.devices:
-        return tree, [Mistake(place.place, "no virtio-pmem device or nvdimm in it")]
-    top = _replaced(tree.value, written, source, plugged, place)
-    return replace(tree, value=top), []
-
-
-def _source(written: Node | None) -> tuple[str, Node] | None:
-    """Which reader, and what it is to read."""
-    if written is None or not isinstance(written.value, Mapping):
-        return None
-    for key in readers():
-        node = written.value.get(key)
-        if isinstance(node, Node) and isinstance(node.value, str):
-            return key, node
-    return None
-
-
-def _machine(reader: str, node: Node, mistakes: list[Mistake]) -> Machine:
-    try:
-        return readers()[reader].read(str(node.value))
-    except CommandLineError as error:
-        mistakes += [Mistake(node.place, str(mistake)) for mistake in error.mistakes]
-        return _NO_MACHINE
-
-
-def _plugged(timeline: Node, machine: Machine, mistakes: list[Mistake]) -> Machine:
-    commands: list[tuple[int, str]] = []
-    value = timeline.value
-    entries = value if isinstance(value, Sequence) and not isinstance(value, str) else []
-    if not entries:
-        mistakes.append(Mistake(timeline.place, "expected a list of {at: 5s, do: object_add ...}"))
-    for entry in entries:
-        at, do = (find(entry, (key,)) for key in ("at", "do"))
-        try:
-            if at is None or do is None or not isinstance(do.value, str):
-                raise UnitError("expected at and do, such as {at: 5s, do: object_add ...}")
-            commands.append((units.parse_duration(str(at.value)), do.value))
-            mistakes += _strange(entry)
-        except UnitError as error:
-            mistakes.append(Mistake(entry.place, str(error)))
-    try:
-        return read_timeline(commands, machine)
-    except CommandLineError as error:
-        mistakes += [Mistake(timeline.place, str(mistake)) for mistake in error.mistakes]
-        return machine
-
-
-def _is_list(node: Node) -> bool:
-    return isinstance(node.value, Sequence) and not isinstance(node.value, str)
-
-
-def _strange(entry: Node) -> list[Mistake]:
-    """Keys beside `at` and `do`."""
-    keys = entry.value if isinstance(entry.value, Mapping) else {}
-    return [
-        Mistake(below.key, f"unknown key {units.shown(key)}: expected at and do")
-        for key, below in keys.items()
-        if key not in ("at", "do")
-    ]
-
-
-def _replaced(
-    keys: Mapping[str, Node],
-    written: Node | None,
-    source: tuple[str, Node] | None,
-    machine: Machine,
-    node: Node,
-) -> dict[str, Node]:
-    """The top-level keys with the machine's devices, and those written out beside them."""
-    beside = dict(written.value) if written and isinstance(written.value, Mapping) else {}
-    devices: list[Node] = []
+    machine = Machine(())
     if source is not None:
-        beside.pop(source[0])
-    elif written is not None:
-        devices.append(written)
-        beside = {}
-    listed = keys.get("devices")
-    if listed is not None:
-        devices += list(listed.value)  # type: ignore[arg-type]
+        machine = _read(source, mistakes, readers()[key].read, str(source.value))
+    if timeline is not None:
+        machine = _read(timeline, mistakes, read_timeline, _commands(timeline, mistakes), machine)
+    if source is not None and not machine.devices and not mistakes:
+        mistakes.append(Mistake(source.place, "no virtio-pmem device or nvdimm in it"))
+    if mistakes:
+        return tree, mistakes
+    devices = [written] if written and source is None else []
+    devices += listed.entries if listed else []
     for number, device in enumerate(machine.devices):
-        made = _tree(_device(device, number), node.place)
-        for key, value in beside.items():
-            made = _with(made, key, value)
+        made = _tree(_device(device, number), origin.place)
+        for name, value in beside.items() if source else ():
+            made = _with(made, name, value)
         devices.append(made)
-    top = {k: v for k, v in keys.items() if k not in ("device", "devices", "monitor")}
+    top = dict(without(tree, ("device", "devices", "monitor")).members)
     if len(devices) == 1:
         top["device"] = devices[0]
     else:
-        top["devices"] = Node(devices, node.place, node.place)
+        top["devices"] = Node(devices, origin.place, origin.place)
     monitors = {device.monitor for device in machine.devices}
     if "vmm" not in top and len(monitors) == 1:
-        top["vmm"] = _tree(monitors.pop(), node.place)
-    return top
+        top["vmm"] = _tree(monitors.pop(), origin.place)
+    return replace(tree, value=top), []
+
+
+def _read(
+    node: Node, mistakes: list[Mistake], read: Callable[..., Machine], *what: object
+) -> Machine:
+    """The machine that is read; of a wrong one none, and its mistakes, at the node."""
+    try:
+        return read(*what)
+    except CommandLineError as error:
+        mistakes += [Mistake(node.place, str(mistake)) for mistake in error.mistakes]
+        return Machine(())
+
+
+def _commands(timeline: Node, mistakes: list[Mistake]) -> list[tuple[int, str]]:
+    found: list[tuple[int, str]] = []
+    if not timeline.entries:
+        mistakes.append(Mistake(timeline.place, "expected a list of {at: 5s, do: object_add ...}"))
+    for entry in timeline.entries:
+        at, do = child(entry, "at"), child(entry, "do")
+        try:
+            if at is None or do is None or not isinstance(do.value, str):
+                raise UnitError("expected at and do, such as {at: 5s, do: object_add ...}")
+            found.append((units.parse_duration(str(at.value)), do.value))
+        except UnitError as error:
+            mistakes.append(Mistake(entry.place, str(error)))
+            continue
+        for key, below in without(entry, ("at", "do")).members.items():
+            message = f"unknown key {units.shown(key)}: expected at and do"
+            mistakes.append(Mistake(below.key, message))
+    return found
 
 
 def _with(made: Node, key: str, value: Node) -> Node:
     """A key that the user wrote beside the command line; parts of `backing` one by one."""
-    if key == "backing" and isinstance(value.value, Mapping):
-        for part, below in value.value.items():
-            made = with_value(made, ["backing", part], below)
-        return made
-    return with_value(made, [key], value)
+    if key != "backing" or not isinstance(value.value, dict):
+        return with_value(made, [key], value)
+    for part, below in value.value.items():
+        made = with_value(made, ["backing", part], below)
+    return made
 
 
 def _device(device: PmemDevice, number: int) -> dict[str, _Plain]:
@@ -204,10 +163,8 @@ def _kind(backend: Backend) -> str:
         return "private"
     if backend.kind != FILE:
         return "hugetlbfs" if backend.hugetlb else "tmpfs"  # memfd and shm: files in memory
-    for folder, kind in _IN_MEMORY.items():
-        if backend.mem_path.startswith(folder):
-            return kind
-    return "file"
+    in_memory = (kind for folder, kind in _IN_MEMORY.items() if backend.mem_path.startswith(folder))
+    return next(in_memory, "file")
 
 
 def _tree(value: _Plain, place: Place) -> Node:

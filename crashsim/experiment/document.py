@@ -11,7 +11,7 @@ or take minutes.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal, InvalidOperation
 from typing import Any
@@ -48,10 +48,20 @@ class Node:
     `by_sweep` marks what a sweep has put there.
     """
 
-    value: Scalar | Mapping[str, Node] | Sequence[Node]
+    value: Scalar | dict[str, Node] | list[Node]
     place: Place
     key: Place
     by_sweep: bool = False
+
+    @property
+    def members(self) -> dict[str, Node]:
+        """Of a mapping; of anything else none."""
+        return self.value if isinstance(self.value, dict) else {}
+
+    @property
+    def entries(self) -> list[Node]:
+        """Of a list; of anything else none."""
+        return self.value if isinstance(self.value, list) else []
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,15 +99,13 @@ def read(text: str, source: str) -> tuple[Node | None, list[Mistake]]:
     builder = _Builder(source)
     try:
         node = builder.build(root, None, 0)
-    except _TooMuchError as stop:
-        return None, [*builder.mistakes, stop.mistake]
+    except _TooMuchError:
+        return None, builder.mistakes
     return node, builder.mistakes
 
 
 class _TooMuchError(Exception):
-    def __init__(self, mistake: Mistake) -> None:
-        super().__init__(mistake.message)
-        self.mistake = mistake
+    """What is read is too large, which was told."""
 
 
 class _Builder:
@@ -114,12 +122,12 @@ class _Builder:
             # `host:` with nothing behind it; the library says that its value is at the next token.
             place = key
         self.built += 1
-        if self.built > MOST_VALUES:
-            message = f"more than {MOST_VALUES} values (aliases count as often as they are used)"
-            raise _TooMuchError(Mistake(place, message))
-        if depth > DEEPEST:
-            raise _TooMuchError(Mistake(place, f"nested more than {DEEPEST} deep"))
-        value: Scalar | Mapping[str, Node] | Sequence[Node]
+        if self.built > MOST_VALUES or depth > DEEPEST:
+            many = f"more than {MOST_VALUES} values (aliases count as often as they are used)"
+            deep = f"nested more than {DEEPEST} deep"
+            self.mistakes.append(Mistake(place, deep if depth > DEEPEST else many))
+            raise _TooMuchError
+        value: Scalar | dict[str, Node] | list[Node]
         if isinstance(node, MappingNode):
             value = self.mapping(node, depth)
         elif isinstance(node, SequenceNode):
@@ -162,25 +170,17 @@ class _Builder:
             return None
         if kind == "bool":
             return text.lower() in _TRUE
-        if kind == "int":
-            return self.number(node, _integer(text))
-        if kind == "float":
-            return self.number(node, _decimal(text))
+        if kind in _NUMBERS:
+            number = _NUMBERS[kind](text) if len(text) <= LONGEST_NUMBER else None
+            # Of a text, whoever wants a number here will say what it should look like.
+            return text if number is None else number
         if kind not in _TEXT_TAGS:
             self.mistakes.append(Mistake(self.place(node), f"tags such as {tag} are not read"))
         return text
 
-    def number(self, node: Any, number: int | Decimal | None) -> int | Decimal | str:
-        if number is None or len(node.value) > LONGEST_NUMBER:
-            # Whoever wants a number here will say what it should look like.
-            return str(node.value)
-        return number
-
 
 def _integer(text: str) -> int | None:
     digits = text.replace("_", "")
-    if len(digits) > LONGEST_NUMBER:
-        return None
     try:
         return int(digits, 10) if digits.lstrip("+-").isdigit() else int(digits, 0)
     except ValueError:
@@ -193,6 +193,9 @@ def _decimal(text: str) -> Decimal | None:
     except InvalidOperation:
         return None
     return number if number.is_finite() else None
+
+
+_NUMBERS: dict[str, Callable[[str], int | Decimal | None]] = {"int": _integer, "float": _decimal}
 
 
 def _syntax_mistake(error: YAMLError, text: str, source: str) -> Mistake:
@@ -220,42 +223,33 @@ def _at(text: str, position: int, source: str) -> Place:
 
 def plain(node: Node) -> Any:
     """The tree as dicts, lists and scalars."""
-    if isinstance(node.value, Mapping):
-        return {key: plain(child) for key, child in node.value.items()}
-    if isinstance(node.value, Sequence) and not isinstance(node.value, str):
-        return [plain(child) for child in node.value]
-    return node.value
+    if isinstance(node.value, dict):
+        return {key: plain(below) for key, below in node.value.items()}
+    return [plain(one) for one in node.value] if isinstance(node.value, list) else node.value
 
 
 def child(node: Node, part: str | int) -> Node | None:
     """The node under a key or a list index, if there is one."""
-    if isinstance(node.value, Mapping):
-        return node.value.get(part) if isinstance(part, str) else None
-    if isinstance(node.value, Sequence) and not isinstance(node.value, str):
+    if isinstance(node.value, list):
         index = int(part) if isinstance(part, int) or part.isdecimal() else -1
         return node.value[index] if 0 <= index < len(node.value) else None
-    return None
+    return node.members.get(part) if isinstance(part, str) else None
 
 
 def find(node: Node, path: Path) -> Node | None:
     """The node at a path, if there is one."""
+    found: Node | None = node
     for part in path:
-        found = child(node, part)
-        if found is None:
-            return None
-        node = found
-    return node
+        found = child(found, part) if found is not None else None
+    return found
 
 
 def walk(node: Node, path: Path = ()) -> Iterator[tuple[Path, Node]]:
     """Every node below, with its path, parents first."""
     yield path, node
-    if isinstance(node.value, Mapping):
-        for key, below in node.value.items():
-            yield from walk(below, (*path, key))
-    elif isinstance(node.value, Sequence) and not isinstance(node.value, str):
-        for index, below in enumerate(node.value):
-            yield from walk(below, (*path, index))
+    parts: list[tuple[str | int, Node]] = [*node.members.items(), *enumerate(node.entries)]
+    for part, below in parts:
+        yield from walk(below, (*path, part))
 
 
 def with_value(node: Node, path: Sequence[str], new: Node) -> Node:
@@ -268,12 +262,10 @@ def with_value(node: Node, path: Sequence[str], new: Node) -> Node:
     part, rest = path[0], path[1:]
     if node.value is None:
         node = replace(node, value={})
-    if isinstance(node.value, Mapping):
-        below = node.value.get(part)
-        if below is None:
-            below = Node({}, new.place, new.key, new.by_sweep)
+    if isinstance(node.value, dict):
+        below = node.value.get(part) or Node({}, new.place, new.key, new.by_sweep)
         return replace(node, value={**node.value, part: with_value(below, rest, new)})
-    if isinstance(node.value, Sequence) and not isinstance(node.value, str):
+    if isinstance(node.value, list):
         at = child(node, part)
         if at is None:
             raise NoSuchPath(f"{shown(part)} is not an index of a list of {len(node.value)}")
@@ -285,6 +277,4 @@ def with_value(node: Node, path: Sequence[str], new: Node) -> Node:
 
 def without(node: Node, keys: Sequence[str]) -> Node:
     """A mapping without some of its keys."""
-    if not isinstance(node.value, Mapping):
-        return node
-    return replace(node, value={k: v for k, v in node.value.items() if k not in keys})
+    return replace(node, value={k: v for k, v in node.members.items() if k not in keys})

@@ -19,7 +19,7 @@ from pydantic import Field, ValidationInfo, create_model
 
 from crashsim.engine import units
 from crashsim.errors import UnitError
-from crashsim.experiment.block import Block, Contradiction
+from crashsim.experiment.block import Block, Clash, Key
 from crashsim.experiment.quantities import Spelling, refused, units_required
 from crashsim.results import FIGURES, Expectation
 
@@ -102,21 +102,19 @@ def _condition(unit: str) -> Spelling:
 class Known(Block):
     """A finding that is known, and has to happen as long as it stands here."""
 
-    outcome: str | None = Field(
-        default=None,
-        min_length=1,
-        description="Findings of that outcome; * stands for anything, ? for one character.",
+    outcome: str | None = Key(
+        None, "Findings of that outcome; * stands for anything, ? for one character.", min_length=1
     )
-    finding: str | None = Field(
-        default=None,
+    finding: str | None = Key(
+        None,
+        "The finding that a saved state belongs to; a file beside the experiment.",
         min_length=1,
-        description="The finding that a saved state belongs to; a file beside the experiment.",
     )
     why: str = Field(min_length=1, description="Why it is no surprise.")
 
-    def contradictions(self) -> Iterator[Contradiction]:
+    def contradictions(self) -> Iterator[Clash]:
         if (self.outcome is None) == (self.finding is None):
-            yield Contradiction((), "expected exactly one of outcome and finding")
+            yield Clash((), "expected exactly one of outcome and finding")
 
     @property
     def name(self) -> str:
@@ -139,8 +137,8 @@ _Conditions: Any = create_model("_Conditions", __base__=Block, **_fields)
 class Expect(_Conditions):  # type: ignore[misc]  # its fields are the table of figures
     """Conditions on a case's figures; losses are those of a host power cut."""
 
-    known: tuple[Known, ...] = Field(
-        default=(), strict=False, description="Findings that are known, and why; each must happen."
+    known: tuple[Known, ...] = Key(
+        (), "Findings that are known, and why; each must happen.", strict=False
     )
 
     def conditions(self) -> dict[str, Condition]:

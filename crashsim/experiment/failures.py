@@ -8,9 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated, Literal
 
-from pydantic import Field
-
-from crashsim.experiment.block import Block, Contradiction
+from crashsim.experiment.block import Block, Clash, Key
 from crashsim.experiment.quantities import Duration, NameIn
 from crashsim.results import Domain
 
@@ -18,32 +16,28 @@ from crashsim.results import Domain
 class HostCrash(Block):
     """What a crash of the host leaves undecided."""
 
-    in_flight: Literal["lost", "kept"] = Field(
-        default="lost", description="Writes submitted to the disk but not completed."
+    in_flight: Literal["lost", "kept"] = Key(
+        "lost", "Writes submitted to the disk but not completed."
     )
-    disk_cache: Literal["kept", "lost"] = Field(
-        default="kept", description="Completed writes in the disk's volatile cache."
+    disk_cache: Literal["kept", "lost"] = Key(
+        "kept", "Completed writes in the disk's volatile cache."
     )
 
 
 class Power(Block):
     """Which cuts are told byte by byte. The loss at every instant is known without any."""
 
-    domains: tuple[Annotated[str, NameIn([*map(str, Domain)])], ...] = Field(
-        default=("power-cut",), strict=False, min_length=1, description="What fails."
+    domains: tuple[Annotated[str, NameIn([*map(str, Domain)])], ...] = Key(
+        ("power-cut",), "What fails.", strict=False, min_length=1
     )
-    at: tuple[Duration, ...] = Field(default=(), strict=False, description="Cut at these instants.")
-    random: int = Field(
-        default=0, ge=0, le=100_000, description="Cut at this many random instants."
+    at: tuple[Duration, ...] = Key((), "Cut at these instants.", strict=False)
+    random: int = Key(0, "Cut at this many random instants.", ge=0, le=100_000)
+    every_durability_event: bool = Key(
+        False, "Cut at each instant at which something became durable."
     )
-    every_durability_event: bool = Field(
-        default=False, description="Cut at each instant at which something became durable."
-    )
-    host_crash: HostCrash = Field(
-        default=HostCrash(), description="What a host crash leaves undecided."
-    )
+    host_crash: HostCrash = Key(HostCrash(), "What a host crash leaves undecided.")
 
-    def contradictions(self) -> Iterator[Contradiction]:
+    def contradictions(self) -> Iterator[Clash]:
         for index, domain in enumerate(self.domains):
             if domain in self.domains[:index]:
-                yield Contradiction(("domains", index), f"{domain} is listed twice")
+                yield Clash(("domains", index), f"{domain} is listed twice")

@@ -12,56 +12,47 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from crashsim.engine import units
-from crashsim.experiment.block import Block, Contradiction
+from crashsim.experiment.block import Block, Clash, Key
 from crashsim.experiment.quantities import Duration, Kernel, PositiveDuration, Ratio, Size
+from crashsim.vmm.probe import LARGE_FOLIOS_SINCE
 
 SECOND_NS = 1_000_000_000
-# Linux `mm/filemap.c` (VM_HUGEPAGE for file mappings), `fs/ext4/inode.c` (large folios).
-LARGE_FOLIOS_SINCE = {"ext4": (6, 16), "xfs": (5, 18)}
 
 
 class Guest(Block):
     """The guest's kernel."""
 
-    driver: Literal["concurrent", "serialized", "ordered"] = Field(
-        default="concurrent",
-        description="The virtio-pmem driver: many flushes in flight (Linux 5.3 on), one at a "
+    driver: Literal["concurrent", "serialized", "ordered"] = Key(
+        "concurrent",
+        "The virtio-pmem driver: many flushes in flight (Linux 5.3 on), one at a "
         "time, or one at a time with the preflush before the data (2026).",
     )
-    file_system: Literal["ext4", "none"] = Field(
-        default="ext4",
-        description="ext4 commits its journal, and flushes, some 5 s after a store; a raw device "
-        "never does.",
+    file_system: Literal["ext4", "none"] = Key(
+        "ext4",
+        "ext4 commits its journal, and flushes, some 5 s after a store; a raw device never does.",
     )
-    access: Literal["dax", "devdax", "direct", "cached"] = Field(
-        default="dax",
-        description="How the program reaches the device: ext4 mounted with -o dax, a character "
+    access: Literal["dax", "devdax", "direct", "cached"] = Key(
+        "dax",
+        "How the program reaches the device: ext4 mounted with -o dax, a character "
         "device, O_DIRECT, or through the guest's page cache. Default: dax on ext4, cached on a "
         "raw device.",
     )
-    tick: Duration = Field(
-        default=4_000_000,
-        description="How coarse the guest's clock is (4ms: HZ=250); 0s: not at all.",
+    tick: Duration = Key(
+        4_000_000, "How coarse the guest's clock is (4ms: HZ=250); 0s: not at all."
     )
-    second_phase: Duration = Field(
-        default=250_000_000,
+    second_phase: Duration = Key(
+        250_000_000,
+        "When its first whole second is; timers of the journal round up to those.",
         lt=SECOND_NS,
-        description="When its first whole second is; timers of the journal round up to those.",
     )
-    commit_interval: Duration = Field(
-        default=5_000_000_000, description="ext4's mount option commit=; 0s: no timer."
-    )
-    journal_pages: int = Field(
-        default=4, ge=0, le=1024, description="Pages that a commit writes to its own journal."
-    )
-    on_sync_error: Literal["give-up", "retry", "panic", "rewrite"] = Field(
-        default="give-up",
-        description="After EIO the program goes on without, calls again, panics, or writes again "
+    commit_interval: Duration = Key(5_000_000_000, "ext4's mount option commit=; 0s: no timer.")
+    journal_pages: int = Key(4, "Pages that a commit writes to its own journal.", ge=0, le=1024)
+    on_sync_error: Literal["give-up", "retry", "panic", "rewrite"] = Key(
+        "give-up",
+        "After EIO the program goes on without, calls again, panics, or writes again "
         "what was not acknowledged.",
     )
-    map_sync: bool = Field(
-        default=False, description="The program asks for MAP_SYNC: it is told EOPNOTSUPP."
-    )
+    map_sync: bool = Key(False, "The program asks for MAP_SYNC: it is told EOPNOTSUPP.")
 
     @model_validator(mode="before")
     @classmethod
@@ -70,16 +61,16 @@ class Guest(Block):
             return value
         return {**value, "access": "cached" if value.get("file_system") == "none" else "dax"}
 
-    def contradictions(self) -> Iterator[Contradiction]:
+    def contradictions(self) -> Iterator[Clash]:
         if self.file_system == "none" and self.access == "dax":
             message = "a raw /dev/pmem0 is not DAX: expected cached, direct or devdax"
-            yield Contradiction(("access",), message)
+            yield Clash(("access",), message)
         if self.file_system == "ext4" and self.access == "devdax":
             message = "there is no file system on a character device: use file_system: none"
-            yield Contradiction(("access",), message)
+            yield Clash(("access",), message)
         if self.access == "devdax" and self.on_sync_error in ("retry", "rewrite"):
             message = f"{self.on_sync_error} never ends: on devdax every sync fails"
-            yield Contradiction(("on_sync_error",), message)
+            yield Clash(("on_sync_error",), message)
 
 
 class EarlyWriteback(Block):
@@ -92,76 +83,51 @@ class EarlyWriteback(Block):
 class Host(Block):
     """The host's page cache; names follow /proc/sys/vm."""
 
-    memory: Size = Field(
-        default=16 << 30, description="Dirtyable memory, the base of the two ratios."
+    memory: Size = Key(16 << 30, "Dirtyable memory, the base of the two ratios.")
+    dirty_background_ratio: int = Key(
+        10, "Percent of memory at which background writeback starts.", ge=0, le=100
     )
-    dirty_background_ratio: int = Field(
-        default=10,
-        ge=0,
-        le=100,
-        description="Percent of memory at which background writeback starts.",
+    dirty_ratio: int = Key(20, "Percent of memory at which writers are stopped.", ge=1, le=100)
+    dirty_writeback: Duration = Key(5_000_000_000, "How often the flusher wakes; 0s: never.")
+    dirty_expire: Duration = Key(
+        30_000_000_000, "Age of a file's oldest change at which all of it is written."
     )
-    dirty_ratio: int = Field(
-        default=20, ge=1, le=100, description="Percent of memory at which writers are stopped."
-    )
-    dirty_writeback: Duration = Field(
-        default=5_000_000_000, description="How often the flusher wakes; 0s: never."
-    )
-    dirty_expire: Duration = Field(
-        default=30_000_000_000,
-        description="Age of a file's oldest change at which all of it is written.",
-    )
-    flusher_phase: Literal["idle", "busy", "random"] = Field(
-        default="idle",
-        description="When the flusher wakes: from the first store on, as where nobody else writes; "
+    flusher_phase: Literal["idle", "busy", "random"] = Key(
+        "idle",
+        "When the flusher wakes: from the first store on, as where nobody else writes; "
         "from the start on, kept awake by others; or from a random instant on.",
     )
-    fsync_resets_age: bool = Field(
-        default=False,
-        description="An fsync that leaves nothing dirty ends the file's age, as on FUSE.",
+    fsync_resets_age: bool = Key(
+        False, "An fsync that leaves nothing dirty ends the file's age, as on FUSE."
     )
-    file_system: Literal["ext4", "xfs"] = Field(
-        default="ext4", description="Where the backing files are: what a sync writes to commit."
+    file_system: Literal["ext4", "xfs"] = Key(
+        "ext4", "Where the backing files are: what a sync writes to commit."
     )
-    kernel: Kernel = Field(
-        default="6.18", description="The host's Linux: folio: auto depends on it."
-    )
-    thp: Literal["always", "madvise", "never", "none"] = Field(
-        default="madvise",
-        description="Transparent huge pages, system-wide; none: a kernel without them. Only that "
+    kernel: Kernel = Key("6.18", "The host's Linux: folio: auto depends on it.")
+    thp: Literal["always", "madvise", "never", "none"] = Key(
+        "madvise",
+        "Transparent huge pages, system-wide; none: a kernel without them. Only that "
         "makes a difference to folio: auto.",
     )
-    tick: Duration = Field(
-        default=4_000_000,
-        description="How coarse the host's clock is (4ms: HZ=250); 0s: not at all.",
-    )
-    second_phase: Duration = Field(
-        default=250_000_000,
+    tick: Duration = Key(4_000_000, "How coarse the host's clock is (4ms: HZ=250); 0s: not at all.")
+    second_phase: Duration = Key(
+        250_000_000,
+        "When its first whole second is; timers of the journal round up to those.",
         lt=SECOND_NS,
-        description="When its first whole second is; timers of the journal round up to those.",
     )
-    commit_interval: Duration = Field(
-        default=5_000_000_000, description="ext4's mount option commit=; 0s: no timer."
+    commit_interval: Duration = Key(5_000_000_000, "ext4's mount option commit=; 0s: no timer.")
+    fault: Duration = Key(2_400, "What the first store to a clean page costs the guest.")
+    early_writeback: EarlyWriteback | None = Key(
+        None, "Pages written ahead of the flusher. Default: none."
     )
-    fault: Duration = Field(
-        default=2_400, description="What the first store to a clean page costs the guest."
+    fsync_errors: tuple[Duration, ...] = Key(
+        (), "Instants; the first fsync that ends at or after each one fails.", strict=False
     )
-    early_writeback: EarlyWriteback | None = Field(
-        default=None, description="Pages written ahead of the flusher. Default: none."
+    write_errors: tuple[Duration, ...] = Key(
+        (), "Instants; the first writeback that ends at or after each one fails.", strict=False
     )
-    fsync_errors: tuple[Duration, ...] = Field(
-        default=(),
-        strict=False,
-        description="Instants; the first fsync that ends at or after each one fails.",
-    )
-    write_errors: tuple[Duration, ...] = Field(
-        default=(),
-        strict=False,
-        description="Instants; the first writeback that ends at or after each one fails.",
-    )
-    free: Size | None = Field(
-        default=None,
-        description="Free space on the file system of sparse backing files. Default: enough.",
+    free: Size | None = Key(
+        None, "Free space on the file system of sparse backing files. Default: enough."
     )
 
     @property
@@ -170,15 +136,15 @@ class Host(Block):
         major, minor = self.kernel.split(".")
         return (int(major), int(minor)) >= LARGE_FOLIOS_SINCE[self.file_system]
 
-    def contradictions(self) -> Iterator[Contradiction]:
+    def contradictions(self) -> Iterator[Clash]:
         if self.fault > SECOND_NS:  # of millions of stores, each may pay it
             got = units.exact_duration(self.fault)
-            yield Contradiction(("fault",), f"expected at most 1s, got {got}")
+            yield Clash(("fault",), f"expected at most 1s, got {got}")
         if self.dirty_background_ratio >= self.dirty_ratio:
             blamed = "dirty_background_ratio"
             if blamed not in self.model_fields_set:
                 blamed = "dirty_ratio"
-            yield Contradiction(
+            yield Clash(
                 (blamed,),
                 f"dirty_background_ratio ({self.dirty_background_ratio}) must be below "
                 f"dirty_ratio ({self.dirty_ratio})",

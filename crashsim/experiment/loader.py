@@ -8,7 +8,7 @@ file and looks whether recordings exist; it writes nothing.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path as FilePath
 from re import sub
@@ -61,7 +61,7 @@ def plan(text: str, file: str, overrides: Sequence[str] = (), seed: int | None =
     tree, mistakes = read(text, file)
     if tree is None:
         raise _error(mistakes)
-    if not isinstance(tree.value, Mapping):
+    if not isinstance(tree.value, dict):
         message = f"expected a mapping of keys to values, got {shown(tree.value)}"
         raise _error([*mistakes, Mistake(tree.place, message)])
     tree, wrong = _with_overrides(tree, overrides)
@@ -172,9 +172,9 @@ def _set_place(key: str) -> Place:
 
 def _placed(node: Node, place: Place) -> Node:
     value = node.value
-    if isinstance(value, Mapping):
+    if isinstance(value, dict):
         value = {key: _placed(below, place) for key, below in value.items()}
-    elif isinstance(value, Sequence) and not isinstance(value, str):
+    elif isinstance(value, list):
         value = [_placed(below, place) for below in value]
     return Node(value, place, place)
 

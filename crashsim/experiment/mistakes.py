@@ -17,7 +17,7 @@ from pydantic_core import ErrorDetails
 
 from crashsim.engine.units import shown
 from crashsim.experiment.applications import KINDS
-from crashsim.experiment.block import Block, Contradiction
+from crashsim.experiment.block import Block, Clash
 from crashsim.experiment.document import Mistake, Node, Path, Place, child, plain
 from crashsim.experiment.model import Experiment, structure
 from crashsim.experiment.quantities import FROM_FILE, any_of
@@ -38,7 +38,7 @@ def validate(tree: Node) -> tuple[Experiment | None, list[Mistake]]:
     return None, sorted(set(found), key=lambda m: (m.place.line, m.place.column, m.message))
 
 
-def _blame(tree: Node, contradiction: Contradiction, below: Path = ()) -> Mistake:
+def _blame(tree: Node, contradiction: Clash, below: Path = ()) -> Mistake:
     path = (*below, *contradiction.path)
     return Mistake(_key_place(tree, path), contradiction.message, _is_relation(path))
 

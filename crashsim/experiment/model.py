@@ -12,115 +12,60 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, cast
 
-from pydantic import Field
-
 from crashsim.disk.faults import DISK_FAULTS
 from crashsim.engine import units
-from crashsim.experiment.applications import (
-    AppendLog,
-    DoubleBuffer,
-    EveryRecords,
-    EveryTime,
-    Fill,
-    KeyValue,
-    Recording,
-    SizeRange,
-    Sync,
-    Synthetic,
-    Workload,
-    WriteAheadLog,
-)
-from crashsim.experiment.backing import LARGEST_FOLIO_BYTES, SMALLEST_FOLIO_BYTES, Backing, Device
-from crashsim.experiment.block import NAME, Block, Contradiction
-from crashsim.experiment.expect import CaseBlock, Condition, Expect
-from crashsim.experiment.failures import HostCrash, Power
-from crashsim.experiment.linux import EarlyWriteback, Guest, Host
+from crashsim.experiment.applications import Recording, Sync, Workload
+from crashsim.experiment.backing import LARGEST_FOLIO_BYTES, SMALLEST_FOLIO_BYTES, Device
+from crashsim.experiment.block import NAME, Block, Clash, Key
+from crashsim.experiment.expect import CaseBlock, Expect
+from crashsim.experiment.failures import Power
+from crashsim.experiment.linux import Guest, Host
 from crashsim.experiment.profiles import Disk, take_over_disk_faults
-from crashsim.experiment.quantities import (
-    NameIn,
-    PositiveDuration,
-)
+from crashsim.experiment.quantities import NameIn, PositiveDuration
 from crashsim.experiment.sweep import Sweep
-from crashsim.experiment.trial import Check, Explore
+from crashsim.experiment.trial import Explore
 from crashsim.vmm.monitors import MONITORS
-
-__all__ = [
-    "AppendLog",
-    "Backing",
-    "CaseBlock",
-    "Check",
-    "Condition",
-    "Device",
-    "Disk",
-    "DoubleBuffer",
-    "EarlyWriteback",
-    "EveryRecords",
-    "EveryTime",
-    "Expect",
-    "Experiment",
-    "Explore",
-    "Fill",
-    "Guest",
-    "Host",
-    "HostCrash",
-    "KeyValue",
-    "Power",
-    "Recording",
-    "SizeRange",
-    "Sweep",
-    "Sync",
-    "Synthetic",
-    "Workload",
-    "WriteAheadLog",
-    "structure",
-]
-
 
 _CACHED_NVDIMM = (
     "a real NVDIMM is not modelled below the guest's page cache: expected guest.access dax, direct "
     "or devdax (cached is the default with file_system: none)"
 )
+_OF_THE_GUEST = "a recording is what left the guest's page cache"
+_SYNC_OF_RECORDING = "sync does not apply to a recording: its flushes are in the log"
 
 
 class Experiment(Block):
     """A crashsim experiment."""
 
-    name: str = Field(
-        default="experiment",
+    name: str = Key(
+        "experiment",
+        "Lower-case letters, digits and dashes. Default: the file's name.",
         pattern=NAME,
         max_length=64,
-        description="Lower-case letters, digits and dashes. Default: the file's name.",
     )
-    description: str = Field(default="", description="One or two sentences for the report.")
-    seed: int = Field(default=1, ge=0, lt=1 << 64, description="Seed of every random choice.")
-    duration: PositiveDuration | None = Field(
-        default=None, description="Run exactly this long. Default: until the guest is done."
+    description: str = Key("", "One or two sentences for the report.")
+    seed: int = Key(1, "Seed of every random choice.", ge=0, lt=1 << 64)
+    duration: PositiveDuration | None = Key(
+        None, "Run exactly this long. Default: until the guest is done."
     )
-    device: Device | None = Field(default=None, description="The device. Either this or devices.")
-    devices: tuple[Device, ...] | None = Field(
-        default=None,
-        strict=False,
-        min_length=1,
-        description="Several devices. Either this or device.",
+    device: Device | None = Key(None, "The device. Either this or devices.")
+    devices: tuple[Device, ...] | None = Key(
+        None, "Several devices. Either this or device.", strict=False, min_length=1
     )
-    workload: Workload | None = Field(default=None, description="What the guest's program writes.")
-    sync: Sync = Field(default=Sync(), description="When the program asks for durability.")
-    vmm: Annotated[str, NameIn(MONITORS)] = Field(
-        default="qemu", description="The virtual machine monitor that serves the flushes."
+    workload: Workload | None = Key(None, "What the guest's program writes.")
+    sync: Sync = Key(Sync(), "When the program asks for durability.")
+    vmm: Annotated[str, NameIn(MONITORS)] = Key(
+        "qemu", "The virtual machine monitor that serves the flushes."
     )
-    guest: Guest = Field(default=Guest(), description="What the guest's kernel does with stores.")
-    host: Host = Field(default=Host(), description="The host's page cache.")
-    disk: Disk = Field(default=Disk(), description="The host's disk.")
-    power: Power = Field(default=Power(), description="What fails, and when.")
-    explore: Explore | None = Field(
-        default=None, description="Try every state that a cut may leave. Default: do not."
-    )
-    sweep: Sweep | None = Field(
-        default=None, description="Values to try; one case for each combination."
-    )
-    expect: Expect = Field(default=Expect(), description="Conditions that every case must meet.")
-    cases: dict[str, CaseBlock] = Field(
-        default={}, description="Per case name (`*` and `?` match): conditions of their own."
+    guest: Guest = Key(Guest(), "What the guest's kernel does with stores.")
+    host: Host = Key(Host(), "The host's page cache.")
+    disk: Disk = Key(Disk(), "The host's disk.")
+    power: Power = Key(Power(), "What fails, and when.")
+    explore: Explore | None = Key(None, "Try every state that a cut may leave. Default: do not.")
+    sweep: Sweep | None = Key(None, "Values to try; one case for each combination.")
+    expect: Expect = Key(Expect(), "Conditions that every case must meet.")
+    cases: dict[str, CaseBlock] = Key(
+        {}, "Per case name (`*` and `?` match): conditions of their own."
     )
 
     def resolved_devices(self) -> tuple[tuple[Device, Workload, Sync], ...]:
@@ -165,126 +110,115 @@ class Experiment(Block):
         only_recordings = all(isinstance(workload, Recording) for workload in workloads)
         return frozenset({"sync"}) if only_recordings else frozenset()
 
-    def contradictions(self) -> Iterator[Contradiction]:
+    def contradictions(self) -> Iterator[Clash]:
         missing = list(structure(dict(self)))
         yield from missing
         if not missing:
             yield from self._device_contradictions()
-            yield from self._recording_contradictions()
+            yield from self._guest_contradictions()
             yield from self._explored_contradictions()
-        if self.expect.findings is not None and self.explore is None:
-            yield Contradiction(("expect", "findings"), "nothing is explored: there is no explore")
-        if self.expect.known and self.explore is None:
-            yield Contradiction(("expect", "known"), "nothing is explored: there is no explore")
+        for key in ("findings", "known"):
+            if getattr(self.expect, key) not in (None, ()) and self.explore is None:
+                yield Clash(("expect", key), "nothing is explored: there is no explore")
         if self.explore is not None and self.explore.host == "this-host":
             for name in self.disk.faults.configured():
                 if not DISK_FAULTS[name].of_this_host:
                     message = f"states of this-host do not know disks that are {name}: use any-host"
-                    yield Contradiction(("disk", "faults", name), message)
+                    yield Clash(("disk", "faults", name), message)
         for index, at in enumerate(self.power.at):
             if self.duration is not None and at > self.duration:
-                yield Contradiction(
+                yield Clash(
                     ("power", "at", index),
                     f"a cut at {units.exact_duration(at)} is after the end "
                     f"(duration: {units.exact_duration(self.duration)})",
                 )
 
-    def _explored_contradictions(self) -> Iterator[Contradiction]:
+    def _explored_contradictions(self) -> Iterator[Clash]:
         names = [device.name for device, _, _ in self.resolved_devices()]
         if self.explore is None or self.explore.device in names:
             return
         if self.explore.device is not None:
             message = f"expected one of {', '.join(names)}, got {units.shown(self.explore.device)}"
-            yield Contradiction(("explore", "device"), message)
+            yield Clash(("explore", "device"), message)
         elif len(names) > 1:
-            yield Contradiction(("explore",), f"expected device: one of {', '.join(names)}")
+            yield Clash(("explore",), f"expected device: one of {', '.join(names)}")
 
-    def _device_contradictions(self) -> Iterator[Contradiction]:
+    def _device_contradictions(self) -> Iterator[Clash]:
         seen: set[str] = set()
+        guest, monitor = self.guest, MONITORS[self.vmm]
         for index, (device, workload, _) in enumerate(self.resolved_devices()):
             path = ("device",) if self.device is not None else ("devices", index)
+            recorded = isinstance(workload, Recording)
             if device.name in seen:
                 blamed = (*path, "name") if "name" in device.model_fields_set else path
-                yield Contradiction(blamed, f"another device is called {device.name} already")
+                yield Clash(blamed, f"another device is called {device.name} already")
             seen.add(device.name)
-            if device.rate_limiter is not None and not MONITORS[self.vmm].limits_flushes:
+            if recorded and device.sync is not None:
+                yield Clash((*path, "sync"), _SYNC_OF_RECORDING)
+            if device.rate_limiter is not None and not monitor.limits_flushes:
                 able = next(name for name, monitor in MONITORS.items() if monitor.limits_flushes)
                 message = f"only {able} limits flushes, {self.vmm} does not"
-                yield Contradiction((*path, "rate_limiter"), message)
-            if device.type == "virtio-blk" and self.guest.access == "direct":
+                yield Clash((*path, "rate_limiter"), message)
+            if device.type == "virtio-blk" and guest.access == "direct":
                 message = "a virtio-blk is reached through the guest's page cache here: not direct"
-                yield Contradiction((*path, "type"), message)
-            recorded = isinstance(workload, Recording)
-            if device.type == "real-nvdimm" and self.guest.access == "cached" and not recorded:
-                yield Contradiction((*path, "type"), _CACHED_NVDIMM)
-            if recorded and device.type == "virtio-blk":
-                yield Contradiction(
-                    (*path, "type"), "a recording is what left the guest's page cache"
-                )
+                yield Clash((*path, "type"), message)
+            if device.type == "real-nvdimm" and guest.access == "cached" and not recorded:
+                yield Clash((*path, "type"), _CACHED_NVDIMM)
+            if device.type == "virtio-blk" and recorded:
+                yield Clash((*path, "type"), _OF_THE_GUEST)
+            if guest.on_sync_error in ("retry", "rewrite") and device.backing.kind == "ram":
+                message = f"{guest.on_sync_error} never ends where every flush fails"
+                yield Clash((*path, "backing", "kind"), message)
             if not isinstance(workload, Recording) and workload.least_bytes() > device.size:
-                yield Contradiction(
+                yield Clash(
                     (*path, "size"),
                     f"the workload needs at least {units.exact_bytes(workload.least_bytes())}, "
                     f"{device.name} has {units.exact_bytes(device.size)}",
                 )
 
-    def _rewrite_contradictions(self) -> Iterator[Contradiction]:
-        for _, workload, sync in self.resolved_devices():
-            at_once = not sync.what.writes
-            if isinstance(workload, Recording) or at_once or workload.acknowledge == "before-sync":
-                yield Contradiction(
-                    ("guest", "on_sync_error"),
-                    "only a program whose syncs acknowledge its records can write them again",
-                )
-                return
-
-    def _recording_contradictions(self) -> Iterator[Contradiction]:
-        resolved = self.resolved_devices()
-        recordings = [isinstance(workload, Recording) for _, workload, _ in resolved]
-        why = "does not apply to a recording: its flushes are in the log"
-        for index, (device, _, _) in enumerate(resolved):
-            if recordings[index] and device.sync is not None:
-                yield Contradiction(("devices", index, "sync"), f"sync {why}")
+    def _guest_contradictions(self) -> Iterator[Clash]:
+        guest, resolved = self.guest, self.resolved_devices()
         if self.model_fields_set & self.inapplicable():
-            yield Contradiction(("sync",), f"sync {why}")
-        if self.guest.on_sync_error in ("retry", "rewrite"):
-            for index, (device, _, _) in enumerate(self.resolved_devices()):
-                if device.backing.kind == "ram":
-                    path = ("device",) if self.device is not None else ("devices", index)
-                    message = f"{self.guest.on_sync_error} never ends where every flush fails"
-                    yield Contradiction((*path, "backing", "kind"), message)
-            if self.disk.faults.final and self.duration is None:
-                message = f"{self.guest.on_sync_error} never ends on a dead disk: give a duration"
-                yield Contradiction(("guest", "on_sync_error"), message)
-        if self.guest.on_sync_error == "rewrite":
-            yield from self._rewrite_contradictions()
-        guest = self.guest
-        if any(recordings) and guest.access == "cached" and guest.file_system != "none":
-            message = "a recording is what left the guest's page cache: cached does not apply"
-            yield Contradiction(("guest", "access"), message)
+            yield Clash(("sync",), _SYNC_OF_RECORDING)
+        recorded = any(isinstance(workload, Recording) for _, workload, _ in resolved)
+        if recorded and guest.access == "cached" and guest.file_system != "none":
+            yield Clash(("guest", "access"), f"{_OF_THE_GUEST}: cached does not apply")
+        dead = self.disk.faults.final and self.duration is None
+        if dead and guest.on_sync_error in ("retry", "rewrite"):
+            message = f"{guest.on_sync_error} never ends on a dead disk: give a duration"
+            yield Clash(("guest", "on_sync_error"), message)
+        acknowledging = all(
+            not isinstance(workload, Recording)
+            and sync.what.writes
+            and workload.acknowledge == "after-sync"
+            for _, workload, sync in resolved
+        )
+        if guest.on_sync_error == "rewrite" and not acknowledging:
+            message = "only a program whose syncs acknowledge its records can write them again"
+            yield Clash(("guest", "on_sync_error"), message)
 
 
-def structure(top: Mapping[str, Any]) -> Iterator[Contradiction]:
+def structure(top: Mapping[str, Any]) -> Iterator[Clash]:
     """What is missing or too much among the top-level keys, judged by their presence alone.
 
     `top` has the values, validated or not: a file with other mistakes is told these too.
     """
     device, devices = top.get("device"), top.get("devices")
     if device is not None and devices is not None:
-        yield Contradiction(("devices",), "there is a device already: use either device or devices")
+        yield Clash(("devices",), "there is a device already: use either device or devices")
     if device is None and devices is None:
-        yield Contradiction((), "missing key 'device' (or 'devices'): what is written to")
+        yield Clash((), "missing key 'device' (or 'devices'): what is written to")
     if device is not None:
         for key in ("workload", "sync"):
             if _key(device, key) is not None:
-                yield Contradiction(("device", key), f"{key} of the only device belongs top-level")
+                yield Clash(("device", key), f"{key} of the only device belongs top-level")
     listed = devices if isinstance(devices, list | tuple) else []
     without = [i for i, entry in enumerate(listed) if _key(entry, "workload") is None]
     if top.get("workload") is None and (without or device is not None):
         where: tuple[str | int, ...] = ("devices", without[0]) if without else ()
-        yield Contradiction(where, "missing key 'workload': what the guest writes")
+        yield Clash(where, "missing key 'workload': what the guest writes")
     if top.get("workload") is not None and listed and not without:
-        yield Contradiction(("workload",), "every device has a workload of its own: unused")
+        yield Clash(("workload",), "every device has a workload of its own: unused")
 
 
 def _key(block: Any, key: str) -> Any:

@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import Field, model_validator
+from pydantic import model_validator
 from pydantic.fields import FieldInfo
 
 from crashsim.disk.faults import DISK_FAULTS
 from crashsim.engine import units
 from crashsim.errors import UnitError
-from crashsim.experiment.block import Block, Contradiction
+from crashsim.experiment.block import Block, Clash, Key
 from crashsim.experiment.quantities import ByteRate, Duration, NameIn, Ratio, Size
 
 _COMMON: dict[str, str | bool] = {
@@ -38,10 +38,8 @@ PROFILES: dict[str, dict[str, str | bool]] = {
 class Fault(Block):
     """Something that a disk gets wrong, by chance or at given instants."""
 
-    share: Ratio = Field(default=(0, 1), description="Chance of each to be hit, such as 1/1000.")
-    at: tuple[Duration, ...] = Field(
-        default=(), strict=False, description="Instants; the first at or after each is hit."
-    )
+    share: Ratio = Key((0, 1), "Chance of each to be hit, such as 1/1000.")
+    at: tuple[Duration, ...] = Key((), "Instants; the first at or after each is hit.", strict=False)
 
     @property
     def configured(self) -> bool:
@@ -66,10 +64,10 @@ class DiskFaults(Block):
         """Whether nothing may succeed any more after one of them."""
         return any(DISK_FAULTS[name].final for name in self.configured())
 
-    def contradictions(self) -> Iterator[Contradiction]:
+    def contradictions(self) -> Iterator[Clash]:
         for name, fault in self.configured().items():
             if DISK_FAULTS[name].final and len(fault.at) > 1:
-                yield Contradiction((name, "at"), "expected one instant: a disk dies once")
+                yield Clash((name, "at"), "expected one instant: a disk dies once")
 
 
 def take_over_disk_faults() -> None:
@@ -91,36 +89,20 @@ LARGEST_SECTOR_BYTES = 4096
 class Disk(Block):
     """The disk under the backing files."""
 
-    profile: Annotated[str, NameIn(PROFILES)] = Field(
-        default="consumer-nvme", description="A kind of disk: the defaults of the keys below."
+    profile: Annotated[str, NameIn(PROFILES)] = Key(
+        "consumer-nvme", "A kind of disk: the defaults of the keys below."
     )
-    flush: Duration = Field(
-        default=1_000_000, description="How long a FLUSH takes. Default: the profile's."
+    flush: Duration = Key(1_000_000, "How long a FLUSH takes. Default: the profile's.")
+    bandwidth: ByteRate = Key(1_200_000_000, "How fast it writes. Default: the profile's.")
+    plp: bool = Key(False, "Power-loss protection: its cache survives. Default: the profile's.")
+    fua: bool = Key(True, "It has forced-unit-access writes. Default: the profile's.")
+    ignores_flush: bool = Key(False, "It answers FLUSH and does nothing. Default: the profile's.")
+    sector: Size = Key(512, "Logical sector: the unit that is written or not.")
+    atom: Size = Key(512, "Power-fail atom: what a cut never tears. Default: the sector.")
+    stable_writes: bool = Key(
+        False, "It asks that pages do not change while they are written (checksums, RAID)."
     )
-    bandwidth: ByteRate = Field(
-        default=1_200_000_000, description="How fast it writes. Default: the profile's."
-    )
-    plp: bool = Field(
-        default=False,
-        description="Power-loss protection: its cache survives. Default: the profile's.",
-    )
-    fua: bool = Field(
-        default=True, description="It has forced-unit-access writes. Default: the profile's."
-    )
-    ignores_flush: bool = Field(
-        default=False, description="It answers FLUSH and does nothing. Default: the profile's."
-    )
-    sector: Size = Field(
-        default=512, description="Logical sector: the unit that is written or not."
-    )
-    atom: Size = Field(
-        default=512, description="Power-fail atom: what a cut never tears. Default: the sector."
-    )
-    stable_writes: bool = Field(
-        default=False,
-        description="It asks that pages do not change while they are written (checksums, RAID).",
-    )
-    faults: DiskFaults = Field(default=DiskFaults(), description="What it gets wrong.")
+    faults: DiskFaults = Key(DiskFaults(), "What it gets wrong.")
 
     @model_validator(mode="before")
     @classmethod
@@ -133,15 +115,14 @@ class Disk(Block):
             filled["atom"] = value["sector"]
         return {**filled, **value}
 
-    def contradictions(self) -> Iterator[Contradiction]:
+    def contradictions(self) -> Iterator[Clash]:
         sector = self.sector
         if sector & (sector - 1) or not SMALLEST_SECTOR_BYTES <= sector <= LARGEST_SECTOR_BYTES:
-            yield Contradiction(
-                ("sector",),
-                f"expected 512B, 1KiB, 2KiB or 4KiB, got {units.exact_bytes(sector)}",
+            yield Clash(
+                ("sector",), f"expected 512B, 1KiB, 2KiB or 4KiB, got {units.exact_bytes(sector)}"
             )
         elif self.atom % sector:
-            yield Contradiction(
+            yield Clash(
                 ("atom",), f"expected a multiple of the sector ({units.exact_bytes(sector)})"
             )
 

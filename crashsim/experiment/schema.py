@@ -37,7 +37,7 @@ _TIMELINE = {
 def json_schema() -> dict[str, Any]:
     """The schema as a plain document."""
     schema = Experiment.model_json_schema(mode="validation")
-    parts = {part.__name__: part for part in _parts(Block)}
+    parts = {part.__name__: part for part in blocks(Block)}
     for name, block in [*schema["$defs"].items(), ("Experiment", schema)]:
         _as_written(block, parts[name])
         # The sweep may set what is missing.
@@ -54,10 +54,11 @@ def json_schema() -> dict[str, Any]:
     return {"$schema": DIALECT, **_by_kind(schema), "title": "crashsim experiment"}
 
 
-def _parts(base: type[Block]) -> Iterator[type[Block]]:
-    for part in base.__subclasses__():
-        yield part
-        yield from _parts(part)
+def blocks(base: type[Block]) -> Iterator[type[Block]]:
+    """Every kind of block, those within others, too."""
+    for block in base.__subclasses__():
+        yield block
+        yield from blocks(block)
 
 
 def _as_written(block: dict[str, Any], part: type[Block]) -> None:

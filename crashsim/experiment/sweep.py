@@ -18,7 +18,7 @@ from pydantic import Field
 
 from crashsim.engine.units import shown
 from crashsim.errors import NoSuchPath
-from crashsim.experiment.block import Block, Contradiction
+from crashsim.experiment.block import Block, Clash, Key
 from crashsim.experiment.document import Mistake, Node, child, find, plain, with_value, without
 
 MOST_CASES = 10_000
@@ -43,18 +43,18 @@ SweepValues = Annotated[
 class Sweep(Block):
     """One case for each combination of values. Keys are dotted paths such as `sync.call`."""
 
-    product: SweepValues | None = Field(default=None, description="Every value with every other.")
-    zip: SweepValues | None = Field(
-        default=None, description="The first values together, the second together, and so on."
+    product: SweepValues | None = Key(None, "Every value with every other.")
+    zip: SweepValues | None = Key(
+        None, "The first values together, the second together, and so on."
     )
 
-    def contradictions(self) -> Iterator[Contradiction]:
+    def contradictions(self) -> Iterator[Clash]:
         if self.product is None and self.zip is None:
-            yield Contradiction((), "expected product or zip, with the values of some keys")
+            yield Clash((), "expected product or zip, with the values of some keys")
         first = next(iter(self.zip or {}), "")
         for key, values in (self.zip or {}).items():
             if len(values) != len((self.zip or {})[first]):
-                yield Contradiction(
+                yield Clash(
                     ("zip", key),
                     f"{key} has {len(values)} values, {first} has {len((self.zip or {})[first])}: "
                     "zip needs as many of each",
@@ -99,12 +99,10 @@ def expand(tree: Node, name: str) -> tuple[list[RawCase], list[Mistake]]:
 def _columns(sweep: Node, block: str) -> dict[str, list[Node]]:
     """The keys of a block and their values; what has another form is the validation's to tell."""
     node = child(sweep, block)
-    if node is None or not isinstance(node.value, Mapping):
-        return {}
     return {
-        key: [replace(value, key=below.key) for value in below.value]
-        for key, below in node.value.items()
-        if isinstance(below.value, Sequence) and not isinstance(below.value, str) and below.value
+        key: [replace(value, key=below.key) for value in below.entries]
+        for key, below in (node.members if node else {}).items()
+        if below.entries
     }
 
 
@@ -183,14 +181,15 @@ def with_case_expectations(
     cases: Sequence[RawCase], blocks: Node | None
 ) -> tuple[list[RawCase], list[Mistake]]:
     """The cases with what `cases:` expects of them laid over what the experiment expects."""
-    if blocks is None or not isinstance(blocks.value, Mapping):
-        return list(cases), []
+    members = blocks.members if blocks else {}
+    names = ", ".join(shown(case.name) for case in cases[:4])
+    more = f" and {len(cases) - 4} more" if len(cases) > 4 else ""
     mistakes = [
-        Mistake(block.key, _no_match(pattern, cases))
-        for pattern, block in blocks.value.items()
+        Mistake(block.key, f"no case matches {shown(pattern)}; the cases are {names}{more}")
+        for pattern, block in members.items()
         if not any(_matches(case.name, pattern) for case in cases)
     ]
-    return [_expecting(case, blocks.value) for case in cases], mistakes
+    return [_expecting(case, members) for case in cases], mistakes
 
 
 def _matches(name: str, pattern: str) -> bool:
@@ -198,20 +197,13 @@ def _matches(name: str, pattern: str) -> bool:
     return name == pattern or fnmatchcase(name, pattern)
 
 
-def _no_match(pattern: str, cases: Sequence[RawCase]) -> str:
-    names = ", ".join(shown(case.name) for case in cases[:4])
-    more = f" and {len(cases) - 4} more" if len(cases) > 4 else ""
-    return f"no case matches {shown(pattern)}; the cases are {names}{more}"
-
-
 def _expecting(case: RawCase, blocks: Mapping[str, Node]) -> RawCase:
     tree = case.tree
+    own = child(tree, "expect")
+    if own is not None and not isinstance(own.value, dict | None):
+        return case  # which validation tells
     for pattern, block in blocks.items():
-        expect = child(block, "expect")
-        if expect is None or not _matches(case.name, pattern):
-            continue
-        if isinstance(expect.value, Mapping):
-            for metric, condition in expect.value.items():
-                if isinstance((find(tree, ("expect",)) or expect).value, Mapping | None):
-                    tree = with_value(tree, ("expect", metric), condition)
+        expect = child(block, "expect") if _matches(case.name, pattern) else None
+        for metric, condition in expect.members.items() if expect else ():
+            tree = with_value(tree, ("expect", metric), condition)
     return replace(case, tree=tree)

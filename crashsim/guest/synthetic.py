@@ -13,10 +13,9 @@ import numpy as np
 
 from crashsim.engine.pages import PAGE_BYTES
 from crashsim.engine.streams import I64, Stream
-from crashsim.experiment.model import (
+from crashsim.experiment.applications import (
     AppendLog,
     DoubleBuffer,
-    Experiment,
     Fill,
     KeyValue,
     Recording,
@@ -24,6 +23,7 @@ from crashsim.experiment.model import (
     Synthetic,
     WriteAheadLog,
 )
+from crashsim.experiment.model import Experiment
 from crashsim.guest.program import Op, Program
 from crashsim.guest.zipf import AliasTable, weights
 

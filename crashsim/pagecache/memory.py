@@ -15,7 +15,7 @@ from crashsim.engine.clock import Clock
 from crashsim.engine.pages import unique_sorted
 from crashsim.engine.pageset import PageSet
 from crashsim.engine.streams import I64
-from crashsim.experiment.model import Device
+from crashsim.experiment.backing import Device
 from crashsim.pagecache.cache import FsyncKind, PageCache
 from crashsim.pagecache.writeback import BackingFile, Memory
 

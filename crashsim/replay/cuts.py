@@ -17,8 +17,7 @@ from crashsim.engine.history import History
 from crashsim.engine.pages import PAGE_BYTES
 from crashsim.engine.streams import I64, Stream
 from crashsim.errors import OutputError, ReplayMismatch
-from crashsim.experiment.failures import HostCrash
-from crashsim.experiment.model import Power
+from crashsim.experiment.failures import HostCrash, Power
 from crashsim.power.losses import Losses
 from crashsim.power.safety import Domain, Stage, kept_stage
 from crashsim.power.steps import StepFunction

@@ -14,8 +14,7 @@ from typing import NamedTuple
 
 from crashsim.checkers.spec import KINDS, Spec, from_json
 from crashsim.errors import OutputError, StaleFinding, UsageError
-from crashsim.experiment.expect import judge
-from crashsim.experiment.model import Expect
+from crashsim.experiment.expect import Expect, judge
 from crashsim.experiment.trial import Explore
 from crashsim.explore.budget import Budget
 from crashsim.explore.saved import SUFFIX, Replayed, Saved, locate, read_saved

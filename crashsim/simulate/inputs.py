@@ -19,7 +19,8 @@ import numpy as np
 from crashsim.engine.streams import I64
 from crashsim.engine.units import LONGEST_NS
 from crashsim.errors import TraceError, UsageError
-from crashsim.experiment.model import AppendLog, Experiment, Recording, WriteAheadLog
+from crashsim.experiment.applications import AppendLog, Recording, WriteAheadLog
+from crashsim.experiment.model import Experiment
 from crashsim.guest.content import Content, RecordedContent, SyntheticContent
 from crashsim.guest.program import Program
 from crashsim.guest.recording import recorded_program

@@ -31,7 +31,8 @@ from crashsim.engine.streams import I64, Stream
 from crashsim.engine.timers import Ticks
 from crashsim.engine.units import LONGEST_NS
 from crashsim.errors import UsageError
-from crashsim.experiment.model import Device, Experiment
+from crashsim.experiment.backing import Device
+from crashsim.experiment.model import Experiment
 from crashsim.guest.acks import acknowledgements
 from crashsim.guest.driver import Driver
 from crashsim.guest.l1 import GuestPageCache

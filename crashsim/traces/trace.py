@@ -35,11 +35,6 @@ class Trace:
     payload: memoryview
     notices: tuple[str, ...]
 
-    def label_of(self, entry: int) -> str:
-        """The label of a mark; empty for an entry that is none."""
-        label = int(self.label[entry])
-        return self.labels[label] if label >= 0 else ""
-
     def error(self, entry: int, message: str) -> TraceError:
         """What is wrong with an entry, at the byte where it begins."""
         return TraceError(self.file, int(self.payload_at[entry]) - self.header_bytes, message)

@@ -14,11 +14,10 @@ from collections.abc import Sequence
 from crashsim.errors import CommandLineError
 from crashsim.printable import nearest
 from crashsim.vmm.backend import DECIDING, read_backend, refused, refused_elsewhere
-from crashsim.vmm.keyval import Setting, Settings
+from crashsim.vmm.keyval import Setting, Settings, parse_id
 from crashsim.vmm.machine import Backend, Machine, Monitor, PmemDevice
 from crashsim.vmm.probe import Look
 from crashsim.vmm.spans import Objection, Objections, Span
-from crashsim.vmm.values import parse_id
 
 REAL_NVDIMM = "QEMU: real nvdimm device backend is not supported for virtio-pmem (V7)"
 NAMESPACES = "QEMU: ACPI NVDIMM features like regions and namespaces are not supported (V7)"

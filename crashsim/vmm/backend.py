@@ -15,11 +15,10 @@ from collections.abc import Callable, Iterator
 
 from crashsim.engine.pages import PAGE_BYTES
 from crashsim.printable import nearest
-from crashsim.vmm.keyval import Report, Setting, Settings, places
+from crashsim.vmm.keyval import Report, Setting, Settings, parse_size, parse_truth, places
 from crashsim.vmm.machine import FILE, MEMFD, RAM, SHM, Backend
 from crashsim.vmm.probe import Look
 from crashsim.vmm.spans import Objection, Span
-from crashsim.vmm.values import parse_size, parse_truth
 
 
 def _truth(setting: Setting) -> bool:

@@ -13,11 +13,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from crashsim.vmm.assembly import Assembly
-from crashsim.vmm.keyval import Settings, places, read
+from crashsim.vmm.keyval import Settings, parse_size, places, read
 from crashsim.vmm.machine import FILE, Backend, Machine, Monitor
 from crashsim.vmm.probe import Look, Read, size_of
 from crashsim.vmm.spans import Span, word
-from crashsim.vmm.values import parse_size
 
 ALIGNMENT_BYTES = 2 << 20
 _KEYS = (

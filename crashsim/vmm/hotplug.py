@@ -23,7 +23,13 @@ from crashsim.vmm.spans import Span
 
 NDCTL = "QEMU: the ndctl command is not supported for virtio-pmem (V7)"
 _PROMPT = "(qemu)"
-_COMMANDS = ("object_add", "device_add", "object_del", "device_del")
+# Each command, and which of its settings may go without a key.
+_COMMANDS = {
+    "object_add": "qom-type",
+    "device_add": "driver",
+    "object_del": "id",
+    "device_del": "id",
+}
 
 
 def read_timeline(
@@ -33,71 +39,58 @@ def read_timeline(
     assembly = Assembly(look)
     assembly.resume(present)
     for instant_ns, text in sorted(commands, key=lambda command: command[0]):
-        _apply(instant_ns, text, assembly)
+        text = text.strip()
+        whole = Span(f"the command at {format_duration(instant_ns)}", text, 1, len(text))
+        name, settings, argument = (_qmp if text.startswith("{") else _hmp)(whole, assembly)
+        if settings is None:
+            continue
+        if name == "object_add":
+            assembly.add_object(settings, argument)
+        elif name == "device_add":
+            assembly.add_device(settings, argument, instant_ns)
+        elif "id" not in settings:
+            assembly.report(argument, f"{name} needs an id")
+        else:
+            one = settings["id"]
+            remove = assembly.remove_object if name == "object_del" else assembly.remove_device
+            remove(str(one.value), one.place)
     return assembly.finished()
 
 
-def _apply(instant_ns: int, text: str, assembly: Assembly) -> None:
-    text = text.strip()
-    whole = Span(f"the command at {format_duration(instant_ns)}", text, 1, len(text))
-    if text.startswith("{"):
-        name, settings = _qmp(whole, assembly)
-        argument = whole
-    else:
-        at = len(text) - len(text.removeprefix(_PROMPT).lstrip())
-        name, _, rest = text[at:].partition(" ")
-        column = len(text) - len(rest.lstrip()) + 1
-        argument = Span(whole.where, text, column, len(text) - column + 1)
-        settings = _hmp(name, argument, assembly)
-    if settings is None:
-        return
-    if name == "object_add":
-        assembly.add_object(settings, argument)
-    elif name == "device_add":
-        assembly.add_device(settings, argument, instant_ns)
-    else:
-        _remove(name, settings, argument, assembly)
-
-
-def _remove(name: str, settings: Settings, argument: Span, assembly: Assembly) -> None:
-    if "id" not in settings:
-        assembly.report(argument, f"{name} needs an id")
-        return
-    setting = settings["id"]
-    if name == "object_del":
-        assembly.remove_object(str(setting.value), setting.place)
-    else:
-        assembly.remove_device(str(setting.value), setting.place)
-
-
-def _hmp(name: str, argument: Span, assembly: Assembly) -> Settings | None:
-    if not _known(name, Span(argument.where, argument.text, 1, len(argument.text)), assembly):
-        return None
-    first_key = {"object_add": "qom-type", "device_add": "driver"}.get(name, "id")
-    if not argument.text[argument.column - 1 :]:
+def _hmp(whole: Span, assembly: Assembly) -> tuple[str, Settings | None, Span]:
+    text = whole.text
+    name, _, rest = text.removeprefix(_PROMPT).lstrip().partition(" ")
+    column = len(text) - len(rest.lstrip()) + 1
+    argument = Span(whole.where, text, column, len(text) - column + 1)
+    settings = None
+    if not _known(name, whole, assembly):
+        pass
+    elif not rest.strip():
         assembly.report(argument, f"{name} needs an argument")
-        return None
-    return read(argument, first_key, assembly.mistakes.append, flags=name != "object_add")
+    else:
+        report = assembly.mistakes.append
+        settings = read(argument, _COMMANDS[name], report, flags=name != "object_add")
+    return name, settings, argument
 
 
-def _qmp(whole: Span, assembly: Assembly) -> tuple[str, Settings | None]:
+def _qmp(whole: Span, assembly: Assembly) -> tuple[str, Settings | None, Span]:
     members, problem, at = parse_json(whole.text)
+    command = dict(members)
+    name = str(command.get("execute", "")).replace("-", "_")
+    arguments = command.get("arguments", [])
+    settings = None
     if problem:
         assembly.report(Span(whole.where, whole.text, at + 1, 1), problem)
-        return "", None
-    command = dict(members)
-    if not isinstance(command.get("execute"), str):
+    elif not isinstance(command.get("execute"), str):
         assembly.report(whole, "a QMP command needs 'execute', a text")
-        return "", None
-    name = str(command["execute"]).replace("-", "_")
-    if not _known(name, whole, assembly):
-        return name, None
-    arguments = command.get("arguments", [])
-    if not isinstance(arguments, list) or not all(isinstance(pair, tuple) for pair in arguments):
+    elif not _known(name, whole, assembly):
+        pass
+    elif not isinstance(arguments, list) or not all(isinstance(pair, tuple) for pair in arguments):
         assembly.report(whole, "'arguments' is no object")
-        return name, None
-    flat = [pair for member in arguments for pair in _unfolded(member)]
-    return name, from_members(flat, whole, assembly.mistakes.append)
+    else:
+        flat = [pair for member in arguments for pair in _unfolded(member)]
+        settings = from_members(flat, whole, assembly.mistakes.append)
+    return name, settings, whole
 
 
 def _unfolded(member: tuple[str, object]) -> list[tuple[str, object]]:

@@ -4,8 +4,7 @@ Contract: a `Look` gives what a path is on this machine, or nothing if it cannot
 permission, no such folder); it opens and changes no file. Rules H15 (tmpfs and hugetlbfs, known by
 the magic number of statfs(2)), V5 (a missing file is created sparse), V6 (holes, free space) and H2
 (which file systems of which kernels keep a file in large folios where its mapping is advised to:
-`CONFIG_TRANSPARENT_HUGEPAGE` and `VM_HUGEPAGE` in mm/filemap.c; `mapping_set_large_folios` in
-fs/xfs since Linux 5.18, `ext4_should_enable_large_folio` since 6.16). A `Read` gives the text of a
+`CONFIG_TRANSPARENT_HUGEPAGE` and `VM_HUGEPAGE` in mm/filemap.c). A `Read` gives the text of a
 configuration file, or nothing.
 """
 
@@ -21,7 +20,8 @@ from pathlib import Path
 
 _MAGIC = {0x01021994: "tmpfs", 0x958458F6: "hugetlbfs", 0xEF53: "ext4", 0x58465342: "xfs"}
 IN_MEMORY = ("tmpfs", "hugetlbfs")
-_LARGE_FOLIOS_SINCE = {"ext4": (6, 16), "xfs": (5, 18)}
+# `mapping_set_large_folios` in fs/xfs, `ext4_should_enable_large_folio`.
+LARGE_FOLIOS_SINCE = {"ext4": (6, 16), "xfs": (5, 18)}
 _THP = Path("/sys/kernel/mm/transparent_hugepage")
 _LARGEST_TEXT_BYTES = 1 << 20
 _STATFS_BYTES = 512  # more than any architecture's struct statfs
@@ -104,7 +104,7 @@ def _free(path: Path) -> int:
 
 
 def _has_large_folios(filesystem: str) -> bool:
-    since = _LARGE_FOLIOS_SINCE.get(filesystem)
+    since = LARGE_FOLIOS_SINCE.get(filesystem)
     release = re.match(r"(\d+)\.(\d+)", os.uname().release)
     if since is None or release is None or not _THP.exists():
         return False

@@ -19,11 +19,10 @@ from dataclasses import dataclass
 from crashsim.engine.units import exact_bytes
 from crashsim.printable import nearest
 from crashsim.vmm.assembly import NVDIMM, Assembly
-from crashsim.vmm.keyval import Settings, read
+from crashsim.vmm.keyval import Settings, parse_size, parse_truth, read
 from crashsim.vmm.machine import Machine, Monitor
 from crashsim.vmm.probe import Look, Read
 from crashsim.vmm.spans import Span, word
-from crashsim.vmm.values import parse_size, parse_truth
 
 _FOLLOWED = ("object", "device", "m", "machine", "M", "numa")
 _NOT_FOLLOWED = ("readconfig", "set")
