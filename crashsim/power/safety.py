@@ -21,7 +21,7 @@ from typing import NamedTuple
 import numpy as np
 
 from crashsim.engine.history import NEVER, History
-from crashsim.engine.pages import Pieces, split
+from crashsim.engine.pages import Pieces, split, unique_sorted
 from crashsim.engine.streams import I64
 from crashsim.experiment.failures import HostCrash
 from crashsim.results import Domain as Domain
@@ -87,7 +87,7 @@ class _PageTimes:
     """Rows (page, instant), searched by page and time."""
 
     def __init__(self, page: I64, t_ns: I64) -> None:
-        self._instants = np.unique(t_ns)
+        self._instants = unique_sorted(t_ns)
         key = (page << 32) | np.searchsorted(self._instants, t_ns)
         self._order = np.argsort(key, kind="stable")
         self._key = key[self._order]

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from crashsim.engine.history import History
-from crashsim.engine.pages import PAGE_BYTES
+from crashsim.engine.pages import PAGE_BYTES, unique_sorted
 from crashsim.engine.streams import I64, Stream
 from crashsim.errors import OutputError, ReplayMismatch
 from crashsim.experiment.failures import HostCrash, Power
@@ -76,8 +76,8 @@ def instants(
 def durability_events(history: History) -> I64:
     """Instants at which stores may have become durable."""
     if history.info.plp:
-        return np.unique(history.io_complete_ns)
-    return np.unique(history.flush_disk_end_ns)
+        return unique_sorted(history.io_complete_ns)
+    return unique_sorted(history.flush_disk_end_ns)
 
 
 def figures(history: History, domain: Domain, options: HostCrash, at_risk: StepFunction) -> Figures:
@@ -113,7 +113,7 @@ def judge(
 
 def _scratch_folder(history: History, inputs: Inputs) -> Path:
     """Where the files to be compared live: in memory if that has room, it is not for long."""
-    pages = np.unique(all_pieces(history).page).size
+    pages = unique_sorted(all_pieces(history).page).size
     before = sum(image.nbytes for image in inputs.before if image is not None)
     need = pages * PAGE_BYTES * _BYTES_OF_FILES + 2 * before
     try:

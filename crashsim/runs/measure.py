@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from crashsim.engine.history import History, Reason
-from crashsim.engine.pages import PAGE_BYTES
+from crashsim.engine.pages import PAGE_BYTES, unique_sorted
 from crashsim.engine.units import exact_instant
 from crashsim.errors import NothingExplored
 from crashsim.experiment.expect import judge
@@ -134,7 +134,7 @@ def layers(
 ) -> dict[str, Means]:
     """Bytes at risk by the layer that holds their latest version: what got past one stage but not
     the next; beyond `limit` steps the mean of each of `intervals` (fewer than `limit`)."""
-    t_ns = np.unique(np.concatenate([stages[stage].instants for stage in _INWARD]))
+    t_ns = unique_sorted(np.concatenate([stages[stage].instants for stage in _INWARD]))
     t_ns = t_ns[t_ns <= end_ns]
     edges = thinning.edges_of(0, end_ns, intervals)[:-1].tolist()
     found: dict[str, Means] = {}
