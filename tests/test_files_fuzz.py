@@ -198,6 +198,17 @@ def test_any_finding_is_read_or_refused(finding: Path, tmp_path: Path, data: st.
         read_finding(path)
 
 
+def test_a_finding_whose_checkers_folder_is_no_path_is_refused(
+    finding: Path, tmp_path: Path
+) -> None:
+    document = json.loads(finding.read_bytes())
+    document["checker"]["folder"] = 3
+    path = tmp_path / f"x{SUFFIX}"
+    path.write_text(json.dumps(document))
+    with pytest.raises(UsageError, match=r"checker\.folder: expected a path"):
+        read_finding(path)
+
+
 @RELAXED
 @given(st.data())
 def test_any_state_of_a_finding_is_found_or_refused(

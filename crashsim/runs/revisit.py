@@ -54,7 +54,10 @@ def read_finding(path: Path) -> FindingFile:
 
     try:
         experiment = Experiment.model_validate(renamed(one.experiment, absolute))
-        written = {**one.checker, "folder": absolute(one.checker.get("folder", "."))}
+        folder = one.checker.get("folder", ".")
+        if not isinstance(folder, str):
+            raise UsageError(f"{path}: checker.folder: expected a path")
+        written = {**one.checker, "folder": absolute(folder)}
         spec = from_json(written)
     except ValidationError as error:
         first = error.errors()[0]
