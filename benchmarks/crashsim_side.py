@@ -20,7 +20,7 @@ from crashsim.experiment.profiles import Disk
 from crashsim.guest.content import SyntheticContent
 from crashsim.guest.synthetic import Writes, build, make_program
 from crashsim.power import at_risk
-from crashsim.power import loss as losses
+from crashsim.power import per_write as losses
 from crashsim.power.safety import Domain, Safety, Stage, kept_stage
 from crashsim.power.steps import ramp_spread
 from crashsim.replay.build import write_image

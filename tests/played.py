@@ -9,7 +9,7 @@ from typing import Any
 from crashsim.engine.history import History
 from crashsim.experiment.backing import Device
 from crashsim.experiment.model import Experiment
-from crashsim.power.loss import rows_safe
+from crashsim.power.per_write import rows_safe
 from crashsim.power.safety import Domain, Safety, kept_stage
 from crashsim.simulate.stack import simulate
 from tests import against_oracle

@@ -20,7 +20,7 @@ from crashsim.explore.picture import picture
 from crashsim.explore.saved import locate, saved
 from crashsim.explore.selection import as_choices
 from crashsim.explore.state_runner import StateRunner, Target
-from crashsim.replay.build import Content
+from crashsim.guest.content import Content
 from crashsim.states import Space
 from tests.states_slowly import Slowly
 

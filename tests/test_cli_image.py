@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from crashsim.power.loss import acknowledgements_safe, rows_safe, write_safety
+from crashsim.power.per_write import acknowledgements_safe, rows_safe, write_safety
 from crashsim.power.safety import Safety, Stage
 from crashsim.runs.archive import load_run
 from crashsim.runs.one import Run

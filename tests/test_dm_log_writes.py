@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crashsim.errors import TraceError
+from crashsim.traces.block_log import Trace, check_fits
 from crashsim.traces.dm_log_writes import read_log
-from crashsim.traces.trace import Trace, check_fits
 from tests.log_writer import (
     DISCARD,
     FLUSH,

@@ -23,8 +23,8 @@ from crashsim.experiment.profiles import PROFILES
 from crashsim.experiment.schema import json_schema
 from crashsim.experiment.show import show
 from crashsim.experiment.sync_calls import CALLS, SyncCall
+from crashsim.traces.block_log import FUA, Trace
 from crashsim.traces.formats import FORMATS
-from crashsim.traces.trace import FUA, Trace
 from crashsim.vmm.examine import examine_words
 from crashsim.vmm.machine import FILE, Backend, Machine, Monitor, PmemDevice
 from crashsim.vmm.monitors import MONITORS

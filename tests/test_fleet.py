@@ -14,9 +14,9 @@ from matplotlib.patches import Rectangle
 from crashsim.engine.streams import Stream
 from crashsim.engine.units import format_bytes
 from crashsim.errors import ExperimentError, UsageError
-from crashsim.fleet.expected import FleetLost, Lost, lost_in_a_year, may_corrupt, one_loss
+from crashsim.fleet.annual import FleetLost, Lost, lost_in_a_year, may_corrupt, one_loss
+from crashsim.fleet.display import draw_fleet, sentences, to_json
 from crashsim.fleet.hosts import Fleet, Hosts, PerYear, read_fleet
-from crashsim.fleet.telling import draw_fleet, sentences, to_json
 from crashsim.fleet.year import Failures, OneLoss, poisson, yearly
 from crashsim.runs.one import Run, run
 from tests.cli_support import Program

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from crashsim.engine.history import NEVER, History
 from crashsim.engine.streams import I64
 from crashsim.experiment.profiles import DiskFaults, Fault
-from crashsim.power import loss
+from crashsim.power import per_write
 from crashsim.power.at_risk import at_risk
 from crashsim.power.losses import Losses
 from crashsim.power.media_loss import LostAgain, UnsafeAgain, joined
@@ -92,21 +92,21 @@ def test_where_nothing_is_lost_again_intervals_say_what_the_bulk_calculation_say
 ) -> None:
     history = simulate_world(comparable(world))
     safety = Safety(history, Stage.DURABLE)
-    first, last = loss.rows_safe(history, safety)
-    writes = loss.write_safety(history, first, last)
+    first, last = per_write.rows_safe(history, safety)
+    writes = per_write.write_safety(history, first, last)
     found = UnsafeAgain(history, safety, LostAgain(NOTHING, NOTHING, NOTHING, NOTHING), writes)
     end = history.end_ns
     if history.store_t_ns.size:
         assert_same(at_risk(history, safety, of_no_page()), at_risk(history, safety))
-    assert_same(found.unsaved(), loss.unsaved(writes))
-    covered = loss.acknowledgements_safe(history, writes)
-    assert_same(found.uncovered(covered), loss.uncovered(history, covered))
-    plain, other = loss.recovery_point(writes), found.recovery_point()
+    assert_same(found.unsaved(), per_write.unsaved(writes))
+    covered = per_write.acknowledgements_safe(history, writes)
+    assert_same(found.uncovered(covered), per_write.uncovered(history, covered))
+    plain, other = per_write.recovery_point(writes), found.recovery_point()
     for t in np.unique(np.concatenate([writes.begin_ns, plain.end, other.end])).tolist():
         for instant in (t - 1, t, t + 1):
             assert plain.at(instant) == other.at(instant)
-    assert found.holes(end).tolist() == loss.holes(writes, end).tolist()
-    assert found.torn(end).tolist() == loss.torn(writes, end).tolist()
+    assert found.holes(end).tolist() == per_write.holes(writes, end).tolist()
+    assert found.torn(end).tolist() == per_write.torn(writes, end).tolist()
     assert not found.broken_promises()[0].size
     for t in writes.begin_ns.tolist():
         slowly = np.flatnonzero((writes.begin_ns <= t) & (writes.whole_ns > t))

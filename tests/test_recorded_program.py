@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from crashsim.guest.program import Op, Program
 from crashsim.guest.recording import recorded_program
-from crashsim.traces.trace import DISCARD, FLUSH, FUA, MARK, Trace
+from crashsim.traces.block_log import DISCARD, FLUSH, FUA, MARK, Trace
 
 Row = tuple[int, int, int]  # pause, flags, sectors
 FIRST_BYTE, FIRST_WRITE = 8192, 7

@@ -15,7 +15,7 @@ import pytest
 
 from crashsim.engine.history import NEVER, History
 from crashsim.engine.streams import Stream
-from crashsim.power.loss import broken_promises, rows_safe
+from crashsim.power.per_write import broken_promises, rows_safe
 from crashsim.power.safety import Domain, Safety, Stage, kept_stage
 from tests.against_oracle import Facts, simulate_world, simulated
 from tests.oracle import (

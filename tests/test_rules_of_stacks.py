@@ -15,7 +15,7 @@ from crashsim.device.virtio_pmem import TokenBucket
 from crashsim.engine.history import NEVER, History, Reason, Refusal
 from crashsim.experiment.backing import Backing, RateLimiter
 from crashsim.power.at_risk import at_risk
-from crashsim.power.loss import broken_promises, rows_safe
+from crashsim.power.per_write import broken_promises, rows_safe
 from crashsim.power.safety import Domain, Safety, Stage, kept_stage
 from crashsim.vmm.monitors import MONITORS
 from tests.oracle import Sync, Write

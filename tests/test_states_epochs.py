@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
 from crashsim.engine.pages import PAGE_BYTES
-from crashsim.power.loss import broken_promises, rows_safe
+from crashsim.power.per_write import broken_promises, rows_safe
 from crashsim.power.safety import Safety, Stage
 from crashsim.replay.image import Extents
 from crashsim.replay.survivors import surviving

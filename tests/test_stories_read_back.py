@@ -19,7 +19,7 @@ from crashsim.experiment.model import Experiment
 from crashsim.explore.budget import Budget
 from crashsim.explore.state_runner import Target
 from crashsim.explore.survey import explore
-from crashsim.replay.build import Content
+from crashsim.guest.content import Content
 from crashsim.simulate.inputs import make_inputs
 from crashsim.simulate.stack import simulate
 from crashsim.states import HostKind, Rules, Space

@@ -70,6 +70,23 @@ def test_no_arrow_runs_back_up() -> None:
         assert set(tidy.ROOMS[room]) <= set(rooms[:place]), room
 
 
+def test_no_two_classes_modules_or_rooms_share_a_name() -> None:
+    fail_on(tidy.doubled(ROOT))
+
+
+def test_few_modules_lie_loose_at_the_top() -> None:
+    assert len([path for path in PACKAGE if path.parent == ROOT / "crashsim"]) <= 6
+
+
+def test_names_that_differ_by_an_ending_are_found(tmp_path: Path) -> None:
+    for place in ("explore/__init__.py", "exploring.py", "runs/curve.py", "report/curves.py"):
+        path = tmp_path / "crashsim" / place
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("class Curve: ...\n" if "curve" in place else "", encoding="utf-8")
+    found = tidy.doubled(tmp_path)
+    assert [line.split(":")[0] for line in found] == ["Curve", "explor", "curv"]
+
+
 def test_no_line_and_no_file_is_too_long() -> None:
     hold(ALL, tidy.too_long)
 

@@ -35,8 +35,8 @@ ROOMS: dict[str, tuple[str, ...]] = {
         *("engine", "traces", "vmm", "experiment", "guest", "device", "pagecache", "disk"),
     ),
     "power": ("engine", "experiment", "results"),
-    "replay": ("engine", "experiment", "simulate", "power", "results"),
-    "states": ("engine", "power", "replay"),
+    "replay": ("engine", "experiment", "guest", "simulate", "power", "results"),
+    "states": ("engine", "guest", "power", "replay"),
     "ext4": ("engine",),
     "checkers": ("engine", "experiment", "guest", "ext4"),
     "explore": ("engine", "replay", "states", "checkers", "results", "executor"),
@@ -297,3 +297,28 @@ def _calls(tree: ast.AST, names: tuple[str, ...]) -> Iterator[int]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and ast.unparse(node.func) in names:
             yield node.lineno
+
+
+def doubled(root: Path) -> list[str]:
+    """Public classes, modules and rooms that share a name; of modules and rooms also those that
+    differ by an ending alone (`explore` and `exploring`)."""
+    classes: dict[str, list[str]] = {}
+    names: dict[str, list[str]] = {}
+    for path in sorted((root / "crashsim").rglob("*.py")):
+        place = str(path.relative_to(root))
+        if path.name != "__init__.py":
+            names.setdefault(_stem(path.stem), []).append(place)
+        elif path.parent != root / "crashsim":
+            names.setdefault(_stem(path.parent.name), []).append(place)
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                classes.setdefault(node.name, []).append(place)
+    both = [*classes.items(), *names.items()]
+    return [f"{name}: {', '.join(places)}" for name, places in both if len(places) > 1]
+
+
+def _stem(name: str) -> str:
+    for ending in ("ing", "ed", "es", "s", "er", "or"):
+        if name.endswith(ending) and len(name) - len(ending) >= 4:
+            return name.removesuffix(ending).rstrip("e")
+    return name.rstrip("e")

@@ -22,9 +22,9 @@ def fleet(file: Path, as_json: bool, picture: Path | None, workers: int | None) 
     FLEET names experiments, how many hosts do what each of them does, and how often a host fails;
     what one changed setting would save stands beside it.
     """
-    from crashsim.fleet.expected import lost_in_a_year, may_corrupt
+    from crashsim.fleet.annual import lost_in_a_year, may_corrupt
+    from crashsim.fleet.display import draw_fleet, print_fleet, to_json
     from crashsim.fleet.hosts import read_fleet
-    from crashsim.fleet.telling import draw_fleet, print_fleet, to_json
     from crashsim.report.progress import progress
     from crashsim.runs.new_file import new_file
 

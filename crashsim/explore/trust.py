@@ -29,7 +29,7 @@ from crashsim.printable import echo, printable
 
 
 @dataclass(frozen=True, slots=True)
-class Named:
+class NamedChecker:
     """A checker that is not crashsim's: which kind, its words, its folder (absolute, no links), and
     the digest of each file that the words name."""
 
@@ -49,14 +49,14 @@ class Named:
         return f"  {kind}: {printable(self.words)}\n  in folder: {printable(self.folder)}"
 
 
-def named(spec: Spec) -> Named | None:
+def named(spec: Spec) -> NamedChecker | None:
     """What is to be agreed to; nothing for a checker of crashsim's own."""
     kind, said = words(spec)
     if isinstance(spec, Rule):
         return None
     folder = _real(str(spec.folder))
     names = [name for name in _files(kind, said) if os.path.isfile(folder / name)]
-    return Named(kind, said, str(folder), {name: _digest(folder / name) for name in names})
+    return NamedChecker(kind, said, str(folder), {name: _digest(folder / name) for name in names})
 
 
 def remember(spec: Spec) -> None:
@@ -78,7 +78,7 @@ def agree(
     """Come back once all checkers of these findings may run: all with `trust`, and those that
     `ours` names. UsageError when one may not."""
     known = {one.key for one in map(named, ours) if one is not None}
-    strange: dict[str, tuple[Path, Spec, Named]] = {}
+    strange: dict[str, tuple[Path, Spec, NamedChecker]] = {}
     for path, spec in findings:
         one = named(spec)
         if one is not None and one.key not in known and not _is_kept(one):
@@ -138,7 +138,7 @@ def _kept() -> Path | None:
     return Path(given) / "crashsim" / "trusted" if os.path.isabs(given) else None
 
 
-def _is_kept(one: Named) -> bool:
+def _is_kept(one: NamedChecker) -> bool:
     """Only what this user wrote counts: a home may be somebody else's (sudo)."""
     folder = _kept()
     try:

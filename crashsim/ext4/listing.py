@@ -20,7 +20,7 @@ from pathlib import Path
 import xxhash
 
 from crashsim.ext4.inode import Inode, xattrs
-from crashsim.ext4.reach import Named, Volume, content_blocks, tree
+from crashsim.ext4.reach import TreeEntry, Volume, content_blocks, tree
 
 Listing = dict[bytes, tuple[object, ...]]  # by the path
 _PIECE = 1 << 16  # bytes that are read at once
@@ -58,7 +58,7 @@ def difference(read: Listing, seen: Listing) -> str:
     return ""
 
 
-def _read(volume: Volume, named: Named, truncated: bool) -> tuple[object, ...]:
+def _read(volume: Volume, named: TreeEntry, truncated: bool) -> tuple[object, ...]:
     inode = named.inode
     device = 0
     content: object = None
@@ -125,7 +125,7 @@ def _pieces(place: bytes) -> Iterator[tuple[int, bytes]]:
             start += _PIECE
 
 
-def _blocks(volume: Volume, named: Named) -> Iterator[tuple[int, bytes]]:
+def _blocks(volume: Volume, named: TreeEntry) -> Iterator[tuple[int, bytes]]:
     """The same of a file in the image."""
     size = volume.geometry.block_bytes
     blocks = content_blocks(volume.geometry, named.inode, named.extents)
@@ -138,7 +138,7 @@ def _blocks(volume: Volume, named: Named) -> Iterator[tuple[int, bytes]]:
         yield number * _PIECE, bytes(piece)
 
 
-def _target(volume: Volume, named: Named) -> bytes:
+def _target(volume: Volume, named: TreeEntry) -> bytes:
     inode = named.inode
     if not inode.is_mapped:
         return inode.body[: inode.size]

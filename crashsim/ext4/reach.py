@@ -133,7 +133,7 @@ class Volume:
 
 
 @dataclass(frozen=True, slots=True)
-class Named:
+class TreeEntry:
     """Something in the tree: `path` from its root on, without it; `extents` of its content."""
 
     path: bytes
@@ -141,7 +141,7 @@ class Named:
     extents: list[Extent]
 
 
-def tree(volume: Volume) -> Iterator[Named]:
+def tree(volume: Volume) -> Iterator[TreeEntry]:
     """Every name in the tree, folders before what is in them."""
     folders: set[int] = set()
     names = 0
@@ -155,7 +155,7 @@ def tree(volume: Volume) -> Iterator[Named]:
         if stat.S_IFMT(inode.mode) not in _KINDS or not inode.links:
             raise NotReadable(f"inode {number} has a name and is not in use")
         extents = inode.extents(volume.geometry, volume.block)
-        yield Named(path, inode, extents)
+        yield TreeEntry(path, inode, extents)
         if not stat.S_ISDIR(inode.mode):
             continue
         if number in folders:
@@ -234,7 +234,7 @@ def reach(
     return Reach(blocks, shown[blocks], truncated)
 
 
-def _show(geometry: Geometry, named: Named, shown: I64) -> None:
+def _show(geometry: Geometry, named: TreeEntry, shown: I64) -> None:
     """Take in what is written of a file; `shown`: bytes of each block that are taken."""
     size = geometry.block_bytes
     last, rest = divmod(named.inode.size, size)

@@ -15,7 +15,7 @@ import numpy as np
 from crashsim.engine.streams import I64
 from crashsim.experiment.sync_calls import CALLS
 from crashsim.guest.program import Op, Program
-from crashsim.traces.trace import DISCARD, FLUSH, FUA, MARK, Trace
+from crashsim.traces.block_log import DISCARD, FLUSH, FUA, MARK, Trace
 
 
 def recorded_program(

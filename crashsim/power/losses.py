@@ -1,7 +1,7 @@
 """What a failure that keeps one stage takes, at every instant.
 
 Contract: every figure is worked out once, when it is asked for. Where nothing that was safe is ever
-lost again the answers come in bulk (`power.at_risk`, `power.loss`), otherwise from intervals
+lost again the answers come in bulk (`power.at_risk`, `power.per_write`), otherwise from intervals
 (`power.media_loss`).
 """
 
@@ -13,10 +13,10 @@ import numpy as np
 
 from crashsim.engine.history import History
 from crashsim.engine.streams import I64
-from crashsim.power import loss
+from crashsim.power import per_write
 from crashsim.power.at_risk import at_risk
-from crashsim.power.loss import WriteSafety
 from crashsim.power.media_loss import UnsafeAgain, lost_again
+from crashsim.power.per_write import WriteSafety
 from crashsim.power.safety import Safety, Stage
 from crashsim.power.steps import Ramps, StepFunction
 
@@ -43,17 +43,17 @@ class Losses:
     @cached_property
     def rows(self) -> tuple[I64, I64]:
         """(first, last) safe instant over the pieces of each store."""
-        return loss.rows_safe(self.history, self.safety)
+        return per_write.rows_safe(self.history, self.safety)
 
     @cached_property
     def writes(self) -> WriteSafety:
         """Writes in order of begin; when each is safe for the first time."""
-        return loss.write_safety(self.history, *self.rows)
+        return per_write.write_safety(self.history, *self.rows)
 
     @cached_property
     def unsaved(self) -> StepFunction:
         """Writes begun and not wholly safe."""
-        return self._again.unsaved() if self._again else loss.unsaved(self.writes)
+        return self._again.unsaved() if self._again else per_write.unsaved(self.writes)
 
     def unsaved_at(self, t_ns: int) -> I64:
         """Positions of the writes that are not wholly safe at an instant."""
@@ -64,25 +64,27 @@ class Losses:
     @cached_property
     def recovery(self) -> Ramps:
         """Age of the oldest unsaved write."""
-        return self._again.recovery_point() if self._again else loss.recovery_point(self.writes)
+        return (
+            self._again.recovery_point() if self._again else per_write.recovery_point(self.writes)
+        )
 
     @cached_property
     def covered_ns(self) -> I64:
         """When each acknowledgement is covered for the first time."""
-        return loss.acknowledgements_safe(self.history, self.writes)
+        return per_write.acknowledgements_safe(self.history, self.writes)
 
     @cached_property
     def uncovered(self) -> StepFunction:
         """Acknowledgements given and not covered."""
         if self._again:
             return self._again.uncovered(self.covered_ns)
-        return loss.uncovered(self.history, self.covered_ns)
+        return per_write.uncovered(self.history, self.covered_ns)
 
     @cached_property
     def broken(self) -> tuple[I64, I64, I64]:
         """Broken promises: request, a store it covers, and until when that is not safe (V2)."""
         last = self.rows[1]
-        request, store = loss.broken_promises(self.history, last)
+        request, store = per_write.broken_promises(self.history, last)
         if not self._again:
             return request, store, last[store]
         more, lost, until = self._again.broken_promises()
@@ -97,7 +99,7 @@ class Losses:
     def holes(self) -> I64:
         """Positions of writes that are lost at some instant, a later one not."""
         end_ns = self.history.end_ns
-        return self._again.holes(end_ns) if self._again else loss.holes(self.writes, end_ns)
+        return self._again.holes(end_ns) if self._again else per_write.holes(self.writes, end_ns)
 
     def hole_at(self, position: int) -> tuple[int, int]:
         """For a hole an instant, and the position of the later write that is safe then."""
@@ -115,7 +117,7 @@ class Losses:
     def torn(self) -> I64:
         """Positions of writes of which at some instant a part is safe, another not."""
         end_ns = self.history.end_ns
-        return self._again.torn(end_ns) if self._again else loss.torn(self.writes, end_ns)
+        return self._again.torn(end_ns) if self._again else per_write.torn(self.writes, end_ns)
 
     def torn_at(self, position: int) -> int:
         """An instant at which that write is torn."""

@@ -2,8 +2,8 @@
 
 Contract: a store is safe from one instant on, except in the intervals in which its page is damaged
 or its disk dead. So writes are unsafe in several intervals, and every loss is worked out from
-these, slowly and exactly; with one interval each the answers are those of `power.loss`. Such a loss
-concerns what is kept by the disk: failures that keep the host's memory have the data from there.
+these, slowly and exactly; with one interval each the answers are those of `power.per_write`. Such a
+loss concerns what is kept by the disk: failures that keep the host's memory have it from there.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 from crashsim.engine.history import NEVER, History
 from crashsim.engine.pages import split, words
 from crashsim.engine.streams import I64
-from crashsim.power.loss import WriteSafety, attempts
+from crashsim.power.per_write import WriteSafety, attempts
 from crashsim.power.safety import Safety, Stage
 from crashsim.power.steps import Ramps, StepFunction, from_changes
 

@@ -33,7 +33,7 @@ _LAYERS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Taken:
+class LossAt:
     """What a failure at one instant takes: bytes; the positions of the writes that are not wholly
     safe, oldest first; and of the acknowledgements `given` by then those not covered."""
 
@@ -54,11 +54,11 @@ class Teller:
         self._lost_again = lost_again(history, found.safety, Stage.DURABLE)
         self._safety = {stage: Safety(history, stage) for _, _, stage in _LAYERS}
 
-    def taken(self, t: int) -> Taken:
+    def taken(self, t: int) -> LossAt:
         """What a failure at an instant takes."""
         found = self._found
         given = int(np.count_nonzero(self._history.ack_t_ns <= t))
-        return Taken(t, found.at_risk.at(t), found.unsaved_at(t), given, found.uncovered.at(t))
+        return LossAt(t, found.at_risk.at(t), found.unsaved_at(t), given, found.uncovered.at(t))
 
     def peak(self) -> list[Example]:
         """An instant at which most is at risk, and the oldest write that is."""
@@ -205,7 +205,7 @@ def loss_at(history: History, domain: Domain, options: HostCrash, t: int) -> lis
     return lines
 
 
-def _told(taken: Taken, recorded: bool) -> list[str]:
+def _told(taken: LossAt, recorded: bool) -> list[str]:
     of_what = "of what had reached the device " if recorded else ""
     lines = [f"nothing {of_what}is lost."]
     if taken.size_bytes or taken.unsaved.size:

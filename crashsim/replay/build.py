@@ -3,26 +3,18 @@ before."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 
 from crashsim.engine.history import DeviceSpan
 from crashsim.engine.pages import PAGE_BYTES
 from crashsim.engine.streams import I64, Stream
+from crashsim.guest.content import Content
 from crashsim.replay.image import Extents
 from crashsim.replay.sparse import SparseFile
 
 NO_PAGES: I64 = np.empty(0, dtype=np.int64)
-
-
-class Content(Protocol):
-    """Where the bytes come from."""
-
-    def parts(self, write: I64, start: I64, end: I64, length: I64) -> Iterator[memoryview]:
-        """For each i the bytes [start, end) of write i, whose whole length is given."""
 
 
 def write_image(

@@ -15,7 +15,7 @@ STORE, COPY, DAMAGE, DEATH, SNAPSHOT, COMPLETE, COMMIT, FUA, FLUSHED = range(9)
 _IN_MEMORY = ("host", "file", "after-quit", "elsewhere")
 
 
-class Events(NamedTuple):
+class InOrder(NamedTuple):
     """Kind k happens at `t_ns[first[k] : first[k + 1]]`, ascending, to what `what` says: a piece, a
     page, a batch, an I/O, a commit, or when the FLUSH was issued. `at`: the next ones."""
 
@@ -25,7 +25,7 @@ class Events(NamedTuple):
     at: I64
 
 
-def in_order(history: History, keep: str, cut: Cells) -> Events:
+def in_order(history: History, keep: str, cut: Cells) -> InOrder:
     """The events that concern what is kept."""
     info = history.info
     disk = keep not in _IN_MEMORY
@@ -56,4 +56,4 @@ def in_order(history: History, keep: str, cut: Cells) -> Events:
         times.append(t_ns[chosen])
         what.append(whom[chosen])
     first = np.cumsum([0, *(column.size for column in times)])
-    return Events(first, np.concatenate(times), np.concatenate(what), first[:-1].copy())
+    return InOrder(first, np.concatenate(times), np.concatenate(what), first[:-1].copy())

@@ -34,7 +34,7 @@ from crashsim.replay.events import (
     FLUSHED,
     SNAPSHOT,
     STORE,
-    Events,
+    InOrder,
     in_order,
 )
 from crashsim.replay.sparse import SparseFile
@@ -207,7 +207,7 @@ def _keeps_memory(history: History, keep: str, device: int) -> bool:
 
 @compiled
 def _advance(
-    events: Events, files: _Files, when_sent: bool, when_complete: bool, until_ns: int
+    events: InOrder, files: _Files, when_sent: bool, when_complete: bool, until_ns: int
 ) -> int:
     """Apply all events up to `until_ns` and compare; or stop before a snapshot, and say how much
     room its copies lack."""

@@ -25,9 +25,9 @@ from crashsim.guest.content import Content, RecordedContent, SyntheticContent
 from crashsim.guest.program import Program
 from crashsim.guest.recording import recorded_program
 from crashsim.guest.synthetic import synthetic_programs
+from crashsim.traces.block_log import check_fits, check_lasts
 from crashsim.traces.formats import FORMATS
 from crashsim.traces.source import read_only
-from crashsim.traces.trace import check_fits, check_lasts
 
 
 class _Joined:

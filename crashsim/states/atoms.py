@@ -18,7 +18,7 @@ import numpy as np
 
 from crashsim.engine.history import History
 from crashsim.engine.streams import I64
-from crashsim.replay.build import Content
+from crashsim.guest.content import Content
 from crashsim.replay.image import _first_of_write
 from crashsim.states.undecided import Table, raced_groups
 

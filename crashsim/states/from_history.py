@@ -23,7 +23,7 @@ import numpy as np
 from crashsim.engine.history import NEVER, History
 from crashsim.engine.pages import PAGE_BYTES
 from crashsim.errors import ReplayMismatch
-from crashsim.replay.build import Content
+from crashsim.guest.content import Content
 from crashsim.states.rules import Rules
 from crashsim.states.space import Epoch
 from crashsim.states.walker import Choices

@@ -18,7 +18,7 @@ import numpy as np
 from crashsim.engine.history import History
 from crashsim.engine.pages import PAGE_BYTES, unique_sorted
 from crashsim.engine.streams import I64
-from crashsim.replay.build import Content
+from crashsim.guest.content import Content
 from crashsim.states.atoms import Atom, Atoms, Stored, held_before
 from crashsim.states.numbers import product
 from crashsim.states.rules import Rules

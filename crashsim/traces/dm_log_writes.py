@@ -33,8 +33,8 @@ import numpy as np
 
 from crashsim.engine.streams import I64, U64
 from crashsim.errors import TraceError
+from crashsim.traces.block_log import DISCARD, FLUSH, FUA, MARK, METADATA, Trace
 from crashsim.traces.source import read_only
-from crashsim.traces.trace import DISCARD, FLUSH, FUA, MARK, METADATA, Trace
 
 KNOWN_FLAGS = FLUSH | FUA | DISCARD | MARK | METADATA
 

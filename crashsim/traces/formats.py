@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from crashsim.traces import dm_log_writes
-from crashsim.traces.trace import Trace
+from crashsim.traces.block_log import Trace
 
 FORMATS: dict[str, Callable[[Path, Path | None, int], Trace]] = {
     "dm-log-writes": dm_log_writes.read_log,

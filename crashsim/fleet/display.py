@@ -12,7 +12,7 @@ from typing import Any, TextIO
 from rich.text import Text
 
 from crashsim.engine.units import format_bytes
-from crashsim.fleet.expected import FleetLost, KindLost, Lost
+from crashsim.fleet.annual import FleetLost, KindLost, Lost
 from crashsim.fleet.year import Yearly
 from crashsim.report.speaker import Speaker, console_for
 
