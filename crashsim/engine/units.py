@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from fractions import Fraction
 
 from crashsim.errors import UnitError
@@ -39,7 +40,7 @@ _DURATION_SPELLINGS = {**_DURATIONS, "\u00b5s": 1_000, "\u03bcs": 1_000}
 
 _NUMBER = r"[0-9]{1,20}(?:\.[0-9]{1,20})?"
 _QUANTITY = re.compile(rf"({_NUMBER})\s?([^\W\d_]+)\Z")
-_COUNT = re.compile(r"([0-9]{1,20})\Z")
+_RATE = re.compile(r"([0-9]{1,20})\s*/\s*s\Z")
 _RATIO = re.compile(r"([0-9]{1,9})\s?/\s?([0-9]{1,9})\Z")
 
 _ANY_DURATION = "(" + "|".join(_DURATION_SPELLINGS) + ")"
@@ -104,19 +105,16 @@ def parse_bytes(text: str) -> int:
 def parse_byte_rate(text: str) -> int:
     """Bytes per second of `1.2GB/s`."""
     amount, slash, second = text.strip().rpartition("/")
-    if not slash or second.strip() != "s":
-        raise UnitError(f"expected {EXPECTED_BYTE_RATE}, got {shown(text)}")
-    try:
-        return parse_bytes(amount)
-    except UnitError:
-        raise UnitError(f"expected {EXPECTED_BYTE_RATE}, got {shown(text)}") from None
+    with suppress(UnitError):
+        if slash and second.strip() == "s":
+            return parse_bytes(amount)
+    raise UnitError(f"expected {EXPECTED_BYTE_RATE}, got {shown(text)}")
 
 
 def parse_rate(text: str) -> int:
     """Events per second of `2000/s`."""
-    amount, slash, second = text.strip().rpartition("/")
-    match = _COUNT.match(amount.strip())
-    if not slash or second.strip() != "s" or match is None:
+    match = _RATE.match(text.strip())
+    if match is None:
         raise UnitError(f"expected {EXPECTED_RATE}, got {shown(text)}")
     return int(match[1])
 

@@ -100,10 +100,6 @@ class GuestPageCache(Memory):
         self.vcpus.catch_up()
         if self._age_start_ns is not None and now - self._age_start_ns >= self._expire_ns:
             if self._write_back() is not None:
-                self._host.written_through(_ignore)
+                self._host.written_through(lambda _: None)
             self._age_start_ns = None
         return self._age_start_ns is not None
-
-
-def _ignore(_ok: bool) -> None:
-    """Nobody waits for the guest's flusher."""

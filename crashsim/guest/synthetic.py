@@ -206,10 +206,7 @@ def make_program(
     think = np.broadcast_to(np.int64(0), (count,))
     if workload.rate is not None:
         pause = SECOND_NS // workload.rate
-        if (
-            bool(np.all(writes.record_high - writes.record_low == 1))
-            and writes.record_low.size == count
-        ):
+        if writes.record_low.size == count:  # each is a record
             think = np.broadcast_to(np.int64(pause), (count,))
         else:
             think = np.zeros(count, dtype=np.int64)

@@ -107,7 +107,7 @@ class GuestKernel:
         if self._timer is None or self.aborted_ns is not None:
             return
         self._commit()
-        self._flush_in_turn(KERNEL, 2 if self._path.flushes else 0, _ignore, commits=True)
+        self._flush_in_turn(KERNEL, 2 if self._path.flushes else 0, lambda _: None, commits=True)
         self._timer.again()
 
     # sync calls (Rules G4, G9)
@@ -251,7 +251,3 @@ class GuestKernel:
                 released(ok)
 
         self.sync(leader, program.call, None, done)
-
-
-def _ignore(_ok: bool) -> None:
-    """Nobody waits for the kernel's own flush."""

@@ -60,7 +60,7 @@ class VCpu(Windows):
             self._proceed()
 
     def _call(self, op: Operation) -> bool:
-        now, program, kind = self._clock.now, self._program, op.kind
+        now, program, kind = self._clock.now, self.program, op.kind
         kernel, position = self._kernel, self._position
         if kind == Op.MARK:
             self.marks.append((now, position, op.argument))
@@ -106,10 +106,10 @@ class VCpu(Windows):
 
     def _range(self, position: int) -> I64 | None:
         """The pages that a call with a range is for, ascending; None for one without."""
-        if not self._program.ranged:
+        if not self.program.ranged:
             return None
         here = slice(self._unsynced, position)
-        page, _row = pages_touched(self._program.offset[here], self._program.length[here])
+        page, _row = pages_touched(self.program.offset[here], self.program.length[here])
         return unique_sorted(page)
 
     def journal_aborted(self) -> None:
@@ -148,7 +148,7 @@ class VCpu(Windows):
 
     def _write_again(self) -> None:
         """Go back to the first write behind the last record that is acknowledged."""
-        program, record = self._program, self.acknowledged.record
+        program, record = self.program, self.acknowledged.record
         position = int(program.record_high[record - 1]) if record else 0
         if position >= self._position:
             return  # it is still to come
@@ -186,7 +186,7 @@ class VCpu(Windows):
         """Nothing more happens: put what did into the columns."""
         not_begun = self._stretch.has_rest and self._row == self._dirty_row == 0
         if self._rest is not None or not_begun:
-            self.unfinished_write = self._program.first_write + self._position
+            self.unfinished_write = self.program.first_write + self._position
         self._landed(max(self._row, self._dirty_row))
         self.stores.retire(self._stretch)
 

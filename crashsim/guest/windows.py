@@ -61,7 +61,7 @@ class Windows:
         self.throttle = Throttle()
         self._rank = Rank.GUEST + number
         self._clock = clock
-        self._program = program
+        self.program = program
         self._memory = memory
         self._kernel = kernel
         self._finished = finished
@@ -147,7 +147,7 @@ class Windows:
         if not tried:  # it was in vain before: not again at once
             return False
         ahead = stretch.ahead(op, tried, self._row)
-        ends = self._kernel.sync_uncontended(self.number, self._program.call, ahead)
+        ends = self._kernel.sync_uncontended(self.number, self.program.call, ahead)
         n = ends.size
         self._attempts.came(n, ahead.row.size)
         if n == 0:
@@ -292,7 +292,7 @@ class Windows:
     def _store_is_next(self) -> bool:
         """Whether the program goes on with a write, not with an operation or its end."""
         row = self._window.bound if self._window.open else self._row
-        position, program, op = self._stretch.first + row, self._program, self._next_op
+        position, program, op = self._stretch.first + row, self.program, self._next_op
         if position >= program.offset.size and self._rest is None:
             return False
         return op >= program.op_at.size or int(program.op_at[op]) != position
@@ -348,7 +348,7 @@ class Windows:
         offset, length = int(stretch.offset[row]), int(stretch.length[row])
         end = ((offset >> 3) + now_ns - begin + 1) << 3
         self.stores.retire(stretch)
-        write = self._program.first_write + self._position
+        write = self.program.first_write + self._position
         one = np.array([begin, offset, end - offset, write], dtype=np.int64)
         self.stores.add(one[0:1], one[1:2], one[2:3], one[3:4])
         self.stores.whole = False

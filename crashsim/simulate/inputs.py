@@ -71,27 +71,16 @@ def make_inputs(experiment: Experiment, files: dict[str, Any] | None = None) -> 
     hashes: dict[str, str] = {}
     synthetic = synthetic_programs(experiment)
     first_write = sum(program.offset.size for program in synthetic)
-    first_bytes = experiment.first_bytes()
     for number, (device, workload, _sync) in enumerate(experiment.resolved_devices()):
         image = None
         if isinstance(workload, Recording):
-            program, content = _recording(
-                workload,
-                experiment,
-                number,
-                first_bytes[number],
-                first_write,
-                device.size,
-                notices,
-            )
+            program, content = _recording(workload, experiment, number, first_write, notices)
             programs.append(program)
             recorded.append((first_write, first_write + program.offset.size, content))
             first_write += program.offset.size
-            hashes[workload.log] = _sha256(Path(workload.log))
-            if workload.times is not None:
-                hashes[workload.times] = _sha256(Path(workload.times))
+            named = (workload.log, workload.times, workload.image)
+            hashes |= {path: _sha256(Path(path)) for path in named if path is not None}
             if workload.image is not None:
-                hashes[workload.image] = _sha256(Path(workload.image))
                 image = read_only(Path(workload.image))
                 if image.nbytes > device.size:
                     message = f"the image has {image.nbytes} bytes, {device.name} {device.size}"
@@ -129,17 +118,11 @@ def _content(
 
 
 def _recording(
-    workload: Recording,
-    experiment: Experiment,
-    device: int,
-    first_byte: int,
-    first_write: int,
-    device_bytes: int,
-    notices: list[str],
+    workload: Recording, experiment: Experiment, device: int, first_write: int, notices: list[str]
 ) -> tuple[Program, Content]:
     times = None if workload.times is None else Path(workload.times)
     log = FORMATS[workload.format](Path(workload.log), times, workload.clock)
-    check_fits(log, device_bytes)
+    check_fits(log, experiment.resolved_devices()[device][0].size)
     check_lasts(log, times, LONGEST_NS)
     notices.extend(log.notices)
     if not log.labels:
@@ -147,7 +130,7 @@ def _recording(
             f"{Path(workload.log).name} has no marks: nothing is acknowledged, so no "
             "acknowledgement can be lost"
         )
-    generation = experiment.guest.driver
+    generation, first_byte = experiment.guest.driver, experiment.first_bytes()[device]
     program, payload_at = recorded_program(log, generation, device, first_byte, first_write)
     return program, RecordedContent(log.payload, payload_at)
 

@@ -9,7 +9,7 @@ Nothing here knows a rule; each room knows its own and the port of the room belo
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import fields, replace
 from functools import partial
 from itertools import pairwise
@@ -41,6 +41,7 @@ from crashsim.guest.syscalls import GuestKernel, Journal, Path
 from crashsim.guest.vcpu import VCpu
 from crashsim.pagecache.cache import PageCache
 from crashsim.pagecache.eio import HOST_ERRORS
+from crashsim.pagecache.full_host import first_refusal
 from crashsim.pagecache.memory import (
     CopiesIntoMemory,
     CopiesToDisk,
@@ -49,7 +50,6 @@ from crashsim.pagecache.memory import (
     is_shared_file,
 )
 from crashsim.pagecache.writeback import BackingFile, Batch, Memory, folios_of
-from crashsim.simulate import full_host as hostfull
 from crashsim.vmm.monitors import MONITORS
 
 _COMPOSE_PAGES = 1 << 16
@@ -87,8 +87,9 @@ class Stack:
         if not programs and experiment.duration is None:
             self.clock.end_now()
         self.panicked_ns: int | None = None
-        devices = [device for device, _, _ in experiment.resolved_devices()]
-        for number, (span, device) in enumerate(zip(self.spans, devices, strict=True)):
+        self.devices = [device for device, _, _ in experiment.resolved_devices()]
+        self._guest_ticks = Ticks(experiment.guest.tick, experiment.guest.second_phase)
+        for number, (span, device) in enumerate(zip(self.spans, self.devices, strict=True)):
             self._add_device(number, span, device)
 
     def _add_device(self, device: int, span: DeviceSpan, what: Device) -> None:
@@ -108,15 +109,15 @@ class Stack:
         programs = [p for p in self.programs if p.device == device]
         recorded = any(p.labels for p in programs)
         page_cache = None
-        if not self._dax(what) and not recorded:
+        if (guest.access == "cached" or what.type == "virtio-blk") and not recorded:
             page_cache = self._guest_cache(device, single, what, file, memory)
         self.with_dax.append(page_cache is None)
         journal = None
         if guest.file_system == "ext4" and not recorded:
-            put = _nothing
+            put: Callable[[], None] = lambda: None  # noqa: E731
             if shared and guest.journal_pages:
                 put = partial(file.put_guest_journal, guest.journal_pages << PAGE_SHIFT)
-            journal = Journal(self._guest_ticks(), guest.commit_interval, put)
+            journal = Journal(self._guest_ticks, guest.commit_interval, put)
         has_fsync = guest.access != "devdax" or what.type == "virtio-blk"
         path = Path(flush_path, has_fsync, any(p.grows for p in programs))
         kernel = GuestKernel(self.clock, device, driver, journal, page_cache, path)
@@ -149,9 +150,6 @@ class Stack:
         if not file.sources:
             file.sources.append(PageSet(folios))
 
-    def _dax(self, what: Device) -> bool:
-        return self.experiment.guest.access != "cached" and what.type != "virtio-blk"
-
     def _guest_cache(
         self, device: int, single: Folios, what: Device, file: BackingFile, memory: Memory
     ) -> GuestPageCache:
@@ -162,7 +160,7 @@ class Stack:
             copies = CopiesIntoMemory(self.cache, device, memory, through)
             if is_shared_file(what):
                 file.sources.append(copies.pages)
-        host, ticks = self.experiment.host, self._guest_ticks()
+        host, ticks = self.experiment.host, self._guest_ticks
         timer = None
         if host.dirty_writeback:
             timer = partial(ticks.timer_ns, delay_ns=host.dirty_writeback)
@@ -172,9 +170,6 @@ class Stack:
         )
         self.guest_caches.append(found)
         return found
-
-    def _guest_ticks(self) -> Ticks:
-        return Ticks(self.experiment.guest.tick, self.experiment.guest.second_phase)
 
     def _first_wake_ns(self, tick_ns: int, number: int) -> int | None:
         """When a flusher wakes first (Rule H6); None: with the first store."""
@@ -200,11 +195,10 @@ class Stack:
     def run(self) -> History:
         """Simulate to the end and collect the History."""
         self.cache.start()
-        if any(device.backing.prealloc for device, _, _ in self.experiment.resolved_devices()):
+        if any(device.backing.prealloc for device in self.devices):
             self.cache.dirtied_many()
-        devices = [device for device, _, _ in self.experiment.resolved_devices()]
-        for vcpu, program in zip(self.vcpus, self._by_vcpu(), strict=True):
-            vcpu.start(devices[program.device].plugged)
+        for vcpu in self.vcpus:
+            vcpu.start(self.devices[vcpu.program.device].plugged)
         collecting = gc.isenabled()
         gc.disable()  # nothing in the loop makes cycles, and its small objects live to the end
         try:
@@ -271,7 +265,7 @@ class Stack:
 
     def _info(self, dead_ns: int) -> RunInfo:
         disk, now = self.experiment.disk, self.clock.now
-        devices = [device for device, _, _ in self.experiment.resolved_devices()]
+        devices = self.devices
         idle = tuple((key, t) for key, fault in self.faults.items() for t in fault.not_fired(now))
         return RunInfo(
             end_ns=now,
@@ -353,19 +347,10 @@ class Stack:
 
     def _acknowledgements(self) -> list[Any]:
         parts = [
-            acknowledgements(
-                vcpu.acknowledged, vcpu.marks, vcpu.stores, program, vcpu.unfinished_write
-            )
-            for vcpu, program in zip(self.vcpus, self._by_vcpu(), strict=True)
+            acknowledgements(v.acknowledged, v.marks, v.stores, v.program, v.unfinished_write)
+            for v in self.vcpus
         ]
         return _merged(parts, 5) if parts else [*_merged([], 4), np.empty(0, dtype=np.str_)]
-
-    def _by_vcpu(self) -> list[Program]:
-        return [p for device in range(len(self.spans)) for p in self.programs if p.device == device]
-
-
-def _nothing() -> None:
-    """A journal on memory that the host never writes back."""
 
 
 def _merged(parts: Sequence[Sequence[Any]], columns: int, in_order: bool = False) -> list[Any]:
@@ -409,7 +394,10 @@ def spans(experiment: Experiment) -> tuple[DeviceSpan, ...]:
 def simulate(experiment: Experiment, programs: Sequence[Program]) -> History:
     """Run the programs on the experiment's stack; up to the SIGBUS of a full host (Rule V6)."""
     history = Stack(experiment, programs).run()
-    death = hostfull.first_refusal(history, experiment, programs)
+    death = None
+    if experiment.host.free is not None:
+        numbered = sorted(programs, key=lambda program: program.first_write)
+        death = first_refusal(history, experiment, join([p.offset + p.length for p in numbered]))
     if death is None:
         return history
     if death.t_ns < 2:

@@ -7,29 +7,20 @@ gone.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from crashsim.engine.history import History, Refusal
 from crashsim.engine.pages import PAGE_BYTES, pages_touched
+from crashsim.engine.streams import I64
 from crashsim.experiment.model import Experiment
-from crashsim.guest.program import Program
 
 
-def first_refusal(
-    history: History, experiment: Experiment, programs: Sequence[Program]
-) -> Refusal | None:
-    """When the pages touched of sparse files first exceed the free space, if ever. A write touches
-    all pages of what is left of it when it begins."""
-    if experiment.host.free is None:
-        return None
-    room = experiment.host.free // PAGE_BYTES
-    end = np.empty(history.info.writes, dtype=np.int64)
-    for program in programs:
-        here = slice(program.first_write, program.first_write + program.offset.size)
-        end[here] = program.offset + program.length
-    left = end[history.store_write] - history.store_offset
+def first_refusal(history: History, experiment: Experiment, write_end: I64) -> Refusal | None:
+    """When the pages touched of sparse files first exceed the host's free space, if ever. A write,
+    which ends before byte `write_end` (by its number), touches all pages of what is left of it when
+    it begins."""
+    room = (experiment.host.free or 0) // PAGE_BYTES
+    left = write_end[history.store_write] - history.store_offset
     stored, row = pages_touched(history.store_offset, left)
     stored_ns = history.store_t_ns if row is None else history.store_t_ns[row]
     page = np.concatenate([stored, history.copy_page])
