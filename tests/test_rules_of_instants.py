@@ -23,6 +23,7 @@ from crashsim.experiment.failures import HostCrash
 from crashsim.experiment.profiles import DiskFaults, Fault
 from crashsim.power.losses import Losses
 from crashsim.power.safety import Domain, Stage, kept_stage
+from crashsim.power.tell import Teller
 from crashsim.replay.image import damaged
 from tests import played
 from tests.against_oracle import simulate_world, simulated
@@ -347,6 +348,11 @@ def test_P5_a_record_acknowledged_before_its_sync_is_uncovered_until_it_is_safe(
     found = Losses(history, Stage.DURABLE)
     assert history.ack_t_ns.tolist() == [10] and found.covered_ns.tolist() == [1311]
     assert [found.uncovered.at(t) for t in (9, 10, 1310, 1311)] == [0, 1, 1, 0]
+
+
+def test_P5_what_is_at_risk_at_the_end_has_its_peak_within_the_run() -> None:
+    (peak,) = Teller(Losses(play([Write(0, 8)], until=1000), Stage.DURABLE)).peak()
+    assert 10 <= peak.t_ns <= 1000
 
 
 def test_P5_where_nothing_is_stored_nothing_is_at_risk() -> None:
