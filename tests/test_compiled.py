@@ -74,3 +74,24 @@ def test_without_a_folder_to_keep_it_in_a_loop_is_compiled_all_the_same() -> Non
     exec(compile(source, "<nowhere>", "exec"), space)  # a function whose source no file holds
     twice = compiled(space["twice"])  # type: ignore[type-var]
     assert twice(21) == 42  # type: ignore[operator]
+
+
+def test_what_an_older_version_of_a_module_left_is_compiled_anew(tmp_path: Path) -> None:
+    source = (
+        "from typing import NamedTuple\n"
+        "from crashsim.engine.compiled import compiled\n"
+        "class {name}(NamedTuple):\n    number: int\n"
+        "@compiled\ndef twice(pair):\n    return 2 * pair.number\n"
+        "print(twice({name}(21)))\n"
+    )
+    for name in ("Old", "Another"):
+        (tmp_path / "module.py").write_text(source.format(name=name), encoding="utf-8")
+        done = subprocess.run(
+            [sys.executable, "-c", "import module"],
+            cwd=tmp_path,
+            env=os.environ | {"PYTHONPATH": f"{ROOT}:{tmp_path}"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (done.stdout, done.stderr) == ("42\n", "")

@@ -21,6 +21,12 @@ F = TypeVar("F", bound=Callable[..., object])
 def compiled(function: F) -> F:
     """The function, compiled."""
     try:
-        return cast(F, numba.njit(cache=True)(function))
+        made = numba.njit(cache=True)(function)
     except RuntimeError:  # no folder to keep it in
         return cast(F, numba.njit(function))
+    if cache := getattr(made, "_cache", None):
+        try:
+            cache._cache_file._load_index()
+        except (AttributeError, ImportError):
+            cache.flush()  # numba cannot tell that it is older if a class that it names is gone
+    return cast(F, made)
