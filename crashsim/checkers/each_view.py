@@ -7,8 +7,9 @@ than ext4. What was not judged (`hang`, `unstable`, `broken`) is not remembered.
 
 One in `SAMPLED` of the views met before is mounted all the same, by a draw that depends on the view
 and how often it was met alone, and every one with `paranoid`. Then the mounted folder is held
-against what was read, and the verdict against the one that is known. What differs is a ReplayMismatch; but when the files are the same and the
-checker gives both verdicts on them, the state is `unstable`.
+against what was read, and the verdict against the one that is known. What differs is a
+ReplayMismatch; but when the files are the same and the checker gives both verdicts on them, the
+state is `unstable`.
 
 A checker that is no function of the files and the acknowledgements has every state mounted from
 then on: one that is unstable, and one that opens the image.
