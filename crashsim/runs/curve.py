@@ -48,7 +48,8 @@ class Curve:
     def bytes(self) -> I64:
         """The values of a curve of bytes."""
         if self.unit != "bytes":
-            raise AttributeError(f"{self.name} is a curve of {self.unit}: see `values`")
+            shown = "nanoseconds" if self.unit == "ns" else self.unit
+            raise AttributeError(f"{self.name} is a curve of {shown}: see `values`")
         return self.values
 
     def at(self, t: Instant) -> int:
