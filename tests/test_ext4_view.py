@@ -322,3 +322,11 @@ def test_what_a_mount_takes_from_the_superblock_before_recovery_is_part_of_the_v
     second = (tmp_path / "image").read_bytes()
     assert view.of(memoryview(second), [(0, 4096)]) not in (None, before)
     assert view.of(memoryview(first), [(0, 4096)]) == before
+
+
+def test_a_symlink_that_the_kernel_would_cut_is_left_to_it(tmp_path: Path) -> None:
+    image = fresh(tmp_path)
+    assert view_of(image) is not None
+    place = image.index(b"t" * 80)
+    image[place + 20] = 0
+    assert view_of(image) is None

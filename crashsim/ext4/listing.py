@@ -20,7 +20,7 @@ from pathlib import Path
 import xxhash
 
 from crashsim.ext4.inode import Inode, xattrs
-from crashsim.ext4.reach import TreeEntry, Volume, content_blocks, tree
+from crashsim.ext4.reach import TreeEntry, Volume, content_blocks, target, tree
 
 Listing = dict[bytes, tuple[object, ...]]  # by the path
 _PIECE = 1 << 16  # bytes that are read at once
@@ -65,7 +65,7 @@ def _read(volume: Volume, named: TreeEntry, truncated: bool) -> tuple[object, ..
     if stat.S_ISREG(inode.mode):
         content = _digest(named.inode.size, _blocks(volume, named))
     elif stat.S_ISLNK(inode.mode):
-        content = _target(volume, named)
+        content = target(volume, inode, named.extents)
     elif stat.S_ISCHR(inode.mode) or stat.S_ISBLK(inode.mode):
         device = _device(inode)
     attributes = xattrs(volume.geometry, inode, volume.block)
@@ -136,14 +136,6 @@ def _blocks(volume: Volume, named: TreeEntry) -> Iterator[tuple[int, bytes]]:
             start = block * size - number * _PIECE
             piece[start : start + size] = volume.content(place)
         yield number * _PIECE, bytes(piece)
-
-
-def _target(volume: Volume, named: TreeEntry) -> bytes:
-    inode = named.inode
-    if not inode.is_mapped:
-        return inode.body[: inode.size]
-    blocks = content_blocks(volume.geometry, inode, named.extents)
-    return b"".join(volume.content(place) for _, place in blocks)[: inode.size]
 
 
 def _device(inode: Inode) -> int:

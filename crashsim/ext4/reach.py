@@ -257,10 +257,19 @@ def _check(
     if any(taken[one.place : one.place + one.length].any() for one in extents):
         raise NotReadable(f"inode {inode.number} has blocks of the file system's own")
     xattrs(volume.geometry, inode, volume.block)
-    short = stat.S_ISLNK(inode.mode) and not inode.is_mapped
-    longest = _LONGEST_FAST - 1 if short else volume.geometry.block_bytes
-    if stat.S_ISLNK(inode.mode) and not 0 < inode.size <= longest:
-        raise NotReadable(f"symlink {inode.number} is damaged")
+    if stat.S_ISLNK(inode.mode):
+        longest = volume.geometry.block_bytes if inode.is_mapped else _LONGEST_FAST - 1
+        whole = 0 < inode.size <= longest and target(volume, inode, extents)
+        if not whole or len(whole) < inode.size or b"\0" in whole:  # the kernel would cut it there
+            raise NotReadable(f"symlink {inode.number} is damaged")
+
+
+def target(volume: Volume, inode: Inode, extents: list[Extent]) -> bytes:
+    """Of a symlink."""
+    if not inode.is_mapped:
+        return inode.body[: inode.size]
+    blocks = content_blocks(volume.geometry, inode, extents)
+    return b"".join(volume.block(place) for _, place in blocks)[: inode.size]
 
 
 def _orphans(
