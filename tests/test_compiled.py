@@ -95,3 +95,30 @@ def test_what_an_older_version_of_a_module_left_is_compiled_anew(tmp_path: Path)
             check=False,
         )
         assert (done.stdout, done.stderr) == ("42\n", "")
+
+
+def test_a_change_of_another_module_is_compiled_in(tmp_path: Path) -> None:
+    begin = (
+        "import pathlib\n"
+        "from crashsim.engine import compiled as room\n"
+        "room._stamp = room.stamp_of(pathlib.Path())\n"
+        "import module\n"
+    )
+    source = (
+        "from crashsim.engine.compiled import compiled\n"
+        "from other import NUMBER\n"
+        "@compiled\ndef twice():\n    return 2 * NUMBER\n"
+        "print(twice())\n"
+    )
+    (tmp_path / "module.py").write_text(source, encoding="utf-8")
+    for number in (21, 4):
+        (tmp_path / "other.py").write_text(f"NUMBER = {number}\n", encoding="utf-8")
+        done = subprocess.run(
+            [sys.executable, "-c", begin],
+            cwd=tmp_path,
+            env=os.environ | {"PYTHONPATH": f"{ROOT}:{tmp_path}"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (done.stdout, done.stderr) == (f"{2 * number}\n", "")
