@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import gzip
 import mmap
 import os
@@ -61,7 +62,8 @@ def once(
 
 
 def processes_with(word: str) -> list[int]:
-    """Processes of this machine with the word among their arguments, zombies left out."""
+    """Processes of this machine with the word among their arguments, zombies left out, and those
+    that another of pytest's workers has started: it may be at the same test."""
     found = []
     for entry in os.listdir("/proc"):
         if entry.isdigit() and int(entry) != os.getpid():
@@ -69,9 +71,18 @@ def processes_with(word: str) -> list[int]:
                 arguments = Path(f"/proc/{entry}/cmdline").read_bytes().split(b"\0")
             except OSError:  # it ended
                 continue
-            if word.encode() in arguments:
+            if word.encode() in arguments and not _is_of_another_worker(int(entry)):
                 found.append(int(entry))
     return found
+
+
+def _is_of_another_worker(process: int) -> bool:
+    with suppress(OSError):  # it ended
+        while process not in (0, 1, os.getpid()):
+            if process == os.getppid():
+                return True
+            process = int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
+    return False
 
 
 def children() -> list[str]:
@@ -82,6 +93,7 @@ def children() -> list[str]:
 
 def caller() -> dict[str, object]:
     """What nobody may change of the process that uses a checker."""
+    gc.collect()  # what others left open
     subreaper = ctypes.c_int(-1)
     ctypes.CDLL(None).prctl(_PR_GET_CHILD_SUBREAPER, ctypes.byref(subreaper), 0, 0, 0)
     return {

@@ -153,7 +153,7 @@ def time_stamps_are_exact(patch: pytest.MonkeyPatch) -> None:
 
 
 def a_raw_device_is_dax(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Stack, "_dax", lambda self, what: True)
+    patch.setattr(Stack, "_guest_cache", lambda self, *what: None)
 
 
 def a_journal_never_aborts(patch: pytest.MonkeyPatch) -> None:

@@ -37,12 +37,12 @@ LONG = (
 
 AFTER_THE_FIRST_CASE = """
 from pathlib import Path
-from crashsim.runs import cases
-def run_cases(*arguments, really=cases.run_cases):
+from crashsim.runs import one as room
+def run_cases(*arguments, really=room.run_cases):
     for one in really(*arguments):
         yield one
         Path("{}").touch()
-cases.run_cases = run_cases
+room.run_cases = run_cases
 """
 
 

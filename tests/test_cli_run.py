@@ -136,9 +136,9 @@ def test_set_changes_one_value(program: Program) -> None:
     assert program.results()["cases"][0]["flushes"] == 2
 
 
-def test_without_plots_there_are_all_reports_but_pictures(drawing_program: Program) -> None:
-    assert drawing_program.run(SYNCED, "--no-plots").code == 0
-    run = drawing_program.latest()
+def test_without_plots_there_are_all_reports_but_pictures(program: Program, drawn: None) -> None:
+    assert program.run(SYNCED, "--no-plots").code == 0
+    run = program.latest()
     assert not (run / "plots").exists()
     assert "<svg" not in (run / "report.html").read_text(encoding="utf-8")
     assert {"history.npz", "junit.xml", "report.html", "results.json", "summary.md"} == {
