@@ -50,7 +50,7 @@ class Sizes:
 
 
 FULL = Sizes(
-    whole_stores=(100_000, 1_000_000, 10_000_000),
+    whole_stores=(100_000, 1_000_000),
     stores=10_000_000,
     stores_small=1_000_000,
     synced_stores=200_000,
