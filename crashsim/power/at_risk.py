@@ -29,8 +29,8 @@ Table = npt.NDArray[Any]  # of records
 _PAGE = np.dtype([("page", "i8"), ("until_ns", "i8"), ("first", "i4"), ("used", "?")], align=True)
 _RUN = np.dtype([("until_ns", "i8"), ("next", "i4"), ("start", "i2"), ("end", "i2")])
 _SUM = np.dtype([("t_ns", "i8"), ("bytes", "i8"), ("known", "i8"), ("used", "?")], align=True)
-# Counts: a free run (-1: none), runs ever used, losses so far, instants known.
-_FREE, _FRESH, _LOSS, _KNOWN = range(4)
+# Counts: a free run (-1: none), runs used, losses so far, instants known; when no run is at risk.
+_FREE, _FRESH, _LOSS, _KNOWN, _UNTIL = range(5)
 
 
 def at_risk(history: History, safety: Safety, lost: LostAgain | None = None) -> StepFunction:
@@ -38,11 +38,12 @@ def at_risk(history: History, safety: Safety, lost: LostAgain | None = None) -> 
     _, per_store = page_span(history.store_offset, history.store_length)
     pieces = int(per_store.sum())
     losses = lost or LostAgain(*(np.empty(0, dtype=np.int64) for _ in range(4)))
-    # Tables of places by remainder, less than half full; what is not used of them takes no memory.
+    # Tables of places by remainder, less than half full. Runs that are not used take no memory.
     pages = np.zeros(2 * min(pieces, sum(span.pages for span in history.devices)) + 1, dtype=_PAGE)
-    sums = np.zeros(2 * (pieces + 2 * losses.t_ns.size) + 1, dtype=_SUM)
+    instants = sum(_others(part.safe_ns) for part in safety.stretches(STRETCH_ROWS))
+    sums = np.zeros(2 * (instants + 2 * losses.t_ns.size) + 1, dtype=_SUM)
     runs = np.empty(2 * pieces + 2, dtype=_RUN)
-    count = np.array([-1, 0, 0, 0])
+    count = np.array([-1, 0, 0, 0, 0])
     added = np.zeros(history.store_t_ns.size, dtype=np.int64)
     for part in safety.stretches(STRETCH_ROWS):
         rows = slice(part.low, part.high)
@@ -53,6 +54,11 @@ def at_risk(history: History, safety: Safety, lost: LostAgain | None = None) -> 
     changes = sums[sums["known"][: count[_KNOWN]]]
     order = np.argsort(changes["t_ns"])
     return merge(history.store_t_ns, added, changes["t_ns"][order], changes["bytes"][order])
+
+
+def _others(safe_ns: I64) -> int:
+    """No fewer than the different instants among these, which seldom change from row to row."""
+    return 1 + int(np.count_nonzero(safe_ns[1:] != safe_ns[:-1]))
 
 
 @compiled
@@ -79,11 +85,16 @@ def _follow(
             count[_LOSS] += 1
         if forget and safe_ns[i] <= now_ns:
             continue
+        if forget and count[_UNTIL] <= now_ns:  # no page's runs are at risk any more
+            count[_FREE], count[_FRESH] = -1, 0
+        count[_UNTIL] = max(count[_UNTIL], safe_ns[i])
         place = pages[_find(pages, page[i])]
         if not place["used"]:
             place["page"], place["used"], place["first"] = page[i], True, -1
+        elif place["until_ns"] <= now_ns and forget:
+            place["first"] = -1
         elif place["until_ns"] <= now_ns:
-            _all_safe(place, runs, count, forget)
+            _all_safe(place, runs, count)
         place["until_ns"] = max(place["until_ns"], safe_ns[i])
         added[row[i]] += _store(place, runs, count, sums, start[i], end[i], now_ns, safe_ns[i])
 
@@ -110,21 +121,17 @@ def _add(sums: Table, count: I64, t_ns: int, change: int) -> None:
 
 
 @compiled
-def _all_safe(place: Any, runs: Table, count: I64, forget: bool) -> None:
-    """Nothing of the page is at risk: its runs are forgotten, or joined where they touch."""
+def _all_safe(place: Any, runs: Table, count: I64) -> None:
+    """Nothing of the page is at risk: its runs are joined where they touch."""
     run = place["first"]
     while run >= 0:
         after = runs[run]["next"]
         runs[run]["until_ns"] = -1
-        if forget:
-            _free(runs, count, run)
-        elif after >= 0 and runs[after]["start"] == runs[run]["end"]:
+        if after >= 0 and runs[after]["start"] == runs[run]["end"]:
             runs[run]["end"], runs[run]["next"] = runs[after]["end"], runs[after]["next"]
             _free(runs, count, after)
             continue
         run = after
-    if forget:
-        place["first"] = -1
 
 
 @compiled
