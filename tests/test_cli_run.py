@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from crashsim.experiment.loader import Case, load
-from crashsim.replay import cuts
-from crashsim.replay.cuts import durability_events
+from crashsim.power.cuts import durability_events
+from crashsim.replay import comparison
 from crashsim.results import SCHEMA_VERSION, to_json
 from crashsim.runs import one
 from crashsim.runs.archive import load_run, new_folder
@@ -229,7 +229,7 @@ def test_comparing_only_what_differs_finds_what_comparing_everything_finds(
     assert program.run(text, "--paranoid").code == 0
     found = program.results()["cases"][0]["cuts"]
     assert any(cut["differing_bytes"] for cut in found)
-    monkeypatch.setattr(cuts, "_apart", lambda one, other: (one, other))
+    monkeypatch.setattr(comparison, "_apart", lambda one, other: (one, other))
     assert program.run(text, "--paranoid").code == 0
     assert program.results()["cases"][0]["cuts"] == found
 

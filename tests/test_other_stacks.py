@@ -19,7 +19,7 @@ from crashsim.experiment.model import Experiment
 from crashsim.guest.synthetic import synthetic_programs
 from crashsim.power.at_risk import at_risk
 from crashsim.power.safety import Safety, Stage
-from crashsim.replay.cuts import KEEP
+from crashsim.replay.comparison import KEEP
 from crashsim.replay.versions import TwoFiles
 from crashsim.simulate.stack import simulate
 

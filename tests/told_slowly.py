@@ -14,7 +14,7 @@ from crashsim.engine.history import NEVER, History
 from crashsim.engine.pages import words
 from crashsim.experiment.failures import HostCrash
 from crashsim.power.safety import Domain, Stage, kept_stage
-from crashsim.replay.cuts import KEEP
+from crashsim.replay.comparison import KEEP
 from crashsim.replay.versions import TwoFiles
 
 DAMAGED = 0xFFFFFFFF

@@ -19,12 +19,13 @@ from crashsim.errors import NothingExplored
 from crashsim.experiment.expect import judge
 from crashsim.experiment.loader import Case
 from crashsim.experiment.model import Experiment
+from crashsim.power import cuts
 from crashsim.power.broken_promises import schedule_of
 from crashsim.power.losses import Losses
 from crashsim.power.safety import Domain, Stage, kept_stage
 from crashsim.power.steps import Ramps, StepFunction, ramp_spread, spread
 from crashsim.power.tell import Teller
-from crashsim.replay import cuts
+from crashsim.replay import comparison
 from crashsim.results import (
     ADDED,
     FIGURES,
@@ -79,10 +80,12 @@ def measure(case: Case, history: History, inputs: Inputs, paranoid: bool) -> Cas
     stages = _stages(history, losses.at_risk)
     chosen = cuts.instants(history, power, losses.at_risk, paranoid)
     domains = [
-        cuts.figures(history, Domain(name), options, stages[kept_stage(Domain(name), options)])
+        comparison.figures(
+            history, Domain(name), options, stages[kept_stage(Domain(name), options)]
+        )
         for name in power.domains
     ]
-    compared = cuts.judge(history, inputs, chosen, domains)
+    compared = comparison.compare(history, inputs, chosen, domains)
     result = CaseResult(
         name=case.name,
         parameters=case.parameters,

@@ -1,7 +1,7 @@
-"""Chosen cuts of a run: which instants, and at each of them the calculation held against two files.
+"""At chosen cuts (`power.cuts`) the calculation is held against two files.
 
-Contract: the instant of the greatest loss is always among them, so no run is without a cut. The two
-must be equal to the byte; if not, that is crashsim's error, not the user's (`ReplayMismatch`).
+Contract: the two must be equal to the byte; if not, that is crashsim's error, not the user's
+(`ReplayMismatch`).
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ import numpy as np
 
 from crashsim.engine.history import History
 from crashsim.engine.pages import PAGE_BYTES, unique_sorted
-from crashsim.engine.streams import I64, Stream
+from crashsim.engine.streams import I64
 from crashsim.errors import OutputError, ReplayMismatch
-from crashsim.experiment.failures import HostCrash, Power
+from crashsim.experiment.failures import HostCrash
 from crashsim.power.losses import Losses
 from crashsim.power.safety import Domain, Stage, kept_stage
 from crashsim.power.steps import StepFunction
@@ -48,38 +48,6 @@ class Figures:
     uncovered: StepFunction
 
 
-def instants(
-    history: History, power: Power, at_risk: StepFunction, paranoid: bool
-) -> list[tuple[int, str]]:
-    """(instant, why) of the chosen cuts, ascending, without repetition."""
-    end = history.end_ns
-    chosen: dict[int, str] = {}
-    inside = at_risk.instants <= end
-    if bool(inside.any()):
-        values = at_risk.values[inside]
-        chosen[int(at_risk.instants[inside][int(values.argmax())])] = "the greatest loss"
-    elif end:
-        chosen[end] = "the run's end"
-    for t in power.at:
-        if t <= end:
-            chosen.setdefault(t, "asked for")
-    draws = Stream(history.info.seed, "cuts").draws(np.arange(power.random))
-    for draw in draws.tolist():
-        chosen.setdefault(draw * end >> 64, "at random")
-    if power.every_durability_event or paranoid:
-        for t in durability_events(history).tolist():
-            if t <= end:
-                chosen.setdefault(t, "something became durable")
-    return sorted(chosen.items())
-
-
-def durability_events(history: History) -> I64:
-    """Instants at which stores may have become durable."""
-    if history.info.plp:
-        return unique_sorted(history.io_complete_ns)
-    return unique_sorted(history.flush_disk_end_ns)
-
-
 def figures(history: History, domain: Domain, options: HostCrash, at_risk: StepFunction) -> Figures:
     """The calculation for one domain; its bytes at risk are given."""
     stage = kept_stage(domain, options)
@@ -87,7 +55,7 @@ def figures(history: History, domain: Domain, options: HostCrash, at_risk: StepF
     return Figures(domain, stage, at_risk, found.unsaved, found.uncovered)
 
 
-def judge(
+def compare(
     history: History,
     inputs: Inputs,
     chosen: list[tuple[int, str]],
