@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from math import exp, factorial, sqrt
 from pathlib import Path
@@ -15,7 +16,7 @@ from crashsim.engine.streams import Stream
 from crashsim.engine.units import format_bytes
 from crashsim.errors import ExperimentError, UsageError
 from crashsim.fleet.annual import FleetLost, Lost, lost_in_a_year, may_corrupt, one_loss
-from crashsim.fleet.display import draw_fleet, sentences, to_json
+from crashsim.fleet.display import draw_fleet, print_fleet, sentences, to_json
 from crashsim.fleet.hosts import Fleet, Hosts, PerYear, read_fleet
 from crashsim.fleet.year import Failures, OneLoss, poisson, yearly
 from crashsim.runs.one import Run, run
@@ -230,6 +231,36 @@ def test_sentences_say_what_the_figures_are(folder: Path) -> None:
     assert "80 hosts" in told and "dead disk" in told and "corrupted" not in told
     alone = " ".join(sentences(of(folder, hosts())))
     assert "would change" not in alone and "dead disk" not in alone
+
+
+def test_a_row_of_the_table_says_what_its_figures_are(folder: Path) -> None:
+    dying = {"power_cuts": 2.0, "disk_deaths": 0.5}
+    change = {"workload.acknowledge": "before-sync"}
+    found = of(folder, hosts(change=change, per_year=dying), hosts(name="b"))
+    out = io.StringIO()
+    print_fleet(found, out)
+    lines = out.getvalue().splitlines()
+    kind, other = found.kinds
+    assert kind.changed is not None and found.changed is not None
+    rows = {
+        "logs  ": kind.now,
+        "  with workload.acknowledge=before-sync": kind.changed,
+        "b  ": other.now,
+        "all  ": found.now,
+        "all, changed": found.changed,
+    }
+    for begin, lost in rows.items():
+        (row,) = (line for line in lines if line.startswith(begin))
+        low, mean, high = (
+            format_bytes(round(n)) for n in (lost.bytes.low, lost.bytes.mean, lost.bytes.high)
+        )
+        acks = lost.acknowledgements
+        told = [f"{mean} ({low}–{high})", f"{acks.mean:,.0f} ({acks.low:,.0f}–{acks.high:,.0f})"]
+        told += [f"{lost.machines:,.3g}", "?", f"{lost.disks:,.3g}"]
+        cells = [cell for cell in row[len(begin) :].split("  ") if cell.strip()]
+        assert [cell.strip() for cell in cells][-5:] == told
+    (first,) = (line for line in lines if line.startswith("logs  "))
+    assert first.split()[1:3] == ["40", "80"]  # hosts, failures in a year
 
 
 def test_the_picture_has_a_bar_for_each_figure(
